@@ -1,0 +1,37 @@
+# make demo   set up .venv without torch, render a synthetic street, fuse it
+# make test   set up .venv-dev with torch, run the tests
+# make check  ruff, mypy, import contracts (after make test has set up .venv-dev)
+PYTHON ?= python3
+PIP_FLAGS = --quiet --disable-pip-version-check
+
+.PHONY: demo test check wheel clean
+
+demo: .venv/ready
+	.venv/bin/python -m runtime.demo
+
+test: .venv-dev/ready
+	.venv-dev/bin/python -m pytest
+
+check: .venv-dev/ready
+	.venv-dev/bin/ruff format --check .
+	.venv-dev/bin/ruff check .
+	.venv-dev/bin/mypy
+	.venv-dev/bin/lint-imports
+
+wheel: .venv-dev/ready
+	.venv-dev/bin/python -m build --wheel
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/pip install $(PIP_FLAGS) -e .
+	touch $@
+
+# torch first and pinned: a plain `torch` would bring CUDA's packages.
+.venv-dev/ready: pyproject.toml
+	$(PYTHON) -m venv .venv-dev
+	.venv-dev/bin/pip install $(PIP_FLAGS) torch==2.13.0
+	.venv-dev/bin/pip install $(PIP_FLAGS) -e .[train,export,dev]
+	touch $@
+
+clean:
+	rm -rf .venv .venv-dev build dist demo

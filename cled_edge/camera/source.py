@@ -1,0 +1,176 @@
+"""Pairs of frames from two sources of the same kind: pictures pair by stem, streams frame by frame."""
+
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import cv2
+from numpy.typing import NDArray
+
+from cled_edge.errors import NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.image import read_any_depth
+from cled_edge.pairing import pair_by_stem
+
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+CAMERA_RATE_HZ = 30.0  # what an output video is stamped with if a camera does not tell its rate
+
+
+@dataclass(frozen=True)
+class FramePair:
+    """Two frames of one instant, as their sources gave them: uint8 or uint16, (H, W) or RGB (H, W, 3).
+
+    stem: the pictures' common name, or the frame number of a stream.
+    """
+
+    infrared: NDArray[Any]
+    visible: NDArray[Any]
+    stem: str
+
+
+class PictureSource:
+    """Pairs of picture files."""
+
+    rate_hz: float | None = None
+
+    def __init__(self, infrared: list[Path], visible: list[Path]) -> None:
+        self._pairs = pair_by_stem(infrared, visible)
+        self.expected: int | None = len(self._pairs)
+
+    def __iter__(self) -> Iterator[FramePair]:
+        for stem, infrared, visible in self._pairs:
+            yield FramePair(read_any_depth(infrared), read_any_depth(visible), stem)
+
+    def __enter__(self) -> "PictureSource":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        pass
+
+
+class StreamSource:
+    """Two videos or cameras, read in step. It ends with the shorter one; `unpaired` then counts what is left over."""
+
+    def __init__(self, infrared: str, visible: str) -> None:
+        self._infrared = _open_stream(infrared)
+        try:
+            self._visible = _open_stream(visible)
+        except SourceMissingError:
+            self._infrared.release()
+            raise
+        rate_hz = self._visible.get(cv2.CAP_PROP_FPS)
+        self.rate_hz: float | None = rate_hz if rate_hz > 0 else CAMERA_RATE_HZ
+        counts = [int(s.get(cv2.CAP_PROP_FRAME_COUNT)) for s in (self._infrared, self._visible)]
+        self.expected: int | None = min(counts) if min(counts) > 0 else None
+        self._names = infrared, visible
+
+    def __iter__(self) -> Iterator[FramePair]:
+        index = 0
+        while True:
+            # Both are grabbed before either is decoded: on cameras that brings the two exposures closer.
+            grabbed = self._infrared.grab(), self._visible.grab()
+            if not all(grabbed):
+                self._check_end(index, grabbed)
+                return
+            infrared, visible = _retrieve(self._infrared), _retrieve(self._visible)
+            if infrared is None or visible is None:
+                name = self._names[0 if infrared is None else 1]
+                raise SourceUnreadableError(f"{name}: frame {index} cannot be decoded; the file or the link is damaged")
+            yield FramePair(infrared, visible, f"{index:06d}")
+            index += 1
+
+    def _check_end(self, index: int, grabbed: tuple[bool, bool]) -> None:
+        if index == 0:
+            name = self._names[0 if not grabbed[0] else 1]
+            raise SourceUnreadableError(f"{name} was opened, but holds no frame that can be decoded")
+
+    def __enter__(self) -> "StreamSource":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._infrared.release()
+        self._visible.release()
+
+
+def open_pair(infrared: str, visible: str) -> PictureSource | StreamSource:
+    """Open two sources: each a camera index or device, a video file, a picture, a folder or a glob.
+
+    Two pictures of different stems are taken for one pair. Raises the errors of `cled_edge.errors` for a source that
+    is missing or unreadable, that holds no pictures, or whose other half is of another kind.
+    """
+    pictures = find_pictures(infrared), find_pictures(visible)
+    if pictures[0] is None and pictures[1] is None:
+        return StreamSource(infrared, visible)
+    if pictures[0] is None or pictures[1] is None:
+        raise OptionError(
+            f"{infrared} and {visible} are of different kinds; give two streams, or pictures on both sides"
+        )
+    if _is_picture(infrared) and _is_picture(visible):
+        return _SinglePair(Path(infrared), Path(visible))
+    return PictureSource(pictures[0], pictures[1])
+
+
+class _SinglePair(PictureSource):
+    """Two named pictures: a pair whatever their stems, called by the visible's."""
+
+    def __init__(self, infrared: Path, visible: Path) -> None:
+        self._pairs = [(visible.stem, infrared, visible)]
+        self.expected = 1
+
+
+def find_pictures(source: str) -> list[Path] | None:
+    """Return the pictures of a path, folder or glob, sorted; None if the source is a stream.
+
+    SourceMissingError if a path does not exist, NoPairsError if a folder or glob holds no picture.
+    """
+    if is_camera(source):
+        return None
+    path = Path(source)
+    if path.is_dir():
+        found = sorted(p for p in path.iterdir() if _is_picture(p.name))
+    elif any(mark in source for mark in "*?[") and not path.exists():
+        found = sorted(Path(p) for p in glob.glob(source) if _is_picture(p))
+    elif path.exists():
+        return [path] if _is_picture(source) else None
+    else:
+        raise SourceMissingError(f"{source} does not exist; give a camera, a video, a picture, a folder or a glob")
+    if not found:
+        raise NoPairsError(f"{source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+    return found
+
+
+def is_camera(source: str) -> bool:
+    """Return whether a source names a camera: an index (0) or a device (/dev/video0)."""
+    return source.isdecimal() or source.startswith("/dev/video")
+
+
+def _is_picture(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def _open_stream(source: str) -> cv2.VideoCapture:
+    if is_camera(source):
+        device = f"/dev/video{source}" if source.isdecimal() else source
+        if not os.path.exists(device):
+            raise SourceMissingError(f"{device} does not exist; list cameras with: ls /dev/video*")
+        stream = cv2.VideoCapture(device, cv2.CAP_V4L2)
+    else:
+        stream = cv2.VideoCapture(source, cv2.CAP_FFMPEG)
+    if not stream.isOpened():
+        raise SourceUnreadableError(f"{source} is not a video or camera that OpenCV can open; check it, or convert it")
+    return stream
+
+
+def _retrieve(stream: cv2.VideoCapture) -> NDArray[Any] | None:
+    """Return the grabbed frame as RGB or grey, or None if it cannot be decoded."""
+    decoded, frame = stream.retrieve()
+    if not decoded or frame is None:
+        return None
+    return frame[:, :, ::-1] if frame.ndim == 3 else frame

@@ -1,0 +1,121 @@
+"""The command line: `cled-edge fuse`. Exit codes are listed in cled_edge/errors.py; 130 is an interrupt."""
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from cled_edge import __version__
+from cled_edge.errors import CledEdgeError
+from cled_edge.schedule import MAX_STEPS, MIN_STEPS
+
+INTERRUPTED = 130
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def _root() -> None:
+    """Fuse infrared and visible cameras on the edge."""
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(__version__)
+
+
+@app.command()
+def fuse(
+    infrared: Annotated[
+        str, typer.Option(metavar="SRC", help="camera index or device, video, picture, folder or glob")
+    ],
+    visible: Annotated[str, typer.Option(metavar="SRC", help="the same kind as --infrared")],
+    out: Annotated[str, typer.Option(help="video file, folder of PNGs (one per stem), or 'window'")],
+    restored: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="also write DIR/infrared and DIR/visible")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help=f"network evaluations, {MIN_STEPS} to {MAX_STEPS} [default: the bundle's]")
+    ] = None,
+    strength_infrared: Annotated[float, typer.Option(help="share of the infrared degradation to remove, 0 to 1")] = 1.0,
+    strength_visible: Annotated[float, typer.Option(help="share of the visible degradation to remove, 0 to 1")] = 1.0,
+    balance: Annotated[float, typer.Option(help="0 leans on the visible, 1 on the infrared")] = 0.5,
+    bundle: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="exported model [default: the shipped nano]")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")] = 0,
+    max_frames: Annotated[int | None, typer.Option(min=1, help="stop after so many pairs")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print counts and latencies as JSON")] = False,
+) -> None:
+    """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
+    # Imported here so that --help and usage errors need no OpenCV.
+    from cled_edge.camera.source import open_pair  # noqa: PLC0415
+    from cled_edge.fuser import Controls, Fuser  # noqa: PLC0415
+    from cled_edge.live import fuse_source  # noqa: PLC0415
+
+    controls = Controls(steps, strength_infrared, strength_visible, balance)
+    console = Console(stderr=True)
+    with open_pair(infrared, visible) as source, Fuser.load(bundle, threads=threads) as fuser:
+        expected = min((n for n in (source.expected, max_frames) if n is not None), default=None)
+        with _progress(console, expected) as advance:
+            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance)
+    values = report.as_dict()
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+    else:
+        _print_report(values, out)
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
+
+
+@contextmanager
+def _progress(console: Console, expected: int | None) -> Iterator[Callable[[], None]]:
+    """Show a bar on a terminal's standard error; yield the function that advances it."""
+    columns = TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("fusing", total=expected)
+        yield lambda: bar.advance(task)
+
+
+def _print_report(values: dict[str, Any], out: str) -> None:
+    console = Console()
+    height, width = values["size"]
+    state = "interrupted after" if values["interrupted"] else "fused"
+    console.print(
+        f"{state} {values['written']} pairs of {height}x{width} into {out}: {values['rate_hz']} pairs/s, "
+        f"{values['steps']} steps, {values['backend']}, bundle {values['bundle']}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    if values["expected"] not in (None, values["written"]):
+        console.print(f"the source announced {values['expected']} pairs", highlight=False)
+    table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
+    for stage, row in values["latency_ms"].items():
+        table.add_row(stage, *(f"{value:.1f}" for value in row.values()))
+    console.print(table)
+
+
+def main() -> None:
+    """Entry point: every error on purpose becomes one line and its exit code."""
+    # A service manager stops with SIGTERM; treat it as Ctrl-C, so that a video is closed properly.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # OpenCV and FFmpeg print decoding errors of their own; ours say the same in one line.
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    try:
+        app()
+    except CledEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

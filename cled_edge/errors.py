@@ -1,0 +1,110 @@
+"""Every error that cled-edge raises on purpose, each with the exit code of the command line.
+
+    CledEdgeError                1
+    ├── OptionError              2   a value outside its range, or an option that does not fit
+    ├── SourceMissingError       3   a file, folder or camera that is not there
+    ├── SourceUnreadableError    4   it is there, but no picture can be read from it
+    ├── NoPairsError             5   nothing to fuse
+    ├── UnmatchedStemsError      6   pictures without their other half
+    ├── SizeMismatchError        7   infrared and visible differ in size
+    ├── BundleMissingError       8   no bundle, or a file of it is absent
+    ├── BundleCorruptError       9   a file of the bundle is truncated or altered
+    ├── BundleVersionError      10   a manifest this release cannot read
+    ├── OutputError             11   the output cannot be written
+    ├── BackendError            12   the inference backend failed, or is not installed
+    ├── ParityError             13   an exported graph does not agree with the network
+    ├── CheckpointError         14   a checkpoint that cannot be read
+    └── DataError               15   training data that is not as described
+
+A message says what was seen, what was needed and what to do next, in one line.
+"""
+
+
+class CledEdgeError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code = 1
+
+
+class OptionError(CledEdgeError, ValueError):
+    """A value is outside its range."""
+
+    exit_code = 2
+
+
+class SourceMissingError(CledEdgeError):
+    """A source does not exist."""
+
+    exit_code = 3
+
+
+class SourceUnreadableError(CledEdgeError):
+    """A source exists, but no picture can be read from it."""
+
+    exit_code = 4
+
+
+class NoPairsError(CledEdgeError):
+    """The two sources share no picture."""
+
+    exit_code = 5
+
+
+class UnmatchedStemsError(CledEdgeError):
+    """Some pictures have no partner of the same stem."""
+
+    exit_code = 6
+
+
+class SizeMismatchError(CledEdgeError, ValueError):
+    """Infrared and visible differ in height or width."""
+
+    exit_code = 7
+
+
+class BundleMissingError(CledEdgeError):
+    """There is no bundle, or one of its files is absent."""
+
+    exit_code = 8
+
+
+class BundleCorruptError(CledEdgeError):
+    """A file of the bundle is not the one its manifest describes."""
+
+    exit_code = 9
+
+
+class BundleVersionError(CledEdgeError):
+    """The manifest's schema version or content is not understood."""
+
+    exit_code = 10
+
+
+class OutputError(CledEdgeError):
+    """The output cannot be written."""
+
+    exit_code = 11
+
+
+class BackendError(CledEdgeError):
+    """The inference backend failed or is not installed."""
+
+    exit_code = 12
+
+
+class ParityError(CledEdgeError):
+    """An exported graph does not agree with the network it came from."""
+
+    exit_code = 13
+
+
+class CheckpointError(CledEdgeError):
+    """A checkpoint cannot be read."""
+
+    exit_code = 14
+
+
+class DataError(CledEdgeError):
+    """Training data is not as described."""
+
+    exit_code = 15

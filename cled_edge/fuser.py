@@ -1,0 +1,214 @@
+"""The one call that users make: an infrared and a visible picture in, the fused and both restored ones out."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.backend.protocol import Backend
+from cled_edge.bundle import Bundle
+from cled_edge.errors import OptionError, SizeMismatchError
+from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any
+from cled_edge.schedule import check_steps
+
+ColorOrder = Literal["RGB", "BGR"]
+BackendName = Literal["onnxruntime"]
+
+
+@dataclass(frozen=True)
+class Controls:
+    """What the user may turn for each frame.
+
+    steps: network evaluations, 1 to 10; None is the bundle's default.
+    strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all).
+    balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
+    """
+
+    steps: int | None = None
+    strength_infrared: float = 1.0
+    strength_visible: float = 1.0
+    balance: float = 0.5
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their ranges with an OptionError."""
+        if self.steps is not None:
+            check_steps(self.steps)
+        for name in ("strength_infrared", "strength_visible", "balance"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise OptionError(f"{name} is {value}; it must lie between 0 and 1")
+
+    @property
+    def strength(self) -> Float32:
+        """Both strengths as the graphs take them: (2,), infrared first."""
+        return np.array([self.strength_infrared, self.strength_visible], np.float32)
+
+
+@dataclass(frozen=True)
+class Fused:
+    """One fused pair, of the size of its inputs.
+
+    picture: (H, W, 3) uint8. infrared: restored, (H, W) uint8. visible: restored, (H, W, 3) uint8.
+    latency_ns: time of each stage, by name.
+    """
+
+    picture: Uint8
+    infrared: Uint8
+    visible: Uint8
+    latency_ns: dict[str, int] = field(default_factory=dict)
+
+
+class Fuser:
+    """Fuses pairs with one bundle on one backend. Not thread-safe: use one per thread."""
+
+    def __init__(self, bundle: Bundle, backend: Backend, color_order: ColorOrder = "RGB") -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.color_order = color_order
+
+    @classmethod
+    def load(
+        cls,
+        bundle: Path | str | None = None,
+        *,
+        backend: BackendName = "onnxruntime",
+        threads: int = 0,
+        color_order: ColorOrder = "RGB",
+    ) -> "Fuser":
+        """Open a bundle (None is the one shipped inside the package) on a backend.
+
+        color_order is that of the visible and fused arrays: RGB, or BGR as OpenCV has it.
+        """
+        if backend != "onnxruntime":
+            raise OptionError(f"backend {backend!r} is unknown; known: onnxruntime")
+        if color_order not in ("RGB", "BGR"):
+            raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
+        from cled_edge.backend.ort import OnnxRuntimeBackend  # noqa: PLC0415
+
+        opened = Bundle.open(bundle)
+        return cls(opened, OnnxRuntimeBackend(opened, threads), color_order)
+
+    def __call__(
+        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None = None, **values: float
+    ) -> Fused:
+        """Fuse a pair of equal height and width.
+
+        infrared: uint8 or uint16, (H, W) or (H, W, 3). visible: uint8, (H, W, 3) or (H, W).
+        Controls come as one object or by name: fuser(infrared, visible, strength_visible=0.5).
+        """
+        controls = _controls(controls, values)
+        check_sizes(infrared.shape, visible.shape)
+        clock = _Stopwatch()
+        height, width = infrared.shape[:2]
+        x_in = self.prepare(infrared, visible)
+        clock.lap("prepare")
+        residual = self.residual(x_in, controls)
+        clock.lap("steps")
+        fused = self.fusion(x_in, residual, controls)
+        clock.lap("fusion")
+        strength = controls.strength
+        restored = (x_in - strength[:, None, None, None] * residual)[:, :, :height, :width]
+        # The three infrared channels estimate one picture; their mean is the better estimate.
+        restored_infrared = bytes_from_network(restored[0].mean(axis=0, keepdims=True))[:, :, 0]
+        restored_visible = self._ordered(bytes_from_network(restored[1]))
+        picture = self._ordered(bytes_from_network(fused[0, :, :height, :width]))
+        clock.lap("output")
+        return Fused(picture, restored_infrared, restored_visible, clock.laps_ns)
+
+    def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
+        """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
+        grey = grey_from_any(infrared)
+        rgb = self._ordered(rgb_from_any(visible))
+        height, width = grey.shape
+        multiple = self.bundle.manifest.size_multiple
+        bottom, right = -height % multiple, -width % multiple
+        if bottom or right:
+            grey, rgb = (_padded(x, bottom, right) for x in (grey, rgb))
+        x_in = np.empty((2, 3, height + bottom, width + right), np.float32)
+        x_in[0] = network_from_bytes(grey)
+        x_in[1] = network_from_bytes(rgb).transpose(2, 0, 1)
+        return x_in
+
+    def residual(self, x_in: Float32, controls: Controls) -> Float32:
+        """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
+        schedule = self.bundle.manifest.schedule
+        rows = schedule.tables[controls.steps or schedule.default_steps]
+        x_t, residual = x_in * np.float32(schedule.start_input), x_in
+        for step_time, coef in zip(rows.time, rows.coef, strict=True):
+            inputs = {
+                "x_t": x_t,
+                "x_in": x_in,
+                "t": np.array([step_time], np.float32),
+                "coef": np.array(coef, np.float32),
+            }
+            x_t, residual = self.backend.run("unet_step", inputs)
+        return residual
+
+    def fusion(self, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
+        """Run the fusion graph; return (1, 3, H', W') in [-1, 1]."""
+        inputs = {
+            "infrared": x_in[:1],
+            "infrared_residual": residual[:1],
+            "visible": x_in[1:],
+            "visible_residual": residual[1:],
+            "strength": controls.strength,
+            "balance": np.array([controls.balance], np.float32),
+        }
+        return self.backend.run("fusion", inputs)[0]
+
+    def _ordered(self, color: Uint8) -> Uint8:
+        """Swap red and blue if the caller's arrays are BGR."""
+        return color[:, :, ::-1] if self.color_order == "BGR" else color
+
+    def close(self) -> None:
+        """Give back what the backend holds."""
+        self.backend.close()
+
+    def __enter__(self) -> "Fuser":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
+    """Raise SizeMismatchError unless both shapes start with the same height and width."""
+    if infrared[:2] != visible[:2]:
+        (h, w), (other_h, other_w) = infrared[:2], visible[:2]
+        raise SizeMismatchError(
+            f"infrared is {h}x{w}, visible {other_h}x{other_w} (height x width); they must be registered to the same "
+            "pixels: warp one onto the other, or crop and resize both to one size first"
+        )
+
+
+def _padded(picture: Uint8, bottom: int, right: int) -> Uint8:
+    padded = cv2.copyMakeBorder(np.ascontiguousarray(picture), 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+    return np.asarray(padded, np.uint8)
+
+
+def _controls(controls: Controls | None, values: dict[str, float]) -> Controls:
+    if controls is not None and values:
+        raise OptionError("controls were given both as an object and by name; choose one")
+    try:
+        return controls or Controls(**values)  # type: ignore[arg-type]
+    except TypeError as error:
+        known = ", ".join(Controls.__dataclass_fields__)
+        raise OptionError(f"unknown control among {', '.join(values)}; known: {known}") from error
+
+
+class _Stopwatch:
+    def __init__(self) -> None:
+        self.laps_ns: dict[str, int] = {}
+        self._last = time.perf_counter_ns()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter_ns()
+        self.laps_ns[name] = now - self._last
+        self._last = now

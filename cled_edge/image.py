@@ -1,0 +1,93 @@
+"""Pictures on disk and in the network: reading, writing, ranges, padding to a multiple and cropping back."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.errors import OptionError, OutputError, SourceMissingError, SourceUnreadableError
+
+Uint8 = NDArray[np.uint8]
+Float32 = NDArray[np.float32]
+
+
+def read_image(path: Path, color: bool) -> Uint8:
+    """Return a picture as 8-bit RGB (H, W, 3) if `color`, else grey (H, W)."""
+    picture = read_any_depth(path)
+    if color:
+        return rgb_from_any(picture)
+    return grey_from_any(picture)
+
+
+def read_any_depth(path: Path) -> NDArray[Any]:
+    """Return a picture as stored: 8 or 16 bit, (H, W) or RGB (H, W, 3); an alpha channel is dropped."""
+    if not path.is_file():
+        raise SourceMissingError(f"{path} does not exist; give the path of a picture")
+    picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    if picture is None:
+        raise SourceUnreadableError(f"{path} is not a picture that OpenCV can decode; convert it to PNG or JPEG")
+    if picture.ndim == 3:
+        picture = picture[:, :, 2::-1]
+    return picture
+
+
+def rgb_from_any(picture: NDArray[Any]) -> Uint8:
+    """Return 8-bit RGB (H, W, 3) of an 8-bit grey or RGB picture; 16 bit is an OptionError."""
+    if picture.dtype != np.uint8:
+        raise OptionError(f"visible pictures must be 8 bit, this one is {picture.dtype}; convert it first")
+    if _channels(picture, "visible") == 1:
+        picture = np.broadcast_to(picture.reshape(*picture.shape[:2], 1), (*picture.shape[:2], 3))
+    return np.ascontiguousarray(picture, dtype=np.uint8)
+
+
+def grey_from_any(picture: NDArray[Any]) -> Uint8:
+    """Return 8-bit grey (H, W) of an 8 or 16 bit infrared picture of one or three channels (their BT.601 luma).
+
+    16 bit is stretched from its 0.1 to its 99.9 percentile, per picture: raw thermal counts use a narrow band.
+    """
+    if picture.dtype not in (np.uint8, np.uint16):
+        raise OptionError(
+            f"infrared pictures must be 8 or 16 bit unsigned, this one is {picture.dtype}; convert it first"
+        )
+    channels = _channels(picture, "infrared")
+    if channels == 3:
+        picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+    picture = picture.reshape(picture.shape[:2])
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture, dtype=np.uint8)
+    low, high = np.percentile(picture, (0.1, 99.9))
+    stretched = (picture.astype(np.float32) - low) * (255 / max(high - low, 1))
+    return np.rint(np.clip(stretched, 0, 255)).astype(np.uint8)
+
+
+def network_from_bytes(picture: Uint8) -> Float32:
+    """Return x = byte / 127.5 - 1, float32 in [-1, 1], same shape."""
+    return picture * np.float32(1 / 127.5) - np.float32(1)
+
+
+def bytes_from_network(x: Float32) -> Uint8:
+    """Return (H, W, C) uint8 of (C, H, W) in [-1, 1], rounded and clamped; undoes `network_from_bytes` exactly."""
+    scaled = np.rint((x + np.float32(1)) * np.float32(127.5))
+    return np.clip(scaled, 0, 255).astype(np.uint8).transpose(1, 2, 0)
+
+
+def write_png(path: Path, picture: Uint8) -> None:
+    """Write 8-bit grey (H, W) or RGB (H, W, 3); the file appears whole or not at all. OutputError if it cannot."""
+    partial = path.with_name(path.name + ".partial")
+    pixels = picture[:, :, ::-1] if picture.ndim == 3 else picture
+    encoded = cv2.imencode(".png", np.ascontiguousarray(pixels))[1]
+    try:
+        partial.write_bytes(encoded.tobytes())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written: {error.strerror}; choose a folder that can") from error
+
+
+def _channels(picture: NDArray[Any], what: str) -> int:
+    channels = 1 if picture.ndim == 2 else picture.shape[2] if picture.ndim == 3 else 0
+    if channels not in (1, 3) or not picture.size:
+        raise OptionError(f"{what} has shape {picture.shape}; needed (height, width) or (height, width, 1 or 3)")
+    return channels

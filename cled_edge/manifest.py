@@ -1,0 +1,106 @@
+"""What a bundle says of itself: `manifest.json`, as models that refuse what they do not know."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
+
+SCHEMA_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+GraphName = Literal["unet_step", "fusion"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorSpec(_Model):
+    """An input or output of a graph. A dimension is a number or the name of one that the caller chooses."""
+
+    name: str
+    dtype: Literal["float32"]
+    shape: tuple[int | str, ...]
+    range: tuple[float, float]
+    layout: Literal["NCHW", "vector"]
+    color_order: Literal["RGB"] | None
+    meaning: str
+
+
+class GraphSpec(_Model):
+    """An ONNX file of the bundle."""
+
+    file: str
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class StepRows(_Model):
+    """Inputs `t` and `coef` of the step graph, one row per step."""
+
+    time: tuple[float, ...]
+    coef: tuple[Annotated[tuple[float, ...], Field(min_length=4, max_length=4)], ...]
+
+
+class ScheduleSpec(_Model):
+    """The few-step schedule, tabulated: a runtime needs no formula. x_T = start_input * x_in (zero start noise)."""
+
+    name: str
+    default_steps: int = Field(ge=MIN_STEPS, le=MAX_STEPS)
+    start_input: float
+    tables: dict[int, StepRows]
+
+    @classmethod
+    def from_schedule(cls, schedule: Schedule, default_steps: int) -> "ScheduleSpec":
+        """Tabulate 1 to 10 steps."""
+        tables = {steps: schedule.step_table(steps) for steps in range(MIN_STEPS, MAX_STEPS + 1)}
+        rows = {
+            steps: StepRows(time=tuple(table.time.tolist()), coef=tuple(tuple(row) for row in table.coef.tolist()))
+            for steps, table in tables.items()
+        }
+        return cls(
+            name=schedule.name, default_steps=default_steps, start_input=tables[MIN_STEPS].start_input, tables=rows
+        )
+
+
+class PreprocessingSpec(_Model):
+    """How bytes become network values and back: x = byte * scale + offset."""
+
+    scale: float = 1 / 127.5
+    offset: float = -1.0
+    infrared: Literal["repeat to three channels"] = "repeat to three channels"
+    batch: Literal["infrared, visible"] = "infrared, visible"
+    padding: Literal["reflect at the bottom and right"] = "reflect at the bottom and right"
+
+
+class FileSpec(_Model):
+    """Size and hash of a file, checked before it is parsed."""
+
+    bytes: int
+    sha256: str
+
+
+class VerificationSpec(_Model):
+    """Whole loop in ONNX Runtime against eager PyTorch, both FP32, at export: the worst case found."""
+
+    min_psnr_db: float
+    pairs: int
+    sizes: tuple[tuple[int, int], ...]
+    inputs: str
+
+
+class Manifest(_Model):
+    """`manifest.json`. Height and width of every picture are padded to multiples of `size_multiple`."""
+
+    schema_version: Literal[1]
+    name: str
+    created_by: str
+    size_multiple: int = Field(gt=0)
+    graphs: dict[GraphName, GraphSpec]
+    schedule: ScheduleSpec
+    preprocessing: PreprocessingSpec
+    files: dict[str, FileSpec]
+    training: dict[str, object]
+    verification: VerificationSpec

@@ -1,0 +1,53 @@
+"""A trained model on disk: one safetensors file that holds the weights, the configuration and how it was trained."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from cled_edge.errors import CheckpointError
+from cled_edge.network.presets import ModelConfig
+from cled_edge.network.sampler import CledFusion
+
+_FORMAT = "cled-edge-checkpoint-1"
+
+
+def save_checkpoint(model: CledFusion, training: dict[str, Any], path: Path) -> None:
+    """Write the model and a JSON-able record of its training; the file appears whole or not at all."""
+    metadata = {
+        "format": _FORMAT,
+        "config": json.dumps(model.config.as_dict()),
+        "training": json.dumps(training),
+    }
+    weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    partial = path.with_suffix(".partial")
+    save_file(weights, partial, metadata)
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> tuple[CledFusion, dict[str, Any]]:
+    """Return the model in evaluation mode and its training record; CheckpointError says what is wrong."""
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; train one with python -m training.train")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path} is not a safetensors file ({error}); pickled checkpoints are not read"
+        ) from error
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path} says format {metadata.get('format')!r}; needed {_FORMAT!r}; train or convert it again"
+        )
+    model = CledFusion(ModelConfig.from_dict(json.loads(metadata["config"])))
+    missing, unexpected = model.load_state_dict(weights, strict=False)
+    if missing or unexpected:
+        odd = (missing + unexpected)[0]
+        raise CheckpointError(
+            f"{path} does not fit its own configuration, first at {odd!r}; it was written by another release"
+        )
+    return model.eval(), json.loads(metadata["training"])

@@ -1,0 +1,1 @@
+"""Checkpoint to bundle: ONNX graphs, manifest, verification. Programs to run, never installed."""

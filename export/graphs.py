@@ -1,0 +1,128 @@
+"""The two graphs of a bundle: how each is traced, and what its inputs and outputs are."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+import torch
+from torch import Tensor, nn
+from torch.export import Dim
+
+from cled_edge.manifest import GraphName, GraphSpec, TensorSpec
+from cled_edge.network.sampler import CledFusion
+
+OPSET = 18
+_LARGEST_PX = 8192
+
+PICTURE = (-1.0, 1.0)
+RESIDUAL = (-2.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A module to trace and the names of its tensors, in order."""
+
+    name: GraphName
+    module: nn.Module
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def file(self) -> str:
+        """Name of its ONNX file."""
+        return f"{self.name}.onnx"
+
+    def spec(self) -> GraphSpec:
+        """Return its entry in the manifest."""
+        return GraphSpec(file=self.file, opset=OPSET, inputs=self.inputs, outputs=self.outputs)
+
+
+def graphs_of(model: CledFusion) -> tuple[Graph, Graph]:
+    """Return the step graph (one network evaluation and state update) and the fusion graph."""
+    step = Graph(
+        "unet_step",
+        model.sampler.step,
+        (
+            _picture("x_t", (-3.0, 3.0), "state, I_t of Eq. 12"),
+            _picture("x_in", PICTURE, "degraded input"),
+            _vector("t", 1, (0.0, 1000.0), "time input, A_t * 1000, from the schedule table"),
+            _vector("coef", 4, (-3.0, 3.0), "weights of x_t, x0, residual and x_in in x_prev, from the schedule table"),
+        ),
+        (
+            _picture("x_prev", (-3.0, 3.0), "next state"),
+            _picture("residual", RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
+        ),
+    )
+    fusion = Graph(
+        "fusion",
+        model.fusion,
+        (
+            _picture("infrared", PICTURE, "degraded infrared, one channel repeated three times"),
+            _picture("infrared_residual", RESIDUAL, "its last residual"),
+            _picture("visible", PICTURE, "degraded visible"),
+            _picture("visible_residual", RESIDUAL, "its last residual"),
+            _vector("strength", 2, (0.0, 1.0), "share of the residual to remove, infrared then visible"),
+            _vector("balance", 1, (0.0, 1.0), "0 leans on the visible, 1 on the infrared, 0.5 is the paper's loss"),
+        ),
+        (_picture("fused", PICTURE, "fused picture"),),
+    )
+    return step, fusion
+
+
+def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
+    """Trace with dynamic batch, height and width and write one self-contained file."""
+    batch = Dim("batch", min=1, max=64)
+    height = size_multiple * Dim("height_blocks", min=1, max=_LARGEST_PX // size_multiple)
+    width = size_multiple * Dim("width_blocks", min=1, max=_LARGEST_PX // size_multiple)
+    dynamic = {0: batch, 2: height, 3: width}
+    # Two and three blocks: a size of one would be taken for a constant.
+    example = tuple(_example(spec, (2, 3, 2 * size_multiple, 3 * size_multiple)) for spec in graph.inputs)
+    program = torch.onnx.export(
+        graph.module.eval(),
+        example,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[spec.name for spec in graph.inputs],
+        output_names=[spec.name for spec in graph.outputs],
+        dynamic_shapes=tuple(dynamic if spec.layout == "NCHW" else None for spec in graph.inputs),
+        optimize=True,
+        verbose=False,
+    )
+    if program is None:
+        raise RuntimeError("torch.onnx.export returned no program")
+    program.save(path, external_data=False)
+    model = onnx.load(path)
+    onnx.checker.check_model(model, full_check=True)
+    _require_names("inputs", (i.name for i in model.graph.input), graph.inputs)
+    _require_names("outputs", (o.name for o in model.graph.output), graph.outputs)
+
+
+def _require_names(what: str, seen: Iterable[str], specs: tuple[TensorSpec, ...]) -> None:
+    names, needed = list(seen), [spec.name for spec in specs]
+    if names != needed:
+        raise RuntimeError(f"the exporter wrote {what} {names}, needed {needed}")
+
+
+def _example(spec: TensorSpec, picture: tuple[int, ...]) -> Tensor:
+    generator = torch.Generator().manual_seed(len(spec.name))
+    shape = picture if spec.layout == "NCHW" else tuple(int(n) for n in spec.shape)
+    return torch.rand(shape, generator=generator)
+
+
+def _picture(name: str, bounds: tuple[float, float], meaning: str) -> TensorSpec:
+    return TensorSpec(
+        name=name,
+        dtype="float32",
+        shape=("batch", 3, "height", "width"),
+        range=bounds,
+        layout="NCHW",
+        color_order="RGB",
+        meaning=meaning,
+    )
+
+
+def _vector(name: str, length: int, bounds: tuple[float, float], meaning: str) -> TensorSpec:
+    return TensorSpec(
+        name=name, dtype="float32", shape=(length,), range=bounds, layout="vector", color_order=None, meaning=meaning
+    )

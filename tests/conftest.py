@@ -1,0 +1,31 @@
+"""Fakes and small things that the tests share."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cled_edge.image import write_png
+
+Write = Callable[..., tuple[Path, Path]]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def write_pairs(tmp_path: Path, rng: np.random.Generator) -> Write:
+    """Write small pairs and return the infrared and the visible folder."""
+
+    def write(stems: tuple[str, ...] = ("a", "b"), size: tuple[int, int] = (40, 56)) -> tuple[Path, Path]:
+        folders = tmp_path / "infrared", tmp_path / "visible"
+        for folder, channels in zip(folders, ((), (3,)), strict=True):
+            folder.mkdir(exist_ok=True)
+            for stem in stems:
+                write_png(folder / f"{stem}.png", rng.integers(0, 256, (*size, *channels), np.uint8))
+        return folders
+
+    return write

@@ -1,0 +1,54 @@
+"""Losses of Eq. 15 to 19. Pictures are (N, 3, H, W); fusion losses take them in [0, 1]."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
+# BT.601 full range, no offset.
+_LUMA = (0.299, 0.587, 0.114)
+_CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
+
+
+def residual_loss(predicted: Tensor, residual: Tensor) -> Tensor:
+    """Eq. 15: mean absolute error of the residual."""
+    return (predicted - residual).abs().mean()
+
+
+def fusion_losses(fused: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> dict[str, Tensor]:
+    """Return `intensity` (Eq. 16), `gradient` (Eq. 17) and `color` (Eq. 18), each a scalar.
+
+    infrared and visible are the targets. balance is (N, 1) in [0, 1]: at 0.5 the maximum of Eq. 16/17; towards 0 the
+    targets go linearly to the visible, towards 1 to the infrared (an extension; the paper defines no balance).
+    Intensity and gradient are of the luma; Eq. 18 keeps the colour.
+    """
+    luma, luma_infrared, luma_visible = (_weighted(x, _LUMA) for x in (fused, infrared, visible))
+    target = balanced_target(luma_infrared, luma_visible, balance)
+    gradients = zip(sobel(luma), sobel(luma_infrared), sobel(luma_visible), strict=True)
+    return {
+        "intensity": (luma - target).abs().mean(),
+        "gradient": torch.stack([(g - balanced_target(i, v, balance)).abs().mean() for g, i, v in gradients]).sum(),
+        "color": torch.stack([(_weighted(fused, w) - _weighted(visible, w)).abs().mean() for w in _CHROMA]).sum(),
+    }
+
+
+def balanced_target(infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
+    """Return the visible at balance 0, the maximum of both at 0.5 and the infrared at 1, linear in between."""
+    b = balance.reshape(-1, 1, 1, 1)
+    maximum = torch.maximum(infrared, visible)
+    return torch.where(b < 0.5, visible + 2 * b * (maximum - visible), maximum + (2 * b - 1) * (infrared - maximum))
+
+
+def sobel(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the absolute Sobel responses along x and y of (N, 1, H, W), borders replicated.
+
+    Absolute before any maximum: the larger of two signed responses would prefer rising edges.
+    """
+    kernel = torch.tensor(_SOBEL_X, dtype=x.dtype, device=x.device)
+    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    return F.conv2d(padded, kernel[None, None]).abs(), F.conv2d(padded, kernel.T[None, None]).abs()
+
+
+def _weighted(rgb: Tensor, weights: tuple[float, float, float]) -> Tensor:
+    red, green, blue = rgb.split(1, dim=1)
+    return weights[0] * red + weights[1] * green + weights[2] * blue

@@ -1,0 +1,99 @@
+"""What a training run is: a TOML file read into frozen models; unknown keys are refused."""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from cled_edge.errors import DataError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReferenceRecipe(_Strict):
+    """A folder of real degraded pictures and the folder of their references, paired by stem."""
+
+    degraded: str
+    reference: str
+    modality: Literal["infrared", "visible"]
+
+
+class DataRecipe(_Strict):
+    """Which folders under --data, and how they are degraded.
+
+    clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
+    reference_share: share of stage-1 items from real degraded pictures.
+    min_target_luma: a visible picture of a lower mean, in [0, 1], is no restoration target.
+    """
+
+    pairs: tuple[str, ...]
+    references: tuple[ReferenceRecipe, ...] = ()
+    clean_share: float = Field(0.15, ge=0, le=1)
+    mixed_share: float = Field(0.3, ge=0, le=1)
+    reference_share: float = Field(0.1, ge=0, le=1)
+    min_target_luma: float = Field(0.28, ge=0, le=1)
+
+
+class StageRecipe(_Strict):
+    """Optimisation of one stage: Adam with warm-up and cosine decay, gradient clipping, averaged weights."""
+
+    iterations: int = Field(gt=0)
+    batch: int = Field(gt=0)
+    crop: int = Field(gt=0)
+    learning_rate: float = Field(gt=0)
+    warmup: int = 200
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+
+
+class RestoreRecipe(StageRecipe):
+    """Stage 1. Differs from the lineage's t ~ U{0..T-1}: shares of the items start where inference does.
+
+    start_share: items at t = T - 1, the only state that a one-step run visits.
+    rollout_share: items whose state is built from the network's own first estimate, so that a second call learns to
+        mend the first instead of reading the true picture off the state.
+    """
+
+    start_share: float = Field(0.4, ge=0, le=1)
+    rollout_share: float = Field(0.3, ge=0, le=1)
+
+
+class FuseRecipe(StageRecipe):
+    """Stage 2: weights of Eq. 19, and how often the controls are drawn at random."""
+
+    weight_intensity: float = 8.0
+    weight_gradient: float = 10.0
+    weight_color: float = 12.0
+    full_strength_share: float = Field(0.4, ge=0, le=1)
+    balanced_share: float = Field(0.5, ge=0, le=1)
+    steps: int = Field(2, ge=1, le=10)
+
+
+class Recipe(_Strict):
+    """A whole two-stage run."""
+
+    preset: str
+    seed: int = 0
+    data: DataRecipe
+    restore: RestoreRecipe
+    fuse: FuseRecipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Return the recipe of a TOML file; a missing file, bad TOML or an unknown key is a one-line DataError."""
+    try:
+        return Recipe.model_validate(tomllib.loads(path.read_text()))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path}: {error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems in all)") from error

@@ -1,0 +1,310 @@
+"""Train a preset in two stages (section 4.1.1): restoration, then fusion with the UNet frozen.
+
+    python -m training.train training/recipes/nano.toml --data ../shared/data --out runs/nano
+    python -m training.train training/recipes/nano.toml --data ../shared/data --out runs/nano --stage fuse
+
+Writes into --out: model.safetensors (averaged weights), log.jsonl, and one state file per stage; the same command
+continues from them. Seeds make item k of a run the same after a resume.
+"""
+
+import json
+import logging
+import math
+import subprocess
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+import typer
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from cled_edge.errors import CledEdgeError
+from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
+from cled_edge.network.fusion import remove
+from cled_edge.network.presets import preset
+from cled_edge.network.sampler import CledFusion
+from cled_edge.schedule import TRAIN_STEPS, Schedule
+from training.losses import fusion_losses, residual_loss
+from training.pairs import FusionPairs, RestorationPictures
+from training.recipe import Recipe, RestoreRecipe, StageRecipe, read_recipe
+
+log = logging.getLogger("training")
+Precision = Literal["auto", "fp32", "bf16"]
+SAVE_EVERY = 250
+VALIDATE_EVERY = 1000
+
+
+def restore_stage(model: CledFusion, recipe: Recipe, data: Path, out: Path, precision: str, workers: int) -> None:
+    """Stage 1: Eq. 15 on single pictures of both modalities."""
+    stage = recipe.restore
+    items = RestorationPictures(data, recipe.data, stage.crop, stage.iterations * stage.batch, recipe.seed)
+    held_out = RestorationPictures(data, recipe.data, 256, 32, seed=1, held_out=True)
+    noising = Noising(model, recipe.restore)
+
+    def loss_of(batch: list[Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        x_in, clean = batch
+        x_t, t = noising.draw(x_in, clean, generator)
+        loss = residual_loss(model.unet(x_t, x_in, noising.time(t)), x_in - clean)
+        return loss, {"residual": loss.item()}
+
+    Stage("restore", stage, recipe.seed, out, precision, workers).run(
+        model.unet, items, loss_of, lambda: validate(model, held_out)
+    )
+
+
+def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, out: Path, precision: str, workers: int) -> None:
+    """Stage 2: Eq. 16 to 19 on pairs, the UNet frozen, strengths and balance drawn at random."""
+    stage = recipe.fuse
+    items = FusionPairs(data, recipe.data, stage.crop, stage.iterations * stage.batch, recipe.seed)
+    model.unet.requires_grad_(False)
+    weights = {"intensity": stage.weight_intensity, "gradient": stage.weight_gradient, "color": stage.weight_color}
+
+    def loss_of(batch: list[Tensor], generator: torch.Generator) -> tuple[Tensor, dict[str, float]]:
+        infrared, _, visible, _ = batch
+        n = infrared.shape[0]
+        with torch.no_grad():
+            residuals = model.restore(infrared, visible, stage.steps)
+        strength = _sometimes(torch.rand(n, 2, generator=generator), 1.0, stage.full_strength_share, generator)
+        balance = _sometimes(torch.rand(n, 1, generator=generator), 0.5, stage.balanced_share, generator)
+        fused = model.fusion(infrared, residuals[0], visible, residuals[1], strength, balance)
+        targets = fusion_targets(batch, residuals, strength, recipe.data.min_target_luma)
+        parts = fusion_losses(_unit(fused), _unit(targets[0]), _unit(targets[1]), balance)
+        loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
+        return loss, {name: part.item() for name, part in parts.items()}
+
+    Stage("fuse", stage, recipe.seed, out, precision, workers).run(model.fusion, items, loss_of, dict)
+
+
+def fusion_targets(
+    batch: list[Tensor], residuals: tuple[Tensor, Tensor], strength: Tensor, min_target_luma: float
+) -> tuple[Tensor, Tensor]:
+    """Return what each stream should contribute: the input less `strength` of its true residual.
+
+    The true residual comes from the clean picture. A visible one too dark to be clean has none, so the frozen
+    network's estimate stands in (the paper's Eq. 16 to 18 take the sources, which would teach to degrade again).
+    """
+    infrared, infrared_clean, visible, visible_clean = batch
+    dark = (_unit(visible_clean).mean(dim=(1, 2, 3), keepdim=True) < min_target_luma).to(visible.dtype)
+    visible_residual = dark * residuals[1] + (1 - dark) * (visible - visible_clean)
+    s = strength.reshape(-1, 2, 1, 1, 1)
+    return remove(infrared, infrared - infrared_clean, s[:, 0]), remove(visible, visible_residual, s[:, 1])
+
+
+class Noising:
+    """Draws the states x_t of Eq. 12 that the network is trained on."""
+
+    def __init__(self, model: CledFusion, recipe: RestoreRecipe) -> None:
+        self.model, self.recipe = model, recipe
+        schedule = Schedule.named(model.config.schedule)
+        self.schedule = schedule
+        columns = (schedule.residual_cum, schedule.noise_std, schedule.shared_cum)
+        self.table = torch.tensor([list(c) for c in columns], dtype=torch.float32)
+
+    def time(self, t: Tensor) -> Tensor:
+        """Return the network's time input, A_t * 1000, (N,)."""
+        return self.table[0, t] * 1000
+
+    def draw(self, x_in: Tensor, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return (x_t, t), (N, 3, H, W) and (N,). Half of the items have no noise, as the deterministic start."""
+        n = x_in.shape[0]
+        t = torch.randint(0, TRAIN_STEPS, (n,), generator=generator)
+        draw = torch.rand(n, generator=generator)
+        noisy = (torch.rand(n, generator=generator) < 0.5).float()
+        t[draw < self.recipe.start_share] = TRAIN_STEPS - 1
+        rollout = (draw >= self.recipe.start_share) & (draw < self.recipe.start_share + self.recipe.rollout_share)
+        noise = torch.randn(x_in.shape, generator=generator) * noisy.reshape(-1, 1, 1, 1)
+        residual = x_in - clean
+        if rollout.any():
+            last = torch.full((int(rollout.sum()),), TRAIN_STEPS - 1)
+            start = self._state(x_in[rollout], torch.zeros_like(x_in[rollout]), noise[rollout], last, at_start=True)
+            with torch.no_grad():
+                estimate, _ = self.model.sampler.step(start, x_in[rollout], self.time(last), torch.zeros(4)), None
+            residual = residual.clone()
+            residual[rollout] = estimate[1].to(residual.dtype)
+        return self._state(x_in, residual, noise, t), t
+
+    def _state(self, x_in: Tensor, residual: Tensor, noise: Tensor, t: Tensor, at_start: bool = False) -> Tensor:
+        """Eq. 12 with I_0 = x_in - residual; at t = T the residual cancels, so any may be given."""
+        a, b, d = self.table[:, t].reshape(3, -1, 1, 1, 1)
+        a = torch.ones_like(a) if at_start else a
+        return x_in - residual + a * residual + b * noise - d * x_in
+
+
+class Stage:
+    """The optimisation loop that both stages share: resume, averaged weights, log, checkpoints."""
+
+    def __init__(self, name: str, recipe: StageRecipe, seed: int, out: Path, precision: str, workers: int) -> None:
+        self.name, self.recipe, self.seed, self.out = name, recipe, seed, out
+        self.precision, self.workers = precision, workers
+        self.state_path = out / f"{name}.state.pt"
+
+    def run(
+        self,
+        network: nn.Module,
+        items: Dataset[Any],
+        loss_of: Callable[[list[Tensor], torch.Generator], tuple[Tensor, dict[str, float]]],
+        validate: Callable[[], dict[str, float]],
+    ) -> None:
+        """Train `network` in place; it ends with its averaged weights."""
+        recipe = self.recipe
+        network.train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99))
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema_decay))
+        start = self._resume(network, average, optimizer)
+        bar = tqdm(
+            range(start, recipe.iterations), desc=self.name, initial=start, total=recipe.iterations, mininterval=5
+        )
+        for iteration, batch in zip(bar, self._batches(items, start), strict=True):
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration)
+            for group in optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * learning_rate_factor(iteration, recipe)
+            with torch.autocast("cpu", torch.bfloat16, enabled=self.precision == "bf16"):
+                loss, parts = loss_of(batch, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+            if norm.isfinite():
+                optimizer.step()
+                average.update_parameters(network)
+            else:
+                log.warning("%s %d: gradient not finite, step skipped", self.name, iteration)
+            if (iteration + 1) % 50 == 0:
+                self._log({"iteration": iteration + 1, "loss": loss.item(), **parts})
+            if (iteration + 1) % SAVE_EVERY == 0:
+                self._save(iteration + 1, network, average, optimizer)
+            if (iteration + 1) % VALIDATE_EVERY == 0 or iteration + 1 == recipe.iterations:
+                self._log({"iteration": iteration + 1, **self._validate_average(network, average, validate)})
+        network.load_state_dict(average.module.state_dict())
+        self._save(recipe.iterations, network, average, optimizer)
+
+    def _batches(self, items: Dataset[Any], start: int) -> Iterable[list[Tensor]]:
+        batch = self.recipe.batch
+        order = range(start * batch, self.recipe.iterations * batch)
+        return DataLoader(
+            items, batch, sampler=order, num_workers=self.workers, prefetch_factor=4 if self.workers else None
+        )
+
+    def _validate_average(
+        self, network: nn.Module, average: AveragedModel, validate: Callable[[], dict[str, float]]
+    ) -> dict[str, float]:
+        trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(average.module.state_dict())
+        network.eval()
+        result = validate()
+        network.load_state_dict(trained)
+        network.train()
+        return result
+
+    def _save(
+        self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        partial = self.state_path.with_suffix(".partial")
+        state = {
+            "iteration": iteration,
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        torch.save(state, partial)
+        partial.replace(self.state_path)
+
+    def _resume(self, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
+        if not self.state_path.exists():
+            return 0
+        state = torch.load(self.state_path, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        log.info("%s: continuing at iteration %d from %s", self.name, state["iteration"], self.state_path)
+        return int(state["iteration"])
+
+    def _log(self, values: dict[str, float]) -> None:
+        line = {"stage": self.name, "time_s": round(time.time(), 1)} | {k: round(v, 5) for k, v in values.items()}
+        with (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def learning_rate_factor(iteration: int, recipe: StageRecipe) -> float:
+    """Linear warm-up, then a cosine from 1 to 0.01."""
+    warm = min(1.0, (iteration + 1) / max(1, recipe.warmup))
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / recipe.iterations)))
+
+
+@torch.no_grad()
+def validate(model: CledFusion, items: RestorationPictures) -> dict[str, float]:
+    """Return mean PSNR in dB of held-out inputs and restored pictures, per modality and number of steps."""
+    sums: dict[str, list[float]] = {}
+    for index in range(len(items)):
+        x_in, clean = (torch.from_numpy(x)[None] for x in items[index])
+        modality = "visible" if index % 2 else "infrared"
+        sums.setdefault(f"{modality}_input_db", []).append(_psnr(x_in, clean))
+        for steps in (1, 2, 3):
+            restored = x_in - model.sampler(x_in, steps)
+            sums.setdefault(f"{modality}_{steps}_db", []).append(_psnr(restored, clean))
+    return {name: sum(values) / len(values) for name, values in sums.items()}
+
+
+def _psnr(x: Tensor, reference: Tensor) -> float:
+    """PSNR in dB of pictures in [-1, 1], at most 60 so that an untouched clean picture does not rule the mean."""
+    return -10 * math.log10(max((_unit(x) - _unit(reference)).square().mean().item(), 1e-6))
+
+
+def _unit(x: Tensor) -> Tensor:
+    """[-1, 1] to [0, 1]."""
+    return (x + 1) / 2
+
+
+def _sometimes(drawn: Tensor, fixed: float, share: float, generator: torch.Generator) -> Tensor:
+    """Replace a share of the rows of `drawn` by the constant."""
+    keep = torch.rand(drawn.shape[0], 1, generator=generator) >= share
+    return torch.where(keep, drawn, torch.full_like(drawn, fixed))
+
+
+def pick_precision(asked: Precision) -> str:
+    """Return fp32 or bf16; `auto` takes bf16 where this CPU multiplies it in hardware."""
+    if asked != "auto":
+        return asked
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def _commit() -> str:
+    answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or "unknown"
+
+
+def main(
+    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, see training/recipes")],
+    data: Annotated[Path, typer.Option(help="folder that holds the folders named in the recipe")],
+    out: Annotated[Path, typer.Option(help="folder of the run; an earlier run there is continued")],
+    stage: Annotated[Literal["all", "restore", "fuse"], typer.Option(help="which stage to run")] = "all",
+    precision: Annotated[Precision, typer.Option(help="auto is bf16 where the CPU has AMX, else fp32")] = "auto",
+    workers: Annotated[int, typer.Option(min=0, help="processes that prepare data")] = 1,
+) -> None:
+    """Train a preset and write OUT/model.safetensors."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        recipe = read_recipe(recipe_path)
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(recipe.seed)
+        model_path = out / "model.safetensors"
+        model = load_checkpoint(model_path)[0] if model_path.exists() else CledFusion(preset(recipe.preset))
+        chosen = pick_precision(precision)
+        log.info("preset %s, precision %s, %d threads", recipe.preset, chosen, torch.get_num_threads())
+        for name, run_stage in (("restore", restore_stage), ("fuse", fuse_stage)):
+            if stage in ("all", name):
+                run_stage(model, recipe, data, out, chosen, workers)
+                record = {"commit": _commit(), "recipe": recipe.model_dump(mode="json"), "last_stage": name}
+                save_checkpoint(model, record, model_path)
+        log.info("wrote %s", model_path)
+    except CledEdgeError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(error.exit_code) from error
+
+
+if __name__ == "__main__":
+    typer.run(main)
