@@ -73,7 +73,7 @@ def fuse(
     if as_json:
         typer.echo(json.dumps(values, indent=2))
     else:
-        _print_report(values, out)
+        print_report(values, out)
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -87,7 +87,8 @@ def _progress(console: Console, expected: int | None) -> Iterator[Callable[[], N
         yield lambda: bar.advance(task)
 
 
-def _print_report(values: dict[str, Any], out: str) -> None:
+def print_report(values: dict[str, Any], out: str) -> None:
+    """Print what `Report.as_dict` returned: a line and the latency table."""
     console = Console()
     height, width = values["size"]
     state = "interrupted after" if values["interrupted"] else "fused"
@@ -119,3 +120,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    main()

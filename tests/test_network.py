@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch", reason="needs torch: make test installs it"
 
 import numpy as np  # noqa: E402
 
+from cled_edge.network.blocks import UnshuffleConv2d  # noqa: E402
 from cled_edge.network.fusion import FusionNet, remove  # noqa: E402
 from cled_edge.network.presets import PRESETS, FusionConfig, ModelConfig, UNetConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, Sampler  # noqa: E402
@@ -33,9 +34,7 @@ def pictures(count: int, size: tuple[int, int] = (64, 128), seed: int = 1):
     return [torch.rand(1, 3, *size, generator=generator) * 2 - 1 for _ in range(count)]
 
 
-@pytest.mark.parametrize(
-    ("name", "millions"), [("T", "0.886"), ("S", "3.269"), ("B", "12.407"), ("L", "36.261")]
-)
+@pytest.mark.parametrize(("name", "millions"), [("T", "0.886"), ("S", "3.269"), ("B", "12.407"), ("L", "36.261")])
 def test_lineage_parameter_counts(name: str, millions: str) -> None:
     count = sum(p.numel() for p in ResidualUNet(PRESETS[name].unet).parameters())
     assert f"{count / 1e6:.3f}" == millions
@@ -105,6 +104,15 @@ def test_window_attention_matches_a_slow_reference() -> None:
                     weights = torch.stack(scores).softmax(0)
                     wanted[top + iy, left + ix, part] = (weights[:, None] * torch.stack(values)).sum(0)
     wanted = layer.to_out(wanted).permute(2, 0, 1)[None]
+    torch.testing.assert_close(layer(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4])
+def test_unshuffle_convolution_is_what_it_says(factor: int) -> None:
+    layer = randomised(UnshuffleConv2d(6, 8, factor))
+    x = torch.randn(2, 6, 16, 24, generator=torch.Generator().manual_seed(3))
+    unshuffled = torch.nn.functional.pixel_unshuffle(x, factor)
+    wanted = torch.nn.functional.conv2d(unshuffled, layer.weight, layer.bias, padding=1)
     torch.testing.assert_close(layer(x), wanted, atol=1e-5, rtol=1e-5)
 
 

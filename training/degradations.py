@@ -18,8 +18,15 @@ Modality = Literal["infrared", "visible"]
 
 
 def low_light(image: Image, rng: np.random.Generator) -> Image:
-    """Darken by a gamma and a gain, then add the shot and read noise that a dark exposure shows."""
-    dark = image ** np.float32(rng.uniform(1.0, 2.2)) * np.float32(rng.uniform(0.12, 0.6))
+    """Darken by a gamma and a gain, leave lamps and their pools of light, add the noise of a dark exposure."""
+    dark = image ** np.float32(rng.uniform(1.0, 2.5)) * np.float32(rng.uniform(0.06, 0.5))
+    if rng.random() < 0.6:
+        # A night picture is not evenly dark: what shines saturates, and lights what is near it.
+        shining = np.clip((image.max(axis=2, keepdims=True) - rng.uniform(0.7, 0.9)) / 0.1, 0, 1)
+        spread = float(rng.uniform(8, 40))
+        near = cv2.GaussianBlur(shining[:, :, 0], (0, 0), spread)[:, :, None] * rng.uniform(0, 2)
+        share = np.clip(np.maximum(shining * rng.uniform(0.5, 1), near), 0, 1)
+        dark = dark + (image - dark) * share
     tint = rng.uniform(0.9, 1.1, image.shape[2])
     return shot_noise((dark * tint).astype(np.float32), rng, peak=rng.uniform(200, 2000), read=rng.uniform(0, 0.012))
 
@@ -79,7 +86,7 @@ def low_contrast(image: Image, rng: np.random.Generator) -> Image:
 def stripes(image: Image, rng: np.random.Generator) -> Image:
     """Fixed-pattern columns: one offset per column, the same in every row, as on a microbolometer."""
     columns = (1, image.shape[1], 1)
-    offsets = rng.normal(0, rng.uniform(0.01, 0.08), columns)
+    offsets = rng.normal(0, rng.uniform(0.015, 0.1), columns)
     gains = rng.normal(1, rng.uniform(0, 0.05), columns)
     return (image * gains + offsets).astype(np.float32)
 

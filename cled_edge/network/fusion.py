@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import ChannelCrossAttention, SpatialCrossAttention, TransformerBlock
+from cled_edge.network.blocks import ChannelCrossAttention, SpatialCrossAttention, TransformerBlock, UnshuffleConv2d
 from cled_edge.network.presets import FusionConfig, MergeKind
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -89,9 +89,8 @@ class _Encoder(nn.Module):
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
-        self.factor = config.unshuffle
         widths = config.widths
-        self.stem = nn.Conv2d(3 * self.factor**2, widths[0], 3, padding=1)
+        self.stem = UnshuffleConv2d(3, widths[0], config.unshuffle)
         self.stages = nn.ModuleList(_stage(config, level, config.blocks[level]) for level in range(4))
         self.downs = nn.ModuleList(
             nn.Sequential(nn.Conv2d(widths[level], widths[level + 1] // 4, 3, padding=1), nn.PixelUnshuffle(2))
@@ -99,8 +98,7 @@ class _Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        x = self.stem(F.pixel_unshuffle(x, self.factor) if self.factor > 1 else x)
-        levels = [self.stages[0](x)]
+        levels = [self.stages[0](self.stem(x))]
         for down, stage in zip(self.downs, self.stages[1:], strict=True):
             levels.append(stage(down(levels[-1])))
         return levels

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cled_edge.network.blocks import UnshuffleConv2d
 from cled_edge.network.presets import NormalisationKind, UNetConfig
 
 _GROUPS = 8
@@ -32,8 +33,7 @@ class ResidualUNet(nn.Module):
             return ResBlock(width_in, width_out, time_width, config.normalisation)
 
         self.time_mlp = nn.Sequential(nn.Linear(widths[0], time_width), nn.GELU(), nn.Linear(time_width, time_width))
-        kernel = 7 if factor == 1 else 3
-        self.stem = nn.Conv2d(6 * factor**2, widths[0], kernel, padding=kernel // 2)
+        self.stem = nn.Conv2d(6, widths[0], 7, padding=3) if factor == 1 else UnshuffleConv2d(6, widths[0], factor)
         encoder, decoder = [], []
         last = len(widths) - 2
         for level in range(last + 1):
@@ -62,9 +62,7 @@ class ResidualUNet(nn.Module):
     def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
         """Return the predicted residual, (N, 3, H, W)."""
         embedding = self.time_mlp(_sinusoid(time, self.config.widths[0]))
-        factor = self.config.unshuffle
-        x = torch.cat([x_t, x_in], dim=1)
-        stem = x = self.stem(F.pixel_unshuffle(x, factor) if factor > 1 else x)
+        stem = x = self.stem(torch.cat([x_t, x_in], dim=1))
         skips: list[Tensor] = []
         for level in self.encoder:
             x = level(x, embedding, skips)
@@ -74,8 +72,8 @@ class ResidualUNet(nn.Module):
         if self.final_block is not None:
             x = self.final_block(torch.cat([x, stem], dim=1), embedding)
         x = self.head(x)
-        if factor > 1:
-            x = F.pixel_shuffle(x, factor)
+        if self.config.unshuffle > 1:
+            x = F.pixel_shuffle(x, self.config.unshuffle)
         if self.config.affine_head:
             gain, offset = x.chunk(2, dim=1)
             return gain * x_in + offset

@@ -1,0 +1,151 @@
+"""The call that users make, on the bundle that they get."""
+
+import numpy as np
+import pytest
+
+from cled_edge import Fuser
+from cled_edge.errors import OptionError, SizeMismatchError
+from cled_edge.fuser import Controls
+
+
+@pytest.fixture(scope="module")
+def fuser():
+    with Fuser.load() as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def pair() -> tuple[np.ndarray, np.ndarray]:
+    from cled_edge.camera.synthetic import night_street
+
+    frame = next(iter(night_street(1, (120, 160))))
+    return frame.infrared, frame.visible
+
+
+def test_shapes_types_and_stages(fuser: Fuser, pair) -> None:
+    fused = fuser(*pair)
+    assert fused.picture.shape == (120, 160, 3)
+    assert fused.infrared.shape == (120, 160)
+    assert fused.visible.shape == (120, 160, 3)
+    assert {fused.picture.dtype, fused.infrared.dtype, fused.visible.dtype} == {np.dtype(np.uint8)}
+    assert list(fused.latency_ns) == ["prepare", "steps", "fusion", "output"]
+    assert all(value > 0 for value in fused.latency_ns.values())
+
+
+def test_strength_zero_returns_the_inputs_and_one_does_not(fuser: Fuser, pair) -> None:
+    infrared, visible = pair
+    kept = fuser(infrared, visible, strength_infrared=0, strength_visible=0)
+    assert np.array_equal(kept.infrared, infrared)
+    assert np.array_equal(kept.visible, visible)
+    restored = fuser(infrared, visible)
+    assert np.abs(restored.visible.astype(int) - visible).mean() > 2
+    half = fuser(infrared, visible, strength_infrared=0, strength_visible=1)
+    assert np.array_equal(half.infrared, infrared)
+    assert np.array_equal(half.visible, restored.visible)
+
+
+def test_restoring_brings_the_night_street_nearer_to_day(fuser: Fuser) -> None:
+    from cled_edge.camera.synthetic import night_street
+
+    frame = next(iter(night_street(1, (240, 320))))
+    restored = fuser(frame.infrared, frame.visible).visible
+    errors = [np.abs(x.astype(float) - frame.visible_clean).mean() for x in (restored, frame.visible)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_fused_shows_the_warm_and_keeps_the_colour(fuser: Fuser) -> None:
+    """A warm disc that the visible does not show, beside a red wall."""
+    infrared = np.full((128, 128), 30, np.uint8)
+    rows, columns = np.mgrid[:128, :128]
+    disc = np.hypot(rows - 64, columns - 32) < 12
+    infrared[disc] = 230
+    visible = np.full((128, 128, 3), 90, np.uint8)
+    visible[:, 80:] = (150, 60, 50)
+    picture = fuser(infrared, visible, strength_infrared=0, strength_visible=0).picture.astype(float)
+    assert picture[disc].mean() > picture[:, 48:76].mean() + 40
+    wall = picture[20:100, 90:120].mean(axis=(0, 1))
+    assert wall[0] > wall[1] + 40
+    assert wall[0] > wall[2] + 40
+
+
+def test_balance_leans_to_either_side(fuser: Fuser, pair) -> None:
+    infrared, visible = pair
+    luma = visible.astype(float) @ (0.299, 0.587, 0.114)
+
+    def distances(balance: float) -> tuple[float, float]:
+        picture = fuser(infrared, visible, strength_infrared=0, strength_visible=0, balance=balance).picture
+        fused = picture.astype(float) @ (0.299, 0.587, 0.114)
+        return float(np.abs(fused - infrared).mean()), float(np.abs(fused - luma).mean())
+
+    (to_infrared, _), (_, to_visible) = distances(1.0), distances(0.0)
+    at_half = distances(0.5)
+    assert to_infrared <= at_half[0]
+    assert to_visible <= at_half[1]
+
+
+@pytest.mark.parametrize("size", [(33, 47), (128, 128), (129, 1), (1, 1)])
+def test_any_size_is_padded_and_cropped_back(fuser: Fuser, size: tuple[int, int], rng) -> None:
+    infrared, visible = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8)
+    fused = fuser(infrared, visible, steps=1, strength_infrared=0, strength_visible=0)
+    assert fused.picture.shape == (*size, 3)
+    assert np.array_equal(fused.infrared, infrared)
+    assert np.array_equal(fused.visible, visible)
+
+
+def test_infrared_of_any_kind_gives_the_same(fuser: Fuser, pair) -> None:
+    infrared, visible = pair
+    wanted = fuser(infrared, visible, steps=1).picture
+    three = fuser(np.repeat(infrared[:, :, None], 3, axis=2), visible, steps=1).picture
+    assert np.array_equal(three, wanted)
+    deep = fuser(infrared.astype(np.uint16) * 16 + 20000, visible, steps=1).picture
+    assert deep.shape == wanted.shape
+
+
+def test_bgr_callers_get_bgr(pair) -> None:
+    infrared, visible = pair
+    with Fuser.load() as rgb, Fuser.load(color_order="BGR") as bgr:
+        one = rgb(infrared, visible, steps=1)
+        other = bgr(infrared, visible[:, :, ::-1], steps=1)
+    assert np.array_equal(one.picture, other.picture[:, :, ::-1])
+    assert np.array_equal(one.visible, other.visible[:, :, ::-1])
+
+
+def test_the_same_frame_twice_gives_the_same_bytes_and_others_differ(fuser: Fuser, pair, rng) -> None:
+    infrared, visible = pair
+    first, second = fuser(infrared, visible).picture, fuser(infrared, visible).picture
+    assert np.array_equal(first, second)
+    assert not np.array_equal(first, fuser(255 - infrared, visible).picture)
+
+
+def test_sizes_must_agree(fuser: Fuser) -> None:
+    with pytest.raises(SizeMismatchError, match=r"infrared is 10x20, visible 20x10 \(height x width\)"):
+        fuser(np.zeros((10, 20), np.uint8), np.zeros((20, 10, 3), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"steps": 0}, "steps is 0; it must lie between 1 and 10"),
+        ({"steps": 11}, "steps is 11"),
+        ({"strength_infrared": -1}, "strength_infrared is -1; it must lie between 0 and 1"),
+        ({"strength_visible": 1.01}, "strength_visible is 1.01"),
+        ({"balance": float("nan")}, "balance is nan"),
+        ({"brightness": 1}, "unknown control among brightness; known: steps, strength_infrared"),
+    ],
+)
+def test_controls_outside_their_range_are_refused(fuser: Fuser, pair, values, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        fuser(*pair, **values)
+
+
+def test_controls_as_object_or_by_name_but_not_both(fuser: Fuser, pair) -> None:
+    controls = Controls(steps=1, strength_visible=0.5)
+    assert np.array_equal(fuser(*pair, controls).picture, fuser(*pair, steps=1, strength_visible=0.5).picture)
+    with pytest.raises(OptionError, match="choose one"):
+        fuser(*pair, controls, steps=1)
+
+
+@pytest.mark.parametrize("values", [{"backend": "abacus"}, {"color_order": "GBR"}])
+def test_unknown_backend_and_colour_order(values) -> None:
+    with pytest.raises(OptionError, match="is unknown; known"):
+        Fuser.load(**values)
