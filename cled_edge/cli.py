@@ -66,8 +66,8 @@ def fuse(
     controls = Controls(steps, strength_infrared, strength_visible, balance)
     console = Console(stderr=True)
     with open_pair(infrared, visible) as source, Fuser.load(bundle, threads=threads) as fuser:
-        expected = min((n for n in (source.expected, max_frames) if n is not None), default=None)
-        with _progress(console, expected) as advance:
+        expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)
+        with progress_bar(console, expected) as advance:
             report = fuse_source(source, fuser, controls, out, restored, max_frames, advance)
     values = report.as_dict()
     if as_json:
@@ -79,7 +79,7 @@ def fuse(
 
 
 @contextmanager
-def _progress(console: Console, expected: int | None) -> Iterator[Callable[[], None]]:
+def progress_bar(console: Console, expected: int | None) -> Iterator[Callable[[], None]]:
     """Show a bar on a terminal's standard error; yield the function that advances it."""
     columns = TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -98,8 +98,8 @@ def print_report(values: dict[str, Any], out: str) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    if values["expected"] not in (None, values["written"]):
-        console.print(f"the source announced {values['expected']} pairs", highlight=False)
+    if values["announced"] and any(count != values["written"] for count in values["announced"]):
+        console.print("announced: {} infrared, {} visible frames".format(*values["announced"]), highlight=False)
     table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
     for stage, row in values["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))

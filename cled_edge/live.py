@@ -15,13 +15,13 @@ from cled_edge.sink import FolderSink, Sink, open_sink
 
 @dataclass
 class Report:
-    """What a run did. `expected` is what the source announced, None for a camera."""
+    """What a run did. `announced` is how many frames each source said it holds, infrared first; None for a camera."""
 
     backend: str
     bundle: str
     steps: int
     size: tuple[int, int] = (0, 0)
-    expected: int | None = None
+    announced: tuple[int, int] | None = None
     read: int = 0
     written: int = 0
     seconds: float = 0.0
@@ -55,7 +55,7 @@ def fuse_source(
     """
     manifest = fuser.bundle.manifest
     steps = controls.steps or manifest.schedule.default_steps
-    report = Report(fuser.backend.description, manifest.name, steps, expected=source.expected)
+    report = Report(fuser.backend.description, manifest.name, steps, announced=source.announced)
     start = time.perf_counter()
     try:
         with ExitStack() as stack:

@@ -12,11 +12,11 @@ from typing import Annotated
 import cv2
 import numpy as np
 import typer
-from rich.progress import track
+from rich.console import Console
 
 from cled_edge.camera.source import open_pair
 from cled_edge.camera.synthetic import night_street
-from cled_edge.cli import print_report
+from cled_edge.cli import print_report, progress_bar
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.live import fuse_source
@@ -33,11 +33,12 @@ def main(
     cameras = out / "infrared.mp4", out / "visible.mp4"
     render(cameras, frames)
     fused = out / "fused.mp4"
-    with open_pair(str(cameras[0]), str(cameras[1])) as source, Fuser.load() as fuser:
-        steps = track(range(frames), description="fusing")
-        bar = iter(steps)
-        report = fuse_source(source, fuser, Controls(), str(fused), out / "restored", advance=lambda: next(bar, None))
-        next(bar, None)
+    with (
+        open_pair(str(cameras[0]), str(cameras[1])) as source,
+        Fuser.load() as fuser,
+        progress_bar(Console(stderr=True), frames) as advance,
+    ):
+        report = fuse_source(source, fuser, Controls(), str(fused), out / "restored", advance=advance)
     print_report(report.as_dict(), str(fused))
     strip = out / "strip.png"
     write_png(strip, contact_strip(out, frames // 2))
@@ -48,7 +49,7 @@ def render(cameras: tuple[Path, Path], frames: int) -> None:
     """Write the two cameras' videos."""
     with VideoSink(cameras[0], RATE_HZ) as infrared, VideoSink(cameras[1], RATE_HZ) as visible:
         scene = night_street(frames, rate_hz=RATE_HZ)
-        for index, pair in enumerate(track(scene, description="rendering", total=frames)):
+        for index, pair in enumerate(scene):
             infrared.write(np.repeat(pair.infrared[:, :, None], 3, axis=2), str(index))
             visible.write(pair.visible, str(index))
 

@@ -59,7 +59,7 @@ def test_folders_give_one_png_per_stem(write_pairs, tmp_path: Path) -> None:
     done = fuse(infrared, visible, out, "--restored", restored, "--json", "--strength-visible", 0)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert (report["read"], report["written"], report["expected"], report["size"]) == (3, 3, 3, [40, 56])
+    assert (report["read"], report["written"], report["announced"], report["size"]) == (3, 3, [3, 3], [40, 56])
     assert list(report["latency_ms"]) == ["read", "prepare", "steps", "fusion", "output", "write", "total"]
     assert set(report["latency_ms"]["total"]) == {"p50", "p90", "p99", "max"}
     for folder in (out, restored / "infrared", restored / "visible"):
@@ -244,3 +244,14 @@ def test_help_names_every_option_and_version_answers() -> None:
         assert option in done.stdout
     assert run("version").stdout.strip() == "0.1.0"
     assert run("fuse", "--nonsense").returncode == 2
+
+
+def test_videos_of_unequal_length_end_with_the_shorter_and_say_so(videos, tmp_path: Path, rng) -> None:
+    longer = tmp_path / "longer.mp4"
+    with VideoSink(longer, 12.0) as sink:
+        for k in range(9):
+            sink.write(rng.integers(0, 256, (48, 64, 3), np.uint8), str(k))
+    done = fuse(videos[0], longer, tmp_path / "fused.mp4", "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert frames_of(tmp_path / "fused.mp4")[0] == 7
+    assert "announced: 7 infrared, 9 visible frames" in done.stdout

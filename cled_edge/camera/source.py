@@ -38,7 +38,7 @@ class PictureSource:
 
     def __init__(self, infrared: list[Path], visible: list[Path]) -> None:
         self._pairs = pair_by_stem(infrared, visible)
-        self.expected: int | None = len(self._pairs)
+        self.announced: tuple[int, int] | None = (len(self._pairs), len(self._pairs))
 
     def __iter__(self) -> Iterator[FramePair]:
         for stem, infrared, visible in self._pairs:
@@ -54,7 +54,10 @@ class PictureSource:
 
 
 class StreamSource:
-    """Two videos or cameras, read in step. It ends with the shorter one; `unpaired` then counts what is left over."""
+    """Two videos or cameras, read in step until the shorter one ends.
+
+    announced: frames that the two files say they hold, infrared first; None if either is a camera.
+    """
 
     def __init__(self, infrared: str, visible: str) -> None:
         self._infrared = _open_stream(infrared)
@@ -66,7 +69,7 @@ class StreamSource:
         rate_hz = self._visible.get(cv2.CAP_PROP_FPS)
         self.rate_hz: float | None = rate_hz if rate_hz > 0 else CAMERA_RATE_HZ
         counts = [int(s.get(cv2.CAP_PROP_FRAME_COUNT)) for s in (self._infrared, self._visible)]
-        self.expected: int | None = min(counts) if min(counts) > 0 else None
+        self.announced: tuple[int, int] | None = (counts[0], counts[1]) if min(counts) > 0 else None
         self._names = infrared, visible
 
     def __iter__(self) -> Iterator[FramePair]:
@@ -122,7 +125,7 @@ class _SinglePair(PictureSource):
 
     def __init__(self, infrared: Path, visible: Path) -> None:
         self._pairs = [(visible.stem, infrared, visible)]
-        self.expected = 1
+        self.announced = (1, 1)
 
 
 def find_pictures(source: str) -> list[Path] | None:
