@@ -2,6 +2,7 @@
 # make test   set up .venv-dev with torch, run the tests
 # make check  ruff, mypy, import contracts (after make test has set up .venv-dev)
 PYTHON ?= python3
+TORCH ?= torch==2.13.0
 PIP_FLAGS = --quiet --disable-pip-version-check
 
 .PHONY: demo test check wheel clean
@@ -26,10 +27,11 @@ wheel: .venv-dev/ready
 	.venv/bin/pip install $(PIP_FLAGS) -e .
 	touch $@
 
-# torch first and pinned: a plain `torch` would bring CUDA's packages.
+# torch first and pinned. Where PyPI's torch brings CUDA and you have none, take the CPU build:
+#   make test TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
 .venv-dev/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-dev
-	.venv-dev/bin/pip install $(PIP_FLAGS) torch==2.13.0
+	.venv-dev/bin/pip install $(PIP_FLAGS) $(TORCH)
 	.venv-dev/bin/pip install $(PIP_FLAGS) -e .[train,export,dev]
 	touch $@
 

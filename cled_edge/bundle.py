@@ -53,7 +53,7 @@ def _read_manifest(folder: Path) -> Manifest:
     if not path.is_file():
         raise BundleMissingError(f"{path} does not exist; give the folder that python -m export.to_onnx wrote")
     try:
-        values = json.loads(path.read_bytes())
+        values = json.loads(_read_bytes(path))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise BundleCorruptError(f"{path} is not JSON ({error}); copy or export the bundle again") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
@@ -78,7 +78,7 @@ def _read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
         raise BundleMissingError(
             f"{path} does not exist, though the manifest names it; copy or export the bundle again"
         )
-    content = path.read_bytes()
+    content = _read_bytes(path)
     if len(content) != expected.bytes:
         raise BundleCorruptError(
             f"{path} has {len(content)} bytes, its manifest says {expected.bytes}; copy or export the bundle again"
@@ -89,3 +89,10 @@ def _read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
             f"{path} has SHA-256 {digest[:12]}..., its manifest says {expected.sha256[:12]}...; copy or export it again"
         )
     return content
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleMissingError(f"{path} cannot be read: {error.strerror}; check its permissions") from error

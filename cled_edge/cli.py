@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from cled_edge import __version__
-from cled_edge.errors import CledEdgeError
+from cled_edge.errors import one_line_errors
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 
 INTERRUPTED = 130
@@ -74,6 +74,8 @@ def fuse(
         typer.echo(json.dumps(values, indent=2))
     else:
         print_report(values, out)
+    if report.failure:
+        raise report.failure
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
 
@@ -96,6 +98,7 @@ def print_report(values: dict[str, Any], out: str) -> None:
         f"{state} {values['written']} pairs of {height}x{width} into {out}: {values['rate_hz']} pairs/s, "
         f"{values['steps']} steps, {values['backend']}, bundle {values['bundle']}",
         soft_wrap=True,
+        markup=False,
         highlight=False,
     )
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
@@ -114,10 +117,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
-        app()
-    except CledEdgeError as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
-        sys.exit(error.exit_code)
+        with one_line_errors():
+            app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
 

@@ -19,6 +19,10 @@
 A message says what was seen, what was needed and what to do next, in one line.
 """
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class CledEdgeError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
@@ -108,3 +112,13 @@ class DataError(CledEdgeError):
     """Training data is not as described."""
 
     exit_code = 15
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """Around a program: end on an error raised on purpose with one line on standard error and its exit code."""
+    try:
+        yield
+    except CledEdgeError as error:
+        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(error.exit_code)

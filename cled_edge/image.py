@@ -1,5 +1,6 @@
 """Pictures on disk and in the network: reading, writing, ranges, padding to a multiple and cropping back."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,25 @@ def read_any_depth(path: Path) -> NDArray[Any]:
     """Return a picture as stored: 8 or 16 bit, (H, W) or RGB (H, W, 3); an alpha channel is dropped."""
     if not path.is_file():
         raise SourceMissingError(f"{path} does not exist; give the path of a picture")
-    picture = cv2.imread(str(path), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    picture = _decoded(path)
     if picture is None:
-        raise SourceUnreadableError(f"{path} is not a picture that OpenCV can decode; convert it to PNG or JPEG")
+        raise SourceUnreadableError(f"{path} is not a whole picture that OpenCV can decode; convert it to PNG or JPEG")
     if picture.ndim == 3:
         picture = picture[:, :, 2::-1]
     return picture
+
+
+def _decoded(path: Path) -> NDArray[Any] | None:
+    try:
+        content = path.read_bytes()
+        # OpenCV fills the rest of a truncated JPEG with grey and says nothing.
+        if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-1024:]:
+            return None
+        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+    except OSError as error:
+        raise SourceUnreadableError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    except cv2.error:
+        return None
 
 
 def rgb_from_any(picture: NDArray[Any]) -> Uint8:
@@ -82,7 +96,8 @@ def write_png(path: Path, picture: Uint8) -> None:
         partial.write_bytes(encoded.tobytes())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):
+            partial.unlink()
         raise OutputError(f"{path} cannot be written: {error.strerror}; choose a folder that can") from error
 
 

@@ -1,19 +1,20 @@
 """Per-stage latency samples and their percentiles."""
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Mapping
 
 import numpy as np
 
 STAGES = ("read", "prepare", "steps", "fusion", "output", "write")
 PERCENTILES = (50, 90, 99)
+KEPT_FRAMES = 10_000  # a robot runs for days
 
 
 class LatencyLog:
-    """Collects nanoseconds by stage; `total` is the sum of a frame's stages."""
+    """Collects nanoseconds by stage over the last 10,000 frames; `total` is the sum of a frame's stages."""
 
     def __init__(self) -> None:
-        self._samples: dict[str, list[int]] = defaultdict(list)
+        self._samples: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=KEPT_FRAMES))
 
     def add(self, frame_ns: Mapping[str, int]) -> None:
         """Add one frame."""

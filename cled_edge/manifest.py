@@ -1,8 +1,8 @@
 """What a bundle says of itself: `manifest.json`, as models that refuse what they do not know."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
 
@@ -43,6 +43,12 @@ class StepRows(_Model):
     time: tuple[float, ...]
     coef: tuple[Annotated[tuple[float, ...], Field(min_length=4, max_length=4)], ...]
 
+    @model_validator(mode="after")
+    def _equal_lengths(self) -> "StepRows":
+        if len(self.time) != len(self.coef):
+            raise ValueError(f"{len(self.time)} times for {len(self.coef)} rows of coefficients")
+        return self
+
 
 class ScheduleSpec(_Model):
     """The few-step schedule, tabulated: a runtime needs no formula. x_T = start_input * x_in (zero start noise)."""
@@ -51,6 +57,12 @@ class ScheduleSpec(_Model):
     default_steps: int = Field(ge=MIN_STEPS, le=MAX_STEPS)
     start_input: float
     tables: dict[int, StepRows]
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ScheduleSpec":
+        if any(len(self.tables.get(n, StepRows(time=(), coef=())).time) != n for n in range(MIN_STEPS, MAX_STEPS + 1)):
+            raise ValueError(f"tables must hold n rows for each n from {MIN_STEPS} to {MAX_STEPS}")
+        return self
 
     @classmethod
     def from_schedule(cls, schedule: Schedule, default_steps: int) -> "ScheduleSpec":
@@ -66,10 +78,9 @@ class ScheduleSpec(_Model):
 
 
 class PreprocessingSpec(_Model):
-    """How bytes become network values and back: x = byte * scale + offset."""
+    """How bytes become network values and back. One way so far: a bundle that needs another is refused."""
 
-    scale: float = 1 / 127.5
-    offset: float = -1.0
+    pixels: Literal["x = byte / 127.5 - 1"] = "x = byte / 127.5 - 1"
     infrared: Literal["repeat to three channels"] = "repeat to three channels"
     batch: Literal["infrared, visible"] = "infrared, visible"
     padding: Literal["reflect at the bottom and right"] = "reflect at the bottom and right"
@@ -104,3 +115,10 @@ class Manifest(_Model):
     files: dict[str, FileSpec]
     training: dict[str, object]
     verification: VerificationSpec
+
+    @model_validator(mode="after")
+    def _both_graphs(self) -> "Manifest":
+        missing = set(get_args(GraphName)) - self.graphs.keys()
+        if missing:
+            raise ValueError(f"graphs lacks {', '.join(sorted(missing))}")
+        return self

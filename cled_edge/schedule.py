@@ -99,8 +99,8 @@ class Schedule:
 
 
 def check_steps(steps: int) -> int:
-    """Return `steps` if it lies in 1..10, else raise OptionError."""
-    if not MIN_STEPS <= steps <= MAX_STEPS:
+    """Return `steps` if it is a whole number in 1..10, else raise OptionError."""
+    if not isinstance(steps, int) or not MIN_STEPS <= steps <= MAX_STEPS:
         raise OptionError(f"steps is {steps}; it must lie between {MIN_STEPS} and {MAX_STEPS}")
     return steps
 

@@ -7,11 +7,26 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from cled_edge.errors import OutputError
+from cled_edge.errors import OptionError, OutputError
 from cled_edge.image import Uint8, write_png
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
 WINDOW = "window"
+_NO_FOLDERS = (
+    ".bmp",
+    ".gif",
+    ".jpeg",
+    ".jpg",
+    ".m4v",
+    ".mpeg",
+    ".mpg",
+    ".png",
+    ".tif",
+    ".tiff",
+    ".webm",
+    ".webp",
+    ".wmv",
+)
 _FALLBACK_RATE_HZ = 25.0  # pictures have no rate of their own
 
 
@@ -62,6 +77,7 @@ class VideoSink:
         self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
         self._writer: cv2.VideoWriter | None = None
         self._size: tuple[int, int] = (0, 0)
+        self._written = 0
         make_folder(path.parent)
         if path.is_dir():
             raise OutputError(f"{path} is a folder; give the name of a video file")
@@ -70,16 +86,19 @@ class VideoSink:
         """Append a picture; all must have one size."""
         height, width = picture.shape[:2]
         if self._writer is None:
-            self._open(height, width)
+            self._open(height, width, stem)
         if (height, width) != self._size:
             raise OutputError(
                 f"{stem} is {height}x{width}, the video {self._size[0]}x{self._size[1]}; write to a folder instead"
             )
         assert self._writer is not None  # noqa: S101 (for the type checker)
         self._writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+        self._written += 1
         return True
 
-    def _open(self, height: int, width: int) -> None:
+    def _open(self, height: int, width: int, stem: str) -> None:
+        if height % 2 or width % 2:
+            raise OutputError(f"{stem} is {height}x{width}; a video needs even sides, write to a folder instead")
         codec = cv2.VideoWriter.fourcc(*("MJPG" if self.path.suffix.lower() == ".avi" else "mp4v"))
         self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, codec, self.rate_hz, (width, height))
         self._size = height, width
@@ -96,9 +115,22 @@ class VideoSink:
             return
         self._writer.release()
         if kind is None or issubclass(kind, KeyboardInterrupt):
-            self._partial.replace(self.path)
+            self._publish()
         else:
             self._partial.unlink(missing_ok=True)
+
+    def _publish(self) -> None:
+        """Rename the video into place if it holds every frame: OpenCV does not tell of a full disk."""
+        capture = cv2.VideoCapture(str(self._partial), cv2.CAP_FFMPEG)
+        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        try:
+            if held != self._written:
+                self._partial.unlink(missing_ok=True)
+                raise OutputError(f"{self.path} holds {held} of {self._written} frames; the disk is probably full")
+            self._partial.replace(self.path)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written: {error.strerror}; choose another folder") from error
 
 
 class WindowSink:
@@ -132,6 +164,8 @@ def open_sink(out: str, rate_hz: float | None) -> Sink:
     if out == WINDOW:
         return WindowSink()
     path = Path(out)
+    if path.suffix.lower() in _NO_FOLDERS and not path.is_dir():
+        raise OptionError(f"{out} names a file; give a folder, or a video: {', '.join(VIDEO_SUFFIXES)}")
     return VideoSink(path, rate_hz) if path.suffix.lower() in VIDEO_SUFFIXES else FolderSink(path)
 
 

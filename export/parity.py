@@ -44,7 +44,7 @@ def verify_bundle(bundle: Path, model: CledFusion, pairs: Sequence[Pair], inputs
             size = SIZES[index % len(SIZES)]
             sizes.append(size)
             cut = _cut(pair, size)
-            controls = _CONTROLS[(index // len(SIZES)) % len(_CONTROLS)]
+            controls = _CONTROLS[(index + index // len(SIZES)) % len(_CONTROLS)]
             # Compared before rounding to bytes, which would hide or inflate a difference.
             x_in = fuser.prepare(cut.infrared, cut.visible)
             residual = fuser.residual(x_in, controls)
@@ -83,7 +83,7 @@ def _eager(model: CledFusion, x_in: Float32, controls: Controls) -> tuple[Float3
 
 def _judge(name: str, seen: Float32, needed: Float32, where: str) -> float:
     """Return the PSNR in dB over a range of 2; ParityError tells not finite, constant and too far apart."""
-    if not np.isfinite(seen).all():
+    if not (np.isfinite(seen).all() and np.isfinite(needed).all()):
         raise ParityError(f"NONFINITE: {name} of {where} holds NaN or infinity; the bundle was not written")
     if np.ptp(seen) == 0 and np.ptp(needed) > 0:
         raise ParityError(f"CONSTANT: {name} of {where} is {seen.flat[0]} everywhere; the bundle was not written")

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cled_edge import __version__
-from cled_edge.errors import CledEdgeError, OutputError
+from cled_edge.errors import OutputError, one_line_errors
 from cled_edge.manifest import (
     MANIFEST_NAME,
     FileSpec,
@@ -97,17 +97,14 @@ def main(
     """Export CHECKPOINT as a verified bundle."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("torch").setLevel(logging.ERROR)
-    try:
-        model, training = load_checkpoint(checkpoint)
-        chosen = read_pairs(pairs, count) if pairs else synthetic_pairs(count)
-        inputs = f"real pairs of {pairs.name}" if pairs else "rendered night street"
-        manifest = export_bundle(model, training, bundle_dir, chosen, inputs)
-    except CledEdgeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    model, training = load_checkpoint(checkpoint)
+    chosen = read_pairs(pairs, count) if pairs else synthetic_pairs(count)
+    inputs = f"real pairs of {pairs.name}" if pairs else "rendered night street"
+    manifest = export_bundle(model, training, bundle_dir, chosen, inputs)
     worst = manifest.verification.min_psnr_db
     log.info("wrote %s; worst output is %.1f dB from eager (needed %.0f)", bundle_dir, worst, MIN_PSNR_DB)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_line_errors():
+        typer.run(main)

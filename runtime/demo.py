@@ -16,7 +16,8 @@ from rich.console import Console
 
 from cled_edge.camera.source import open_pair
 from cled_edge.camera.synthetic import night_street
-from cled_edge.cli import print_report, progress_bar
+from cled_edge.cli import INTERRUPTED, print_report, progress_bar
+from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.live import fuse_source
@@ -40,6 +41,8 @@ def main(
     ):
         report = fuse_source(source, fuser, Controls(), str(fused), out / "restored", advance=advance)
     print_report(report.as_dict(), str(fused))
+    if report.interrupted:
+        raise typer.Exit(INTERRUPTED)
     strip = out / "strip.png"
     write_png(strip, contact_strip(out, frames // 2))
     print(f"wrote {strip}: infrared | visible | restored | fused")
@@ -71,4 +74,5 @@ def frame_of(video: Path, frame: int) -> Uint8:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_line_errors():
+        typer.run(main)

@@ -3,11 +3,13 @@
 python -m runtime.fuse_folder pairs/infrared pairs/visible fused
 """
 
-import sys
 from pathlib import Path
 
-from cled_edge import CledEdgeError, Fuser
+import typer
+
+from cled_edge import Fuser
 from cled_edge.camera.source import open_pair
+from cled_edge.errors import one_line_errors
 from cled_edge.sink import FolderSink
 
 
@@ -20,7 +22,5 @@ def main(infrared: str, visible: str, out: str) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:4])
-    except CledEdgeError as error:
-        sys.exit(f"error: {error}")
+    with one_line_errors():
+        typer.run(main)

@@ -94,6 +94,21 @@ def test_unknown_keys_and_broken_json_are_refused(copy: Path) -> None:
         Bundle.open(copy)
 
 
+def test_manifests_that_would_fail_later_are_refused_now(copy: Path) -> None:
+    values = json.loads((copy / "manifest.json").read_text())
+    short = {**values["schedule"], "tables": {k: v for k, v in values["schedule"]["tables"].items() if k != "7"}}
+    other = {**values["preprocessing"], "pixels": "x = byte / 255"}
+    one = {"fusion": values["graphs"]["fusion"]}
+    for words, change in (
+        ("tables", {"schedule": short}),
+        ("pixels", {"preprocessing": other}),
+        ("unet_step", {"graphs": one}),
+    ):
+        edit_manifest(copy, **{**values, **change})
+        with pytest.raises(BundleVersionError, match=words):
+            Bundle.open(copy)
+
+
 def test_files_outside_the_bundle_are_not_opened(copy: Path) -> None:
     values = json.loads((copy / "manifest.json").read_text())
     values["files"]["../secret"] = {"bytes": 1, "sha256": "00"}

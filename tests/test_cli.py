@@ -255,3 +255,66 @@ def test_videos_of_unequal_length_end_with_the_shorter_and_say_so(videos, tmp_pa
     assert done.returncode == 0, done.stderr
     assert frames_of(tmp_path / "fused.mp4")[0] == 7
     assert "announced: 7 infrared, 9 visible frames" in done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_inputs_are_never_overwritten(write_pairs, videos, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    before = contents(tmp_path)
+    for done in (
+        fuse(infrared, visible, tmp_path / "out", "--restored", tmp_path),
+        fuse(infrared, visible, visible),
+        fuse(infrared / "a.png", visible / "a.png", tmp_path / "infrared" / ".." / "visible"),
+        fuse(*videos, videos[1]),
+    ):
+        assert done.returncode == 2, done.stderr
+        assert "would overwrite" in done.stderr
+    both = fuse(infrared, visible, tmp_path / "r" / "infrared", "--restored", tmp_path / "r")
+    assert both.returncode == 2
+    assert "also where --restored writes" in both.stderr
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["fused.png", "fused.webm"])
+def test_a_file_that_is_no_video_is_not_made_a_folder(name: str, write_pairs, tmp_path: Path) -> None:
+    done = fuse(*write_pairs(("a",)), tmp_path / name, "--steps", 1)
+    assert done.returncode == 2
+    assert "names a file; give a folder, or a video" in done.stderr
+    assert not (tmp_path / name).exists()
+
+
+def test_odd_sides_are_refused_for_video_and_kept_in_a_folder(write_pairs, tmp_path: Path) -> None:
+    pairs = write_pairs(("a",), (45, 61))
+    done = fuse(*pairs, tmp_path / "fused.mp4", "--steps", 1)
+    assert done.returncode == 11
+    assert "a is 45x61; a video needs even sides" in done.stderr
+    assert fuse(*pairs, tmp_path / "fused", "--steps", 1).returncode == 0
+    assert cv2.imread(str(tmp_path / "fused" / "a.png")).shape == (45, 61, 3)
+
+
+def test_a_damaged_video_keeps_what_was_fused_and_says_so(tmp_path: Path, rng) -> None:
+    whole, half = tmp_path / "whole.avi", tmp_path / "half.avi"
+    with VideoSink(whole, 12.0) as sink:
+        for k in range(20):
+            sink.write(rng.integers(0, 256, (48, 64, 3), np.uint8), str(k))
+    content = whole.read_bytes()
+    half.write_bytes(content[: len(content) // 2])
+    done = fuse(whole, half, tmp_path / "fused.mp4", "--steps", 1, "--json")
+    assert done.returncode == 4
+    assert "of 20 frames; the file is damaged" in done.stderr
+    report = json.loads(done.stdout)
+    assert 0 < report["written"] < 20
+    assert "half.avi" in report["failure"]
+    assert frames_of(tmp_path / "fused.mp4")[0] == report["written"]
+
+
+def test_what_is_wrong_with_a_pair_names_it(write_pairs, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    cv2.imwrite(str(visible / "b.png"), np.zeros((40, 56, 3), np.uint16))
+    done = fuse(infrared, visible, tmp_path / "out", "--steps", 1)
+    assert done.returncode == 2
+    assert "pair b: visible pictures must be 8 bit, this one is uint16" in done.stderr
+    assert (tmp_path / "out" / "a.png").exists()

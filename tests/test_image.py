@@ -85,7 +85,17 @@ def test_what_cannot_be_read_or_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match=r"none\.png does not exist"):
         read_any_depth(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("hello")
-    with pytest.raises(SourceUnreadableError, match=r"text\.png is not a picture"):
+    with pytest.raises(SourceUnreadableError, match=r"text\.png is not a whole picture"):
         read_any_depth(tmp_path / "text.png")
+    whole = cv2.imencode(".jpg", np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))[1].tobytes()
+    for name, content in (("half.jpg", whole[: len(whole) // 2]), ("empty.png", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(SourceUnreadableError, match="not a whole picture"):
+            read_any_depth(tmp_path / name)
+    (tmp_path / "whole.jpg").write_bytes(whole)
+    assert read_any_depth(tmp_path / "whole.jpg").shape == (64, 64, 3)
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_png(tmp_path / "file" / "a.png", np.zeros((2, 2), np.uint8))
     with pytest.raises(OutputError, match="cannot be written"):
         write_png(tmp_path / "no" / "folder.png", np.zeros((2, 2), np.uint8))

@@ -62,6 +62,18 @@ def test_two_single_pictures_pair_whatever_their_names(write_pairs) -> None:
         assert [pair.stem for pair in source] == ["b"]
 
 
+def test_globs_pair_by_stem(write_pairs) -> None:
+    infrared, visible = write_pairs(("a", "b", "c"))
+    with open_pair(str(infrared / "[ab].png"), str(visible / "[ab].png")) as source:
+        assert [pair.stem for pair in source] == ["a", "b"]
+
+
+def test_a_name_too_long_for_the_system_is_refused(write_pairs) -> None:
+    infrared, _ = write_pairs(("a",))
+    with pytest.raises(SourceUnreadableError, match="cannot be read"):
+        open_pair("x" * 5000, str(infrared))
+
+
 def test_mixed_kinds_and_missing_cameras(write_pairs, tmp_path: Path) -> None:
     infrared, _ = write_pairs(("a",))
     video = tmp_path / "broken.mp4"

@@ -1,7 +1,7 @@
 """Simulated degradations of clean pictures, seeded, own code from the parameters in the literature.
 
 Every function takes float32 (H, W, C) in [0, 1] and a generator, and returns the same shape and range (values may
-leave [0, 1] in between; `degrade` clips once). The kinds are the EMS ones: six simulated and three real there, all
+leave [0, 1]; `degrade` clips after each). The kinds are the EMS ones: six simulated and three real there, all
 simulated here. A sensor adds its noise after the optics, so mixtures keep the order of the tables below.
 """
 
@@ -101,13 +101,13 @@ def shot_noise(image: Image, rng: np.random.Generator, peak: float, read: float)
 def motion_kernel(length_px: int, angle_deg: float, width: int) -> Image:
     """Return a line of that length and angle as a square kernel, values in [0, 1], not normalised."""
     size = length_px | 1
-    kernel = np.zeros((size, size), np.float32)
+    canvas = np.zeros((size, size), np.uint8)
     middle = (size - 1) / 2
     reach = np.array([np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))]) * middle
     start, end = np.round(middle - reach).astype(int), np.round(middle + reach).astype(int)
-    cv2.line(kernel, tuple(map(int, start)), tuple(map(int, end)), 1.0, width, cv2.LINE_AA)
-    kernel[size // 2, size // 2] = 1.0
-    return kernel
+    cv2.line(canvas, tuple(map(int, start)), tuple(map(int, end)), 255, width, cv2.LINE_AA)
+    canvas[size // 2, size // 2] = 255
+    return canvas.astype(np.float32) / np.float32(255)
 
 
 KINDS: dict[Modality, dict[str, Degradation]] = {
@@ -124,7 +124,7 @@ KINDS: dict[Modality, dict[str, Degradation]] = {
 
 
 def degrade(image: Image, modality: Modality, kinds: Sequence[str], rng: np.random.Generator) -> Image:
-    """Apply the named kinds in the order of `KINDS`, then clip to [0, 1]."""
+    """Apply the named kinds in the order of `KINDS`, each clipped to [0, 1]."""
     for name, function in KINDS[modality].items():
         if name in kinds:
             image = np.clip(function(image, rng), 0, 1).astype(np.float32)

@@ -24,7 +24,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Pair:
-    """A clean pair on disk; `bright` says that the visible may serve as a restoration target."""
+    """A clean pair on disk."""
 
     infrared: Path
     visible: Path

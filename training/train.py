@@ -23,7 +23,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from cled_edge.errors import CledEdgeError
+from cled_edge.errors import CheckpointError, one_line_errors
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
 from cled_edge.network.fusion import remove
 from cled_edge.network.presets import preset
@@ -73,7 +73,8 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, out: Path, precisi
         balance = _sometimes(torch.rand(n, 1, generator=generator), 0.5, stage.balanced_share, generator)
         fused = model.fusion(infrared, residuals[0], visible, residuals[1], strength, balance)
         targets = fusion_targets(batch, residuals, strength, recipe.data.min_target_luma)
-        parts = fusion_losses(_unit(fused), _unit(targets[0]), _unit(targets[1]), balance)
+        with torch.autocast("cpu", enabled=False):  # a gradient of 1/256 is what bf16 would round away
+            parts = fusion_losses(_unit(fused.float()), _unit(targets[0]), _unit(targets[1]), balance)
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.item() for name, part in parts.items()}
 
@@ -206,6 +207,7 @@ class Stage:
         partial = self.state_path.with_suffix(".partial")
         state = {
             "iteration": iteration,
+            "recipe": self._comparable_recipe(),
             "network": network.state_dict(),
             "average": average.state_dict(),
             "optimizer": optimizer.state_dict(),
@@ -217,11 +219,19 @@ class Stage:
         if not self.state_path.exists():
             return 0
         state = torch.load(self.state_path, weights_only=True)
+        if state["recipe"] != self._comparable_recipe():
+            raise CheckpointError(
+                f"{self.state_path} was trained by another recipe; restore that, or choose another --out"
+            )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimizer.load_state_dict(state["optimizer"])
         log.info("%s: continuing at iteration %d from %s", self.name, state["iteration"], self.state_path)
         return int(state["iteration"])
+
+    def _comparable_recipe(self) -> dict[str, Any]:
+        """Return what must be the same to continue a run: all but its length."""
+        return {**self.recipe.model_dump(exclude={"iterations"}), "seed": self.seed}
 
     def _log(self, values: dict[str, float]) -> None:
         line = {"stage": self.name, "time_s": round(time.time(), 1)} | {k: round(v, 5) for k, v in values.items()}
@@ -272,6 +282,19 @@ def pick_precision(asked: Precision) -> str:
     return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
 
 
+def starting_model(path: Path, recipe: Recipe, stage: str) -> CledFusion:
+    """Return the run's model so far, or a fresh one; CheckpointError if it does not fit the recipe or the stage."""
+    config = preset(recipe.preset)
+    if not path.exists():
+        if stage == "fuse":
+            raise CheckpointError(f"{path} does not exist, and fusion needs a trained UNet; run --stage restore first")
+        return CledFusion(config)
+    model, _ = load_checkpoint(path)
+    if model.config != config:
+        raise CheckpointError(f"{path} is not the preset {recipe.preset!r} of the recipe; choose another --out")
+    return model
+
+
 def _commit() -> str:
     answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
@@ -287,24 +310,21 @@ def main(
 ) -> None:
     """Train a preset and write OUT/model.safetensors."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    try:
-        recipe = read_recipe(recipe_path)
-        out.mkdir(parents=True, exist_ok=True)
-        torch.manual_seed(recipe.seed)
-        model_path = out / "model.safetensors"
-        model = load_checkpoint(model_path)[0] if model_path.exists() else CledFusion(preset(recipe.preset))
-        chosen = pick_precision(precision)
-        log.info("preset %s, precision %s, %d threads", recipe.preset, chosen, torch.get_num_threads())
-        for name, run_stage in (("restore", restore_stage), ("fuse", fuse_stage)):
-            if stage in ("all", name):
-                run_stage(model, recipe, data, out, chosen, workers)
-                record = {"commit": _commit(), "recipe": recipe.model_dump(mode="json"), "last_stage": name}
-                save_checkpoint(model, record, model_path)
-        log.info("wrote %s", model_path)
-    except CledEdgeError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(error.exit_code) from error
+    recipe = read_recipe(recipe_path)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    model_path = out / "model.safetensors"
+    model = starting_model(model_path, recipe, stage)
+    chosen = pick_precision(precision)
+    log.info("preset %s, precision %s, %d threads", recipe.preset, chosen, torch.get_num_threads())
+    for name, run_stage in (("restore", restore_stage), ("fuse", fuse_stage)):
+        if stage in ("all", name):
+            run_stage(model, recipe, data, out, chosen, workers)
+            record = {"commit": _commit(), "recipe": recipe.model_dump(mode="json"), "last_stage": name}
+            save_checkpoint(model, record, model_path)
+    log.info("wrote %s", model_path)
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    with one_line_errors():
+        typer.run(main)

@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 from numpy.typing import NDArray
 
-from cled_edge.errors import NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.image import read_any_depth
 from cled_edge.pairing import pair_by_stem
 
@@ -38,6 +38,7 @@ class PictureSource:
 
     def __init__(self, infrared: list[Path], visible: list[Path]) -> None:
         self._pairs = pair_by_stem(infrared, visible)
+        self.files = frozenset(path.resolve() for path in (*infrared, *visible))
         self.announced: tuple[int, int] | None = (len(self._pairs), len(self._pairs))
 
     def __iter__(self) -> Iterator[FramePair]:
@@ -63,7 +64,7 @@ class StreamSource:
         self._infrared = _open_stream(infrared)
         try:
             self._visible = _open_stream(visible)
-        except SourceMissingError:
+        except CledEdgeError:
             self._infrared.release()
             raise
         rate_hz = self._visible.get(cv2.CAP_PROP_FPS)
@@ -71,6 +72,7 @@ class StreamSource:
         counts = [int(s.get(cv2.CAP_PROP_FRAME_COUNT)) for s in (self._infrared, self._visible)]
         self.announced: tuple[int, int] | None = (counts[0], counts[1]) if min(counts) > 0 else None
         self._names = infrared, visible
+        self.files = frozenset(Path(name).resolve() for name in self._names if not is_camera(name))
 
     def __iter__(self) -> Iterator[FramePair]:
         index = 0
@@ -88,9 +90,16 @@ class StreamSource:
             index += 1
 
     def _check_end(self, index: int, grabbed: tuple[bool, bool]) -> None:
+        """Tell an end from a loss. What a file announces is an estimate, so the last 1 % may be missing."""
+        side = 0 if not grabbed[0] else 1
+        name = self._names[side]
+        if is_camera(name):
+            raise SourceUnreadableError(f"camera {name} gives no more frames, after {index}; check its cable and power")
         if index == 0:
-            name = self._names[0 if not grabbed[0] else 1]
             raise SourceUnreadableError(f"{name} was opened, but holds no frame that can be decoded")
+        count = self.announced[side] if self.announced else index
+        if index < count - max(2, count // 100):
+            raise SourceUnreadableError(f"{name} ended after {index} of {count} frames; the file is damaged")
 
     def __enter__(self) -> "StreamSource":
         return self
@@ -115,7 +124,7 @@ def open_pair(infrared: str, visible: str) -> PictureSource | StreamSource:
         raise OptionError(
             f"{infrared} and {visible} are of different kinds; give two streams, or pictures on both sides"
         )
-    if _is_picture(infrared) and _is_picture(visible):
+    if Path(infrared).is_file() and Path(visible).is_file():
         return _SinglePair(Path(infrared), Path(visible))
     return PictureSource(pictures[0], pictures[1])
 
@@ -125,6 +134,7 @@ class _SinglePair(PictureSource):
 
     def __init__(self, infrared: Path, visible: Path) -> None:
         self._pairs = [(visible.stem, infrared, visible)]
+        self.files = frozenset((infrared.resolve(), visible.resolve()))
         self.announced = (1, 1)
 
 
@@ -135,6 +145,15 @@ def find_pictures(source: str) -> list[Path] | None:
     """
     if is_camera(source):
         return None
+    try:
+        return _find_files(source)
+    except OSError as error:
+        raise SourceUnreadableError(
+            f"{source} cannot be read: {error.strerror}; check its name and permissions"
+        ) from error
+
+
+def _find_files(source: str) -> list[Path] | None:
     path = Path(source)
     if path.is_dir():
         found = sorted(p for p in path.iterdir() if _is_picture(p.name))

@@ -1,5 +1,6 @@
 """The configurations of both networks and the named presets, as data (no torch needed to read them)."""
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -65,7 +66,7 @@ class FusionConfig:
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this, so that every level is cut into whole windows."""
-        return max(self.unshuffle * 2**level * window for level, window in enumerate(self.windows))
+        return math.lcm(*(self.unshuffle * 2**level * window for level, window in enumerate(self.windows)))
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,8 @@ class ModelConfig:
 
     @property
     def size_multiple(self) -> int:
-        """Height and width must be multiples of this (both networks' multiples are powers of two times it)."""
-        return max(self.unet.size_multiple, self.fusion.size_multiple)
+        """Height and width must be multiples of this."""
+        return math.lcm(self.unet.size_multiple, self.fusion.size_multiple)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
