@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import numpy as np
 import typer
-from tqdm import tqdm
+from rich.progress import track
 
 from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
@@ -33,7 +33,7 @@ def measure(frames: int, size: tuple[int, int], threads: int) -> dict[str, Any]:
     samples: dict[int, dict[str, list[float]]] = {steps: {} for steps in STEPS}
     with Fuser.load(threads=threads) as fuser:
         scene = night_street(frames + WARM_UP, size)
-        for index, pair in enumerate(tqdm(scene, total=frames + WARM_UP, desc="pairs")):
+        for index, pair in enumerate(track(scene, "measuring", frames + WARM_UP)):
             for steps in STEPS:
                 stages = fuser(pair.infrared, pair.visible, Controls(steps=steps)).latency_ns
                 if index < WARM_UP:
