@@ -73,8 +73,11 @@ def test_fused_shows_the_warm_and_keeps_the_colour(fuser: Fuser) -> None:
     assert wall[0] > wall[2] + 40
 
 
-def test_balance_leans_to_either_side(fuser: Fuser, pair) -> None:
-    infrared, visible = pair
+def test_balance_leans_to_either_side(fuser: Fuser) -> None:
+    from cled_edge.camera.synthetic import night_street
+
+    frame = next(iter(night_street(1, (120, 160))))
+    infrared, visible = frame.infrared, frame.visible
     luma = visible.astype(float) @ (0.299, 0.587, 0.114)
 
     def distances(balance: float) -> tuple[float, float]:
