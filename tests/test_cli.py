@@ -220,7 +220,14 @@ def test_an_interrupt_closes_the_video(number: signal.Signals, tmp_path: Path, r
                 sink.write(np.full((240, 320, 3), k, np.uint8), str(k))
     out = tmp_path / "fused.mp4"
     arguments = command("fuse", "--infrared", paths[0], "--visible", paths[1], "--out", out, "--json")
-    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
     partial = tmp_path / ".fused.partial.mp4"
     deadline = time.monotonic() + 60
     while not partial.exists() and time.monotonic() < deadline:
