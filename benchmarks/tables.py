@@ -1,54 +1,55 @@
-"""Generate the README's tables from the JSON under benchmarks/results.
+"""Generate the tables of README.md and benchmarks/README.md from the JSON under benchmarks/results.
 
-python -m benchmarks.tables             rewrites what stands between the markers
-python -m benchmarks.tables --check     exits 1 if that would change anything
+    python -m benchmarks.tables             rewrites what stands between the markers
+    python -m benchmarks.tables --check     exits 1 if that would change anything
+
+A page names its tables in a marker, `<!-- tables: live, peaks -->`, and ends them with `<!-- end -->`. A table whose
+results are absent is left out with its heading.
 """
 
-import json
+import re
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from benchmarks.sections import TABLES
+from benchmarks.timing import RESULTS
+from cled_edge.errors import OptionError, one_line_errors
+
 ROOT = Path(__file__).parent.parent
-BEGIN, END = "<!-- latency: python -m benchmarks.tables -->", "<!-- end -->"
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+_BLOCK = re.compile(r"(<!-- tables: ([\w, -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def latency_table(results: Path) -> str:
-    """Return the latency table in Markdown, one row per result and step count."""
-    lines = [
-        "| machine | backend | pair | steps | steps ms | fusion ms | total p50 ms | total p90 ms |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for path in sorted(results.glob("latency-*.json")):
-        result = json.loads(path.read_text())
-        machine = f"{result['hardware']['cpu']}, {result['hardware']['cores']} cores"
-        machine += f" ({', '.join(result['hardware']['instructions'])})"
-        height, width = result["size"]
-        for steps, stages in result["summary_ms"].items():
-            lines.append(
-                f"| {machine} | {result['backend']} | {height}x{width} | {steps} | {stages['steps']['p50']:.0f} | "
-                f"{stages['fusion']['p50']:.0f} | {stages['total']['p50']:.0f} | {stages['total']['p90']:.0f} |"
-            )
-    return "\n".join(lines)
+def with_tables(text: str, results: Path = RESULTS) -> str:
+    """Return a page with the part between its markers replaced; a table that is not known is an OptionError."""
 
+    def block(found: re.Match[str]) -> str:
+        parts = []
+        for name in found[2].split(", "):
+            if name not in TABLES:
+                raise OptionError(f"table {name!r} is unknown; known: {', '.join(TABLES)}")
+            parts.append(TABLES[name](results))
+        content = "".join(f"\n{part}" for part in parts if part)
+        return f"{found[1]}{content}\n{found[3]}" if content else f"{found[1]}{found[3]}"
 
-def with_table(text: str, table: str) -> str:
-    """Return `text` with the part between the markers replaced."""
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{table}\n{END}{rest.split(END)[1]}"
+    return _BLOCK.sub(block, text)
 
 
 def main(
-    check: Annotated[bool, typer.Option("--check", help="only tell whether README.md is current")] = False,
+    check: Annotated[bool, typer.Option("--check", help="only tell whether the pages are current")] = False,
 ) -> None:
-    """Rewrite README.md."""
-    readme = ROOT / "README.md"
-    text = readme.read_text()
-    current = with_table(text, latency_table(ROOT / "benchmarks" / "results"))
-    if check:
-        raise typer.Exit(int(text != current))
-    readme.write_text(current)
+    """Rewrite the pages."""
+    stale = False
+    with one_line_errors():
+        for page in PAGES:
+            text = page.read_text()
+            current = with_tables(text)
+            stale |= text != current
+            if not check:
+                page.write_text(current)
+    raise typer.Exit(int(check and stale))
 
 
 if __name__ == "__main__":

@@ -15,12 +15,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Column, Table
 
 from cled_edge import __version__
+from cled_edge.backend.choice import REGISTRY
+from cled_edge.bench.commands import app as bench_app
 from cled_edge.errors import one_line_errors
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(bench_app, name="bench")
 
 
 @app.callback()
@@ -53,22 +56,29 @@ def fuse(
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="exported model [default: the shipped nano]")
     ] = None,
+    backend: Annotated[
+        str,
+        typer.Option(metavar="NAME[:PRECISION]", help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured"),
+    ] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")] = 0,
     max_frames: Annotated[int | None, typer.Option(min=1, help="stop after so many pairs")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print counts and latencies as JSON")] = False,
 ) -> None:
     """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
-    from cled_edge.camera.source import open_pair  # noqa: PLC0415
+    from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
     from cled_edge.fuser import Controls, Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_source  # noqa: PLC0415
 
     controls = Controls(steps, strength_infrared, strength_visible, balance)
     console = Console(stderr=True)
-    with open_pair(infrared, visible) as source, Fuser.load(bundle, threads=threads) as fuser:
+    with open_pair(infrared, visible) as source, Fuser.load(bundle, backend=backend, threads=threads) as fuser:
+        if "auto" in fuser.backend.details:
+            console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)
         expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)
         with progress_bar(console, expected) as advance:
-            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance)
+            live = is_camera(infrared) or is_camera(visible)
+            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live)
     values = report.as_dict()
     if as_json:
         typer.echo(json.dumps(values, indent=2))
@@ -103,6 +113,8 @@ def print_report(values: dict[str, Any], out: str) -> None:
     )
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
         console.print("announced: {} infrared, {} visible frames".format(*values["announced"]), highlight=False)
+    if values["dropped"]:
+        console.print(f"dropped: {values['dropped']} pairs that a newer one overtook", highlight=False)
     table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
     for stage, row in values["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))

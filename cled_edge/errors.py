@@ -14,7 +14,9 @@
     ├── BackendError            12   the inference backend failed, or is not installed
     ├── ParityError             13   an exported graph does not agree with the network
     ├── CheckpointError         14   a checkpoint that cannot be read
-    └── DataError               15   training data that is not as described
+    ├── DataError               15   training data that is not as described
+    ├── ResultError             16   a file that is not a result of cled-edge bench
+    └── SlowerError             17   bench compare --fail-if-slower found B slower than A
 
 A message says what was seen, what was needed and what to do next, in one line.
 """
@@ -112,6 +114,18 @@ class DataError(CledEdgeError):
     """Training data is not as described."""
 
     exit_code = 15
+
+
+class ResultError(CledEdgeError):
+    """A file is not a result that `cled-edge bench` wrote."""
+
+    exit_code = 16
+
+
+class SlowerError(CledEdgeError):
+    """A comparison that was to fail if B is slower than A found it so."""
+
+    exit_code = 17
 
 
 @contextmanager

@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, open_backend
 from cled_edge.backend.protocol import Backend
 from cled_edge.bundle import Bundle
 from cled_edge.errors import OptionError, SizeMismatchError
-from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any
+from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any, swapped
 from cled_edge.schedule import check_steps
 
 ColorOrder = Literal["RGB", "BGR"]
-BackendName = Literal["onnxruntime"]
 
 
 @dataclass(frozen=True)
@@ -76,22 +76,22 @@ class Fuser:
         cls,
         bundle: Path | str | None = None,
         *,
-        backend: BackendName = "onnxruntime",
+        backend: BackendChoice | str = "onnxruntime",
         threads: int = 0,
         color_order: ColorOrder = "RGB",
+        size: tuple[int, int] = PROBE_SIZE,
     ) -> "Fuser":
-        """Open a bundle (None is the one shipped inside the package) on a backend.
+        """Open a bundle (None is the one shipped inside the package) on a backend, NAME or NAME:PRECISION.
 
+        The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16, and
+        "auto" takes what a short measurement at `size` (height, width) finds fastest here.
         color_order is that of the visible and fused arrays: RGB, or BGR as OpenCV has it.
         """
-        if backend != "onnxruntime":
-            raise OptionError(f"backend {backend!r} is unknown; known: onnxruntime")
         if color_order not in ("RGB", "BGR"):
             raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
-        from cled_edge.backend.ort import OnnxRuntimeBackend  # noqa: PLC0415
-
+        choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle)
-        return cls(opened, OnnxRuntimeBackend(opened, threads), color_order)
+        return cls(opened, open_backend(choice, opened, threads, size), color_order)
 
     def __call__(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None = None, **values: float
@@ -103,6 +103,34 @@ class Fuser:
         """
         controls = _controls(controls, values)
         check_sizes(infrared.shape, visible.shape)
+        loop = self.bundle.manifest.graphs.get("fused_loop")
+        steps = controls.steps or self.bundle.manifest.schedule.default_steps
+        if loop is not None and loop.steps == steps:
+            return self.in_one_graph(infrared, visible, controls)
+        return self.step_by_step(infrared, visible, controls)
+
+    def in_one_graph(self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) -> Fused:
+        """Fuse by `fused_loop`: bytes in, bytes out."""
+        clock = _Stopwatch()
+        height, width = infrared.shape[:2]
+        grey, rgb = self._padded_bytes(infrared, visible)
+        inputs: dict[str, NDArray[Any]] = {
+            "infrared": grey[None, :, :, None],
+            "visible": rgb[None],
+            "strength": controls.strength,
+            "balance": np.array([controls.balance], np.float32),
+        }
+        clock.lap("prepare")
+        outputs = self.backend.run("fused_loop", inputs)
+        clock.lap("network")
+        # The backend will write over its outputs: what leaves here is a copy.
+        picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs)
+        fused = self._ordered_copy(picture), restored_infrared[:, :, 0].copy(), self._ordered_copy(restored_visible)
+        clock.lap("output")
+        return Fused(*fused, clock.laps_ns)
+
+    def step_by_step(self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) -> Fused:
+        """Fuse by `unet_step` and `fusion`: the reference form, for any number of steps."""
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
         x_in = self.prepare(infrared, visible)
@@ -115,24 +143,30 @@ class Fuser:
         restored = (x_in - strength[:, None, None, None] * residual)[:, :, :height, :width]
         # The three infrared channels estimate one picture; their mean is the better estimate.
         restored_infrared = bytes_from_network(restored[0].mean(axis=0, keepdims=True))[:, :, 0]
-        restored_visible = self._ordered(bytes_from_network(restored[1]))
-        picture = self._ordered(bytes_from_network(fused[0, :, :height, :width]))
+        restored_visible = self._ordered_copy(bytes_from_network(restored[1]))
+        picture = self._ordered_copy(bytes_from_network(fused[0, :, :height, :width]))
         clock.lap("output")
         return Fused(picture, restored_infrared, restored_visible, clock.laps_ns)
 
     def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
         """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
-        grey = grey_from_any(infrared)
-        rgb = self._ordered(rgb_from_any(visible))
-        height, width = grey.shape
-        multiple = self.bundle.manifest.size_multiple
-        bottom, right = -height % multiple, -width % multiple
-        if bottom or right:
-            grey, rgb = (_padded(x, bottom, right) for x in (grey, rgb))
-        x_in = np.empty((2, 3, height + bottom, width + right), np.float32)
+        grey, rgb = self._padded_bytes(infrared, visible)
+        x_in = np.empty((2, 3, *grey.shape), np.float32)
         x_in[0] = network_from_bytes(grey)
         x_in[1] = network_from_bytes(rgb).transpose(2, 0, 1)
         return x_in
+
+    def _padded_bytes(self, infrared: NDArray[Any], visible: NDArray[Any]) -> tuple[Uint8, Uint8]:
+        """Return grey (H', W') and RGB (H', W', 3), padded by reflection to the bundle's multiple."""
+        grey = grey_from_any(infrared)
+        rgb = rgb_from_any(visible)
+        if self.color_order == "BGR":
+            rgb = swapped(rgb)
+        multiple = self.bundle.manifest.size_multiple
+        bottom, right = (-side % multiple for side in grey.shape)
+        if bottom or right:
+            grey, rgb = (_padded(x, bottom, right) for x in (grey, rgb))
+        return grey, rgb
 
     def residual(self, x_in: Float32, controls: Controls) -> Float32:
         """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
@@ -161,9 +195,9 @@ class Fuser:
         }
         return self.backend.run("fusion", inputs)[0]
 
-    def _ordered(self, color: Uint8) -> Uint8:
-        """Swap red and blue if the caller's arrays are BGR."""
-        return color[:, :, ::-1] if self.color_order == "BGR" else color
+    def _ordered_copy(self, rgb: Uint8) -> Uint8:
+        """Return the picture as an array of its own, in the caller's colour order."""
+        return swapped(rgb) if self.color_order == "BGR" else rgb.copy()
 
     def close(self) -> None:
         """Give back what the backend holds."""
@@ -189,7 +223,7 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
 
 
 def _padded(picture: Uint8, bottom: int, right: int) -> Uint8:
-    padded = cv2.copyMakeBorder(np.ascontiguousarray(picture), 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+    padded = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
     return np.asarray(padded, np.uint8)
 
 

@@ -1,17 +1,26 @@
-"""Per-stage latency samples and their percentiles."""
+"""Per-stage latency samples and their percentiles; the age of the process."""
 
+import os
+import sys
+import time
 from collections import defaultdict, deque
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+import psutil
 
-STAGES = ("read", "prepare", "steps", "fusion", "output", "write")
+# A frame's path. `network` stands for steps and fusion where a bundle has them in one graph. `wait` is what the fusing
+# thread idled, and no part of a frame's own time.
+STAGES = ("wait", "decode", "pair", "prepare", "steps", "fusion", "network", "output", "write")
+IDLE = "wait"
 PERCENTILES = (50, 90, 99)
 KEPT_FRAMES = 10_000  # a robot runs for days
+_START_TICKS = 19  # field 22 of /proc/PID/stat, of which the process's name is the second
 
 
 class LatencyLog:
-    """Collects nanoseconds by stage over the last 10,000 frames; `total` is the sum of a frame's stages."""
+    """Collects nanoseconds by stage over the last 10,000 frames; `total` is a frame's sum of stages, less its wait."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=KEPT_FRAMES))
@@ -20,7 +29,7 @@ class LatencyLog:
         """Add one frame."""
         for stage, value in frame_ns.items():
             self._samples[stage].append(value)
-        self._samples["total"].append(sum(frame_ns.values()))
+        self._samples["total"].append(sum(value for stage, value in frame_ns.items() if stage != IDLE))
 
     def summary_ms(self) -> dict[str, dict[str, float]]:
         """Return stage -> {p50, p90, p99, max} in milliseconds, stages in the order of the frame's path."""
@@ -31,3 +40,13 @@ class LatencyLog:
                 row = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in PERCENTILES}
                 table[stage] = {**row, "max": round(float(values.max()), 3)}
         return table
+
+
+def process_age_s() -> float:
+    """Return the seconds since this process was started, the interpreter's own start included."""
+    if sys.platform != "linux":
+        return time.time() - psutil.Process().create_time()
+    # psutil 7.2 adds the boot time, which Linux gives in whole seconds: it may be wrong by one.
+    after_name = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+    started_s = int(after_name[_START_TICKS]) / os.sysconf("SC_CLK_TCK")
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_s

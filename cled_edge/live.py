@@ -1,16 +1,18 @@
-"""The loop: read a pair, fuse it, hand it on, count and time it."""
+"""The loop: a thread reads pairs ahead, the calling thread fuses them, another writes; all is counted and timed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from cled_edge.camera.source import FramePair, PictureSource, StreamSource
 from cled_edge.errors import OptionError, SizeMismatchError, SourceUnreadableError
 from cled_edge.fuser import Controls, Fused, Fuser
-from cled_edge.latency import LatencyLog
+from cled_edge.latency import IDLE, LatencyLog, process_age_s
+from cled_edge.relay import ReadAhead, WriteBehind
 from cled_edge.sink import VIDEO_SUFFIXES, WINDOW, FolderSink, Sink, open_sink
 
 RESTORED = ("infrared", "visible")  # subfolders of --restored
@@ -18,7 +20,12 @@ RESTORED = ("infrared", "visible")  # subfolders of --restored
 
 @dataclass
 class Report:
-    """What a run did. `announced` is how many frames each source said it holds, infrared first; None for a camera."""
+    """What a run did.
+
+    announced: how many frames each source said it holds, infrared first; None for a camera.
+    read: pairs given to the fuser. dropped: pairs of a camera that a newer one overtook before; not among `read`.
+    seconds: of the loop. first_frame_s: from the start of the process until the first frame was written.
+    """
 
     backend: str
     bundle: str
@@ -26,8 +33,10 @@ class Report:
     size: tuple[int, int] = (0, 0)
     announced: tuple[int, int] | None = None
     read: int = 0
+    dropped: int = 0
     written: int = 0
     seconds: float = 0.0
+    first_frame_s: float | None = None
     interrupted: bool = False
     failure: SourceUnreadableError | None = None
     latency: LatencyLog = field(default_factory=LatencyLog)
@@ -53,42 +62,33 @@ def fuse_source(
     restored: Path | None = None,
     max_frames: int | None = None,
     advance: Callable[[], None] = lambda: None,
+    *,
+    live: bool = False,
 ) -> Report:
     """Fuse every pair of `source` into `out` (see `open_sink`) and, if given, the folder `restored`.
 
-    An interrupt (Ctrl-C) ends the run in order, and so does a source that gives out after the first pair: outputs are
-    closed and kept, and the report says so. An output that would overwrite an input is an OptionError.
+    live: the source is a camera, which does not wait; always the newest pair is fused, and those that it overtook are
+    counted. An interrupt (Ctrl-C) ends the run in order, and so does a source that gives out after the first pair:
+    outputs are closed and kept, and the report says so. An output that would overwrite an input is an OptionError.
+    `advance` is called after each frame, on the thread that wrote it.
     """
     refuse_overwriting(source, out, restored)
     manifest = fuser.bundle.manifest
     steps = controls.steps or manifest.schedule.default_steps
     report = Report(fuser.backend.description, manifest.name, steps, announced=source.announced)
     start = time.perf_counter()
+    reader = ReadAhead(source, newest_only=live)
     try:
-        with ExitStack() as stack:
-            sinks: _Sinks | None = None
-            pairs = iter(source)
-            while report.written != max_frames:
-                began_ns = time.perf_counter_ns()
-                pair = _next_pair(pairs, report)
-                if pair is None:
-                    break
-                read_ns = time.perf_counter_ns() - began_ns
-                report.read += 1
-                fused = _fuse(fuser, pair, controls)
-                # Opened only now: bad input must not leave an empty output behind.
-                sinks = sinks or _Sinks(stack, out, source.rate_hz, restored)
-                began_ns = time.perf_counter_ns()
-                go_on = sinks.write(fused, pair)
-                write_ns = time.perf_counter_ns() - began_ns
-                report.latency.add({"read": read_ns, **fused.latency_ns, "write": write_ns})
-                report.written += 1
-                report.size = (fused.picture.shape[0], fused.picture.shape[1])
-                advance()
-                if not go_on:
-                    break
+        # Left in reverse order: the outputs are closed when both threads have ended. Windows need the main thread.
+        with (
+            _Output(out, source.rate_hz, restored, report, advance) as output,
+            reader,
+            WriteBehind(output.write, beside=out != WINDOW) as writer,
+        ):
+            _fuse_all(reader, fuser, controls, writer, report, max_frames)
     except KeyboardInterrupt:
         report.interrupted = True
+    report.dropped = reader.dropped
     report.seconds = round(time.perf_counter() - start, 3)
     return report
 
@@ -109,12 +109,35 @@ def refuse_overwriting(source: PictureSource | StreamSource, out: str, restored:
         raise OptionError(f"{out} is also where --restored writes; choose another folder")
 
 
-def _next_pair(pairs: Iterator[FramePair], report: Report) -> FramePair | None:
+def _fuse_all(
+    reader: ReadAhead[FramePair],
+    fuser: Fuser,
+    controls: Controls,
+    writer: WriteBehind["_Frame"],
+    report: Report,
+    max_frames: int | None,
+) -> None:
+    """Fuse on this thread until the source ends, the writer wants no more, or `max_frames` are done."""
+    while report.read != max_frames:
+        start_ns = time.perf_counter_ns()
+        drawn = _next_pair(reader, report)
+        if drawn is None:
+            return
+        wait_ns = time.perf_counter_ns() - start_ns + writer.waited_ns
+        report.read += 1
+        pair, decode_ns = drawn
+        fused = _fuse(fuser, pair, controls)
+        stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
+        if not writer.put(_Frame(fused, pair.stem, stages_ns)):
+            return
+
+
+def _next_pair(reader: ReadAhead[FramePair], report: Report) -> tuple[FramePair, int] | None:
     """Return the next pair, or None at the end; what was fused before a camera or a file gave out is kept."""
     try:
-        return next(pairs, None)
+        return reader.next()
     except SourceUnreadableError as error:
-        if not report.written:
+        if not report.read:
             raise
         report.failure = error
         return None
@@ -128,14 +151,51 @@ def _fuse(fuser: Fuser, pair: FramePair, controls: Controls) -> Fused:
         raise type(error)(f"pair {pair.stem}: {error}") from error
 
 
-class _Sinks:
-    """The fused output and, if asked for, the two restored ones."""
+@dataclass(frozen=True)
+class _Frame:
+    fused: Fused
+    stem: str
+    stages_ns: dict[str, int]
 
-    def __init__(self, stack: ExitStack, out: str, rate_hz: float | None, restored: Path | None) -> None:
-        self._fused: Sink = stack.enter_context(open_sink(out, rate_hz))
-        self._restored = [FolderSink(restored / name) for name in RESTORED] if restored else []
 
-    def write(self, fused: Fused, pair: FramePair) -> bool:
-        for sink, picture in zip(self._restored, (fused.infrared, fused.visible), strict=False):
-            sink.write(picture, pair.stem)
-        return self._fused.write(fused.picture, pair.stem)
+class _Output:
+    """The fused output and, if asked for, the two restored ones; counts what it writes."""
+
+    def __init__(
+        self, out: str, rate_hz: float | None, restored: Path | None, report: Report, advance: Callable[[], None]
+    ) -> None:
+        self._out, self._rate_hz, self._folder = out, rate_hz, restored
+        self._report, self._advance = report, advance
+        self._stack = ExitStack()
+        self._fused: Sink | None = None
+        self._restored: list[FolderSink] = []
+
+    def write(self, frame: _Frame) -> bool:
+        """Write, count and time a frame; return False if the user asked to stop."""
+        fused, report = frame.fused, self._report
+        start_ns = time.perf_counter_ns()
+        sink = self._fused or self._open()
+        for folder, picture in zip(self._restored, (fused.infrared, fused.visible), strict=False):
+            folder.write(picture, frame.stem)
+        go_on = sink.write(fused.picture, frame.stem)
+        report.latency.add({**frame.stages_ns, "write": time.perf_counter_ns() - start_ns})
+        report.written += 1
+        report.size = (fused.picture.shape[0], fused.picture.shape[1])
+        if report.first_frame_s is None:
+            report.first_frame_s = round(process_age_s(), 3)
+        self._advance()
+        return go_on
+
+    def _open(self) -> Sink:
+        """Open at the first frame, not before: bad input must not leave an empty output behind."""
+        self._fused = self._stack.enter_context(open_sink(self._out, self._rate_hz))
+        self._restored = [FolderSink(self._folder / name) for name in RESTORED] if self._folder else []
+        return self._fused
+
+    def __enter__(self) -> "_Output":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, traceback)

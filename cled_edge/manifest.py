@@ -1,6 +1,6 @@
 """What a bundle says of itself: `manifest.json`, as models that refuse what they do not know."""
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -9,7 +9,8 @@ from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
 SCHEMA_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 
-GraphName = Literal["unet_step", "fusion"]
+GraphName = Literal["unet_step", "fusion", "fused_loop"]
+REFERENCE_GRAPHS: tuple[GraphName, ...] = ("unet_step", "fusion")
 
 
 class _Model(BaseModel):
@@ -20,18 +21,19 @@ class TensorSpec(_Model):
     """An input or output of a graph. A dimension is a number or the name of one that the caller chooses."""
 
     name: str
-    dtype: Literal["float32"]
+    dtype: Literal["float32", "uint8"]
     shape: tuple[int | str, ...]
     range: tuple[float, float]
-    layout: Literal["NCHW", "vector"]
+    layout: Literal["NCHW", "NHWC", "vector"]
     color_order: Literal["RGB"] | None
     meaning: str
 
 
 class GraphSpec(_Model):
-    """An ONNX file of the bundle."""
+    """An ONNX file of the bundle. `steps`, for `fused_loop` alone, is how many steps it runs from bytes to bytes."""
 
     file: str
+    steps: int | None = Field(None, ge=MIN_STEPS, le=MAX_STEPS)
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
@@ -103,7 +105,11 @@ class VerificationSpec(_Model):
 
 
 class Manifest(_Model):
-    """`manifest.json`. Height and width of every picture are padded to multiples of `size_multiple`."""
+    """`manifest.json`. Height and width of every picture are padded to multiples of `size_multiple`.
+
+    `unet_step` and `fusion` are the reference form and always there; `fused_loop` is the same in one graph, faster, for
+    one number of steps.
+    """
 
     schema_version: Literal[1]
     name: str
@@ -117,8 +123,15 @@ class Manifest(_Model):
     verification: VerificationSpec
 
     @model_validator(mode="after")
-    def _both_graphs(self) -> "Manifest":
-        missing = set(get_args(GraphName)) - self.graphs.keys()
+    def _reference_graphs(self) -> "Manifest":
+        missing = set(REFERENCE_GRAPHS) - self.graphs.keys()
         if missing:
             raise ValueError(f"graphs lacks {', '.join(sorted(missing))}")
+        return self
+
+    @model_validator(mode="after")
+    def _steps_of_the_loop(self) -> "Manifest":
+        for name, graph in self.graphs.items():
+            if (graph.steps is None) == (name == "fused_loop"):
+                raise ValueError(f"graph {name} has steps {graph.steps}: fused_loop needs them, no other graph has any")
         return self

@@ -1,4 +1,4 @@
-"""The two graphs of a bundle: how each is traced, and what its inputs and outputs are."""
+"""The graphs of a bundle: how each is traced, and what its inputs and outputs are."""
 
 import warnings
 from collections.abc import Iterable
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cled_edge.manifest import GraphName, GraphSpec, TensorSpec
-from cled_edge.network.sampler import CledFusion
+from cled_edge.network.sampler import CledFusion, FusedLoop
+from cled_edge.network.unet import ResidualUNet
 
 OPSET = 17
 
@@ -26,6 +27,7 @@ class Graph:
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    steps: int | None = None
 
     @property
     def file(self) -> str:
@@ -34,11 +36,18 @@ class Graph:
 
     def spec(self) -> GraphSpec:
         """Return its entry in the manifest."""
-        return GraphSpec(file=self.file, opset=OPSET, inputs=self.inputs, outputs=self.outputs)
+        return GraphSpec(file=self.file, steps=self.steps, opset=OPSET, inputs=self.inputs, outputs=self.outputs)
 
 
-def graphs_of(model: CledFusion) -> tuple[Graph, Graph]:
-    """Return the step graph (one network evaluation and state update) and the fusion graph."""
+def graphs_of(model: CledFusion) -> tuple[Graph, ...]:
+    """Return the step graph (one evaluation and state update), the fusion graph and, of our own presets, the loop.
+
+    The loop is of the default number of steps.
+    """
+    controls = (
+        _vector("strength", 2, (0.0, 1.0), "share of the residual to remove, infrared then visible"),
+        _vector("balance", 1, (0.0, 1.0), "0 is the visible, 1 the infrared, 0.5 the paper's loss"),
+    )
     step = Graph(
         "unet_step",
         model.sampler.step,
@@ -61,12 +70,25 @@ def graphs_of(model: CledFusion) -> tuple[Graph, Graph]:
             _picture("infrared_residual", RESIDUAL, "its last residual"),
             _picture("visible", PICTURE, "degraded visible"),
             _picture("visible_residual", RESIDUAL, "its last residual"),
-            _vector("strength", 2, (0.0, 1.0), "share of the residual to remove, infrared then visible"),
-            _vector("balance", 1, (0.0, 1.0), "0 leans on the visible, 1 on the infrared, 0.5 is the paper's loss"),
+            *controls,
         ),
         (_picture("fused", PICTURE, "fused picture"),),
     )
-    return step, fusion
+    if not isinstance(model.unet, ResidualUNet):
+        return step, fusion
+    steps = model.config.default_steps
+    loop = Graph(
+        "fused_loop",
+        FusedLoop(model, steps),
+        (_frame("infrared", 1, "degraded infrared"), _frame("visible", 3, "degraded visible"), *controls),
+        (
+            _frame("fused", 3, "fused picture"),
+            _frame("infrared_restored", 1, "infrared less its degradation"),
+            _frame("visible_restored", 3, "visible less its degradation"),
+        ),
+        steps,
+    )
+    return step, fusion, loop
 
 
 def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
@@ -76,7 +98,7 @@ def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
     but reasons about the windows' symbolic sizes for minutes (torch 2.13).
     """
     # Two and three multiples: a size of one would be taken for a constant.
-    example = tuple(_example(spec, (2, 3, 2 * size_multiple, 3 * size_multiple)) for spec in graph.inputs)
+    example = tuple(_example(spec, 2 * size_multiple, 3 * size_multiple) for spec in graph.inputs)
     dynamic = {
         spec.name: {axis: name for axis, name in enumerate(spec.shape) if isinstance(name, str)}
         for spec in (*graph.inputs, *graph.outputs)
@@ -105,10 +127,25 @@ def _require_names(what: str, seen: Iterable[str], specs: tuple[TensorSpec, ...]
         raise RuntimeError(f"the exporter wrote {what} {names}, needed {needed}")
 
 
-def _example(spec: TensorSpec, picture: tuple[int, ...]) -> Tensor:
+def _example(spec: TensorSpec, height: int, width: int) -> Tensor:
     generator = torch.Generator().manual_seed(len(spec.name))
-    shape = picture if spec.layout == "NCHW" else tuple(int(n) for n in spec.shape)
+    sizes = {"batch": 2, "height": height, "width": width}
+    shape = [sizes[n] if isinstance(n, str) else n for n in spec.shape]
+    if spec.dtype == "uint8":
+        return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
     return torch.rand(shape, generator=generator)
+
+
+def _frame(name: str, channels: int, meaning: str) -> TensorSpec:
+    return TensorSpec(
+        name=name,
+        dtype="uint8",
+        shape=(1, "height", "width", channels),
+        range=(0, 255),
+        layout="NHWC",
+        color_order="RGB" if channels == 3 else None,
+        meaning=meaning,
+    )
 
 
 def _picture(name: str, bounds: tuple[float, float], meaning: str) -> TensorSpec:

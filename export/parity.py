@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,11 +49,25 @@ def verify_bundle(bundle: Path, model: CledFusion, pairs: Sequence[Pair], inputs
             x_in = fuser.prepare(cut.infrared, cut.visible)
             residual = fuser.residual(x_in, controls)
             outputs = residual, fuser.fusion(x_in, residual, controls)
+            where = f"pair {index}, {size[0]}x{size[1]}, {controls}"
             for name, seen, needed in zip(("residual", "fused"), outputs, _eager(model, x_in, controls), strict=True):
-                worst = min(worst, _judge(name, seen, needed, f"pair {index}, {size[0]}x{size[1]}, {controls}"))
+                worst = min(worst, _judge(name, seen, needed, 2.0, where))
+            worst = min(worst, *_judge_loop(fuser, cut, controls, where))
     return VerificationSpec(
         min_psnr_db=round(min(worst, 200.0), 1), pairs=len(pairs), sizes=tuple(sorted(set(sizes))), inputs=inputs
     )
+
+
+def _judge_loop(fuser: Fuser, pair: Pair, controls: Controls, where: str) -> list[float]:
+    """Compare the bytes of `fused_loop`, if there is one and it serves these controls, with those of the two graphs."""
+    loop = fuser.bundle.manifest.graphs.get("fused_loop")
+    if loop is None:
+        return []
+    controls = replace(controls, steps=loop.steps)
+    seen = fuser.in_one_graph(pair.infrared, pair.visible, controls)
+    needed = fuser.step_by_step(pair.infrared, pair.visible, controls)
+    names = ("picture", "infrared", "visible")
+    return [_judge(f"loop {n}", getattr(seen, n), getattr(needed, n), 255.0, where) for n in names]
 
 
 def read_pairs(folder: Path, count: int) -> list[Pair]:
@@ -81,14 +95,14 @@ def _eager(model: CledFusion, x_in: Float32, controls: Controls) -> tuple[Float3
     return torch.cat(residuals).numpy(), fused.numpy()
 
 
-def _judge(name: str, seen: Float32, needed: Float32, where: str) -> float:
-    """Return the PSNR in dB over a range of 2; ParityError tells not finite, constant and too far apart."""
+def _judge(name: str, seen: Float32 | Uint8, needed: Float32 | Uint8, span: float, where: str) -> float:
+    """Return the PSNR in dB over a range of `span`; ParityError tells not finite, constant and too far apart."""
     if not (np.isfinite(seen).all() and np.isfinite(needed).all()):
         raise ParityError(f"NONFINITE: {name} of {where} holds NaN or infinity; the bundle was not written")
-    if np.ptp(seen) == 0 and np.ptp(needed) > 0:
+    if float(np.ptp(seen)) == 0 and float(np.ptp(needed)) > 0:
         raise ParityError(f"CONSTANT: {name} of {where} is {seen.flat[0]} everywhere; the bundle was not written")
     error = float(np.mean(np.square(seen.astype(np.float64) - needed)))
-    psnr_db = math.inf if error == 0 else 10 * math.log10(4 / error)
+    psnr_db = math.inf if error == 0 else 10 * math.log10(span**2 / error)
     if psnr_db < MIN_PSNR_DB:
         raise ParityError(
             f"TOLERANCE: {name} of {where} is {psnr_db:.1f} dB from eager, needed {MIN_PSNR_DB}; not written"

@@ -1,4 +1,4 @@
-"""Write a bundle from a checkpoint: unet_step.onnx, fusion.onnx, manifest.json, verified before it appears.
+"""Write a bundle from a checkpoint: unet_step, fusion, fused_loop.onnx and manifest.json, verified before it appears.
 
     python -m export.to_onnx runs/nano/model.safetensors bundles/nano --pairs ../shared/data/pairs/msrs
 

@@ -18,8 +18,9 @@ from export.to_onnx import export_bundle  # noqa: E402
 
 TINY = ModelConfig(
     "tiny",
-    UNetConfig((8, 8, 16), unshuffle=2, blocks=1, attention="channel", normalisation="group", affine_head=True),
-    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 4, 4, 4), unshuffle=2, gated_head=True),
+    UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
+    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 0, 4, 4), unshuffle=2, mix=True),
+    default_steps=2,
 )
 
 
@@ -47,7 +48,13 @@ def bundle(model, pairs, tmp_path_factory) -> Path:
 
 def test_the_bundle_is_complete_verified_and_runs(bundle: Path, pairs) -> None:
     manifest = Bundle.open(bundle).manifest
-    assert sorted(p.name for p in bundle.iterdir()) == ["fusion.onnx", "manifest.json", "unet_step.onnx"]
+    assert sorted(p.name for p in bundle.iterdir()) == [
+        "fused_loop.onnx",
+        "fusion.onnx",
+        "manifest.json",
+        "unet_step.onnx",
+    ]
+    assert manifest.graphs["fused_loop"].steps == 2
     assert manifest.name == "tiny"
     assert manifest.size_multiple == TINY.size_multiple
     assert manifest.verification.min_psnr_db >= 60
@@ -72,7 +79,7 @@ def test_another_network_fails_the_parity_check(bundle: Path, pairs) -> None:
 def test_verdicts_are_told_apart(value: float, verdict: str) -> None:
     needed = np.linspace(-1, 1, 12, dtype=np.float32)
     with pytest.raises(ParityError, match=verdict):
-        parity._judge("fused", np.full(12, value, np.float32), needed, "here")
+        parity._judge("fused", np.full(12, value, np.float32), needed, 2.0, "here")
 
 
 def test_nothing_is_written_when_verification_fails(model, pairs, tmp_path: Path, monkeypatch) -> None:

@@ -4,20 +4,30 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
 
+from itertools import product  # noqa: E402
+
 import numpy as np  # noqa: E402
 
-from cled_edge.network.blocks import UnshuffleConv2d  # noqa: E402
+from cled_edge.errors import OptionError  # noqa: E402
+from cled_edge.network.blocks import (  # noqa: E402
+    ScaledConv2d,
+    WindowSelfAttention,
+    patches_from_pictures,
+    pictures_from_patches,
+)
 from cled_edge.network.fusion import FusionNet, remove  # noqa: E402
+from cled_edge.network.lineage import LineageUNet  # noqa: E402
 from cled_edge.network.presets import PRESETS, FusionConfig, ModelConfig, UNetConfig  # noqa: E402
-from cled_edge.network.sampler import CledFusion, Sampler  # noqa: E402
-from cled_edge.network.unet import ResidualUNet, StandardisedConv2d  # noqa: E402
+from cled_edge.network.sampler import CledFusion, FusedLoop, Sampler, make_unet  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
+from training.losses import balanced_target  # noqa: E402
 
 TINY = ModelConfig(
     "tiny",
-    UNetConfig((8, 8, 16), unshuffle=2, blocks=1, attention="channel", normalisation="group", affine_head=True),
-    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 4, 4, 4), unshuffle=2, gated_head=True),
+    UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
+    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 0, 4, 4), unshuffle=2, mix=True),
 )
+LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
 
 
 def randomised(module, seed: int = 0):
@@ -36,16 +46,97 @@ def pictures(count: int, size: tuple[int, int] = (64, 128), seed: int = 1):
 
 @pytest.mark.parametrize(("name", "millions"), [("T", "0.886"), ("S", "3.269"), ("B", "12.407"), ("L", "36.261")])
 def test_lineage_parameter_counts(name: str, millions: str) -> None:
-    count = sum(p.numel() for p in ResidualUNet(PRESETS[name].unet).parameters())
+    count = sum(p.numel() for p in LineageUNet(PRESETS[name].unet).parameters())
     assert f"{count / 1e6:.3f}" == millions
 
 
+def test_patches_are_rows_columns_colours_and_come_back() -> None:
+    x = torch.arange(2 * 3 * 4 * 8.0).reshape(2, 3, 4, 8)
+    patches = patches_from_pictures(x, 2)
+    assert patches.shape == (2, 2, 4, 12)
+    wanted = [x[1, c, 2 + row, 6 + column] for row in range(2) for column in range(2) for c in range(3)]
+    assert patches[1, 1, 3].tolist() == [v.item() for v in wanted]
+    assert torch.equal(pictures_from_patches(patches, 2), x)
+
+
+def test_scaled_convolution_standardises_its_weights() -> None:
+    layer = ScaledConv2d(6, 4, 3, padding=1)
+    torch.nn.init.normal_(layer.weight, 0.7, 3.0)
+    torch.nn.init.constant_(layer.gain, 1.5)
+    x = torch.randn(1, 6, 9, 9, generator=torch.Generator().manual_seed(4))
+    weights = layer.weight.detach()
+    for channel in range(4):
+        flat = weights[channel] - weights[channel].mean()
+        kernel = 1.5 * flat / (flat.square().sum() + 1e-4).sqrt()
+        wanted = torch.nn.functional.conv2d(x, kernel[None], layer.bias[channel : channel + 1], padding=1)
+        torch.testing.assert_close(layer(x)[:, channel : channel + 1], wanted, atol=1e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("name", ["nano", "edge"])
-def test_own_presets_leave_nothing_to_fold(name: str) -> None:
-    config = PRESETS[name].unet
-    assert not any(isinstance(m, StandardisedConv2d) for m in ResidualUNet(config).modules())
-    assert config.unshuffle > 1
-    assert PRESETS[name].fusion.unshuffle > 1
+def test_own_networks_start_as_the_identity_and_the_maximum(name: str) -> None:
+    """Before training nothing is removed, and what is fused is Eq. 16's target: a run starts from the rule."""
+    model = CledFusion(PRESETS[name]).eval()
+    infrared, visible = pictures(2, (model.config.size_multiple,) * 2)
+    infrared = infrared[:, :1].repeat(1, 3, 1, 1)
+    with torch.no_grad():
+        fused, a, b = model(infrared, visible, torch.ones(2), torch.tensor([0.5]))
+    torch.testing.assert_close(a, infrared, atol=1e-5, rtol=0)
+    torch.testing.assert_close(b, visible, atol=1e-5, rtol=0)
+    unclipped = visible + (torch.maximum(infrared[:, :1], luma(visible)) - luma(visible))
+    torch.testing.assert_close(fused, unclipped.clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+def luma(x):
+    return (x * LUMA).sum(1, keepdim=True)
+
+
+def test_balance_is_exact_at_its_ends_whatever_the_weights() -> None:
+    config = FusionConfig((8, 8, 8, 8), heads=(1, 1, 1, 1), windows=(4, 4, 4, 4), unshuffle=2, mix=True)
+    net = randomised(FusionNet(config))
+    infrared, visible = (0.4 * x for x in pictures(2, (32, 32)))
+    infrared = infrared[:, :1].repeat(1, 3, 1, 1)
+    none = torch.zeros_like(visible)
+
+    def fuse(balance: float):
+        with torch.no_grad():
+            return net(infrared, none, visible, none, torch.ones(2), torch.tensor([balance]))
+
+    torch.testing.assert_close(fuse(0.0), visible, atol=1e-6, rtol=0)
+    torch.testing.assert_close(luma(fuse(1.0)), infrared[:, :1], atol=1e-5, rtol=0)
+    assert (fuse(0.5) - torch.maximum(infrared, visible)).abs().max() > 0.01
+    for head in (net.head.more_infrared, net.head.less_visible, net.head.correction):
+        torch.nn.init.zeros_(head.weight)
+        torch.nn.init.zeros_(head.bias)
+    for balance in (0.25, 0.75):
+        wanted = balanced_target(infrared[:, :1], luma(visible), torch.tensor([[balance]]))
+        torch.testing.assert_close(luma(fuse(balance)), wanted, atol=1e-5, rtol=0)
+
+
+def test_two_patch_sizes_are_refused() -> None:
+    with pytest.raises(OptionError, match="patches of 2 pixels, the fusion net of 4; they must be the same"):
+        ModelConfig("odd", TINY.unet, FusionConfig((8, 8, 16, 16), unshuffle=4))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_one_graph_form_computes_what_the_two_networks_do(steps: int) -> None:
+    model = randomised(CledFusion(TINY))
+    generator = torch.Generator().manual_seed(5)
+    grey = torch.randint(0, 256, (1, 64, 96, 1), generator=generator, dtype=torch.uint8)
+    rgb = torch.randint(0, 256, (1, 64, 96, 3), generator=generator, dtype=torch.uint8)
+    strength, balance = torch.tensor([0.8, 0.6]), torch.tensor([0.4])
+    with torch.no_grad():
+        seen = FusedLoop(model, steps)(grey, rgb, strength, balance)
+        infrared, visible = (x.permute(0, 3, 1, 2) / 127.5 - 1 for x in (grey.expand(-1, -1, -1, 3), rgb))
+        fused, a, b = model(infrared, visible, strength, balance, steps)
+    wanted = fused, a.mean(1, keepdim=True), b
+    for one, other in zip(seen, wanted, strict=True):
+        bytes_ = ((other + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
+        assert one.dtype == torch.uint8
+        difference = (one.float() - bytes_).abs()
+        assert difference.max() <= 1
+        assert difference.mean() < 0.002
+    with pytest.raises(OptionError, match="is of the lineage, which has no patches"):
+        FusedLoop(CledFusion(PRESETS["T"]), 1)
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -62,13 +153,13 @@ def test_unet_keeps_the_shape_at_its_multiple(name: str) -> None:
     size = (config.size_multiple, 2 * config.size_multiple)
     x, x_in = pictures(2, size)
     with torch.no_grad():
-        assert ResidualUNet(config).eval()(x, x_in, torch.tensor([500.0])).shape == (1, 3, *size)
+        assert make_unet(PRESETS[name]).eval()(x, x_in, torch.tensor([500.0])).shape == (1, 3, *size)
 
 
 @pytest.mark.parametrize("merges", ["concat", "channel", "spatial"])
 def test_fusion_keeps_shape_and_range(merges) -> None:
     config = FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 4, 4, 4), merges=(merges,) * 4)
-    assert config.size_multiple == 32
+    assert config.size_multiple == 8
     a, r, b, q = pictures(4, (32, 64))
     fused = randomised(FusionNet(config))(a, r, b, q, torch.ones(2), torch.tensor([0.5]))
     assert fused.shape == a.shape
@@ -77,25 +168,23 @@ def test_fusion_keeps_shape_and_range(merges) -> None:
 
 def test_window_attention_matches_a_slow_reference() -> None:
     """Every query against the keys of its overlapping window, one window and one head at a time."""
-    from cled_edge.network.blocks import _WindowSelfAttention
-
     width, heads, window = 8, 2, 4
-    layer = randomised(_WindowSelfAttention(width, heads, window))
-    x = torch.randn(1, width, 8, 12, generator=torch.Generator().manual_seed(2))
-    q, k, v = layer.to_qkv(x.permute(0, 2, 3, 1))[0].split(width, dim=-1)
-    wanted = torch.zeros(8, 12, width)
+    layer = randomised(WindowSelfAttention(width, heads, window))
+    x = torch.randn(1, width, 7, 10, generator=torch.Generator().manual_seed(2))  # the last windows are not whole
+    q, k, v = (to(x.permute(0, 2, 3, 1))[0] for to in (layer.to_q, layer.to_k, layer.to_v))
+    wanted = torch.zeros(7, 10, width)
     reach, margin, head_width = 6, 1, width // heads
     for top in range(0, 8, window):
         for left in range(0, 12, window):
-            for head in range(heads):
-                part = slice(head * head_width, (head + 1) * head_width)
-                for i in range(window * window):
-                    iy, ix = divmod(i, window)
+            for head, i in product(range(heads), range(window * window)):
+                iy, ix = divmod(i, window)
+                if top + iy < 7 and left + ix < 10:
+                    part = slice(head * head_width, (head + 1) * head_width)
                     scores, values = [], []
                     for j in range(reach * reach):
                         jy, jx = divmod(j, reach)
                         y, z = top - margin + jy, left - margin + jx
-                        inside = 0 <= y < 8 and 0 <= z < 12
+                        inside = 0 <= y < 7 and 0 <= z < 10
                         key = k[y, z, part] if inside else torch.zeros(head_width)
                         values.append(v[y, z, part] if inside else torch.zeros(head_width))
                         offset = (jy - iy + window - 1) * (window + reach - 1) + jx - ix + window - 1
@@ -104,15 +193,6 @@ def test_window_attention_matches_a_slow_reference() -> None:
                     weights = torch.stack(scores).softmax(0)
                     wanted[top + iy, left + ix, part] = (weights[:, None] * torch.stack(values)).sum(0)
     wanted = layer.to_out(wanted).permute(2, 0, 1)[None]
-    torch.testing.assert_close(layer(x), wanted, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("factor", [1, 2, 4])
-def test_unshuffle_convolution_is_what_it_says(factor: int) -> None:
-    layer = randomised(UnshuffleConv2d(6, 8, factor))
-    x = torch.randn(2, 6, 16, 24, generator=torch.Generator().manual_seed(3))
-    unshuffled = torch.nn.functional.pixel_unshuffle(x, factor)
-    wanted = torch.nn.functional.conv2d(unshuffled, layer.weight, layer.bias, padding=1)
     torch.testing.assert_close(layer(x), wanted, atol=1e-5, rtol=1e-5)
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from benchmarks.tables import latency_table, with_table
+from benchmarks.tables import PAGES as PAGES_WITH_TABLES
+from benchmarks.tables import with_tables
 from cled_edge.camera.synthetic import night_street
 
 ROOT = Path(__file__).parent.parent
@@ -34,9 +35,11 @@ def test_links_and_files_named_exist(page: Path) -> None:
             assert (page.parent / name).exists(), name
 
 
-def test_the_latency_table_is_the_one_of_the_results() -> None:
-    text = (ROOT / "README.md").read_text()
-    assert text == with_table(text, latency_table(ROOT / "benchmarks" / "results")), "run python -m benchmarks.tables"
+@pytest.mark.parametrize("page", PAGES_WITH_TABLES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_tables_are_those_of_the_results(page: Path) -> None:
+    text = page.read_text()
+    assert "<!-- tables: " in text
+    assert text == with_tables(text), "run python -m benchmarks.tables"
 
 
 def test_exit_codes_of_the_runtime_readme_are_those_of_the_code() -> None:

@@ -1,113 +1,115 @@
-"""Simulated degradations of clean pictures, seeded, own code from the parameters in the literature.
+"""Simulated degradations of clean pictures, in batches, own code from the parameters in the literature.
 
-Every function takes float32 (H, W, C) in [0, 1] and a generator, and returns the same shape and range (values may
-leave [0, 1]; `degrade` clips after each). The kinds are the EMS ones: six simulated and three real there, all
-simulated here. A sensor adds its noise after the optics, so mixtures keep the order of the tables below.
+Every function takes float32 (N, C, H, W) in [0, 1] and a generator, draws its parameters per picture, and returns the
+same shape (values may leave [0, 1]; `degrade` clips after each). C is 1 for infrared, 3 for visible. A sensor adds its
+noise after the optics, so mixtures keep the order of the tables below. Where EMS simulates six kinds and has three real
+ones, all are simulated here.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
 
-Image = NDArray[np.float32]
-Degradation = Callable[[Image, np.random.Generator], Image]
+Degradation = Callable[[Tensor, Generator], Tensor]
 Modality = Literal["infrared", "visible"]
+_KERNEL_REACH = 16  # half the side of the largest blur and streak
 
 
-def low_light(image: Image, rng: np.random.Generator) -> Image:
+def low_light(x: Tensor, generator: Generator) -> Tensor:
     """Darken by a gamma and a gain, leave lamps and their pools of light, add the noise of a dark exposure."""
-    dark = image ** np.float32(rng.uniform(1.0, 2.5)) * np.float32(rng.uniform(0.06, 0.5))
-    if rng.random() < 0.6:
-        # A night picture is not evenly dark: what shines saturates, and lights what is near it.
-        shining = np.clip((image.max(axis=2, keepdims=True) - rng.uniform(0.7, 0.9)) / 0.1, 0, 1)
-        spread = float(rng.uniform(8, 40))
-        near = cv2.GaussianBlur(shining[:, :, 0], (0, 0), spread)[:, :, None] * rng.uniform(0, 2)
-        share = np.clip(np.maximum(shining * rng.uniform(0.5, 1), near), 0, 1)
-        dark = dark + (image - dark) * share
-    tint = rng.uniform(0.9, 1.1, image.shape[2])
-    return shot_noise((dark * tint).astype(np.float32), rng, peak=rng.uniform(200, 2000), read=rng.uniform(0, 0.012))
+    n = len(x)
+    # Log-uniform gain: each stop is as likely as the next.
+    gain = torch.exp(_draw(n, math.log(0.06), math.log(0.6), generator))
+    dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 2.5, generator) * gain
+    # A night picture is not evenly dark: what shines saturates, and lights what is near it.
+    shining = ((x.amax(1, keepdim=True) - _draw(n, 0.75, 0.95, generator)) / 0.1).clamp(0, 1)
+    near = _smooth(shining, 8) * _draw(n, 0, 2, generator)
+    share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.5, generator)
+    dark = dark + (x - dark) * share
+    tint = 0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator)
+    return _sensor_noise(dark * tint, _draw(n, 200, 2000, generator), _draw(n, 0, 0.012, generator), generator)
 
 
-def overexposure(image: Image, rng: np.random.Generator) -> Image:
+def overexposure(x: Tensor, generator: Generator) -> Tensor:
     """Gain and lift: highlights clip, shadows wash out."""
-    return image ** rng.uniform(0.5, 0.9) * rng.uniform(1.2, 1.7) + np.float32(rng.uniform(0, 0.1))
+    n = len(x)
+    lifted = x.clamp_min(1e-4) ** _draw(n, 0.4, 0.95, generator) * _draw(n, 1.1, 2.0, generator)
+    return lifted + _draw(n, 0, 0.12, generator)
 
 
-def haze(image: Image, rng: np.random.Generator) -> Image:
-    """Atmospheric scattering I t + A (1 - t), t = exp(-beta d); depth d grows upwards, to the middle or evenly."""
-    height, width = image.shape[:2]
-    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
-    centre = rng.uniform(0, height), rng.uniform(0, width)
-    radial = 1 - np.hypot(rows - centre[0], columns - centre[1]) / np.hypot(height, width)
-    even, to_middle, upwards = rng.choice([0.2, 0.5, 1.0]), rng.uniform(0, 0.8), rng.uniform(0, 0.8)
-    depth = even + to_middle * radial + upwards * (1 - rows / height)
-    transmission = np.exp(-rng.uniform(0.4, 1.5) * depth)[:, :, None]
-    air = rng.uniform(0.65, 0.95) + rng.uniform(-0.03, 0.03, image.shape[2])
-    return (image * transmission + air * (1 - transmission)).astype(np.float32)
+def haze(x: Tensor, generator: Generator) -> Tensor:
+    """Atmospheric scattering I t + A (1 - t), t = exp(-beta d): fog with depth, or smoke in patches.
+
+    The depth d grows upwards, towards a vanishing point, and where the picture's dark channel is bright, as skies and
+    far walls are.
+    """
+    n, channels, height, width = x.shape
+    rows = torch.linspace(1, 0, height)[:, None].expand(height, width)
+    columns = torch.linspace(0, 1, width)[None, :].expand(height, width)
+    centre = torch.rand(2, n, 1, 1, generator=generator)
+    radial = 1 - torch.hypot(rows - centre[0], columns - centre[1])[:, None] / 1.4
+    dark_channel = _smooth(x.amin(1, keepdim=True), 4)
+    depth = _draw(n, 0.3, 0.8, generator)
+    depth = depth + _draw(n, 0, 0.8, generator) * radial + _draw(n, 0, 0.8, generator) * rows
+    depth = depth + _draw(n, 0, 1.0, generator) * dark_channel
+    patches = torch.randn(n, 1, 3, 3, generator=generator)
+    patches = F.interpolate(patches, (height, width), mode="bicubic").sigmoid()
+    depth = depth * torch.where(_chosen(n, 0.3, generator) > 0, 2 * patches, torch.ones(()))
+    transmission = torch.exp(-_draw(n, 0.3, 1.8, generator) * depth)
+    air = _draw(n, 0.65, 0.98, generator) + 0.06 * (torch.rand(n, channels, 1, 1, generator=generator) - 0.5)
+    return x * transmission + air * (1 - transmission)
 
 
-def rain(image: Image, rng: np.random.Generator) -> Image:
-    """Add bright slanted streaks: thresholded noise drawn out by a motion kernel."""
-    seeds = (rng.random(image.shape[:2]) > rng.uniform(0.99, 0.998)).astype(np.float32)
-    kernel = motion_kernel(int(rng.integers(9, 31)), 90 + rng.uniform(-35, 35), width=int(rng.integers(1, 3)))
-    streaks = cv2.filter2D(seeds, -1, kernel / kernel.max())
-    streaks = np.clip(cv2.GaussianBlur(streaks, (0, 0), 0.7), 0, 1)[:, :, None]
-    return image * 0.95 + streaks * np.float32(rng.uniform(0.15, 0.45))
+def rain(x: Tensor, generator: Generator) -> Tensor:
+    """Add bright slanted streaks: sparse drops drawn out by a line, with a little veil."""
+    n, _, height, width = x.shape
+    drops = (torch.rand(n, 1, height, width, generator=generator) < _draw(n, 0.0005, 0.006, generator)).float()
+    lines = _lines(_draw(n, 8, 30, generator), _draw(n, 55, 125, generator), _draw(n, 0.5, 1.1, generator))
+    lines = lines / lines.amax((2, 3), keepdim=True)
+    streaks = _convolved(drops, lines).clamp(0, 1)
+    return x * _draw(n, 0.92, 1.0, generator) + streaks * _draw(n, 0.15, 0.5, generator)
 
 
-def blur(image: Image, rng: np.random.Generator) -> Image:
-    """Defocus (Gaussian), motion, or a sensor of fewer pixels (down and up again)."""
-    kind = rng.integers(3)
-    if kind == 0:
-        return _keep_channels(cv2.GaussianBlur(image, (0, 0), rng.uniform(0.6, 1.8)), image)
-    if kind == 1:
-        kernel = motion_kernel(int(rng.integers(4, 12)), rng.uniform(0, 180), width=1)
-        return _keep_channels(cv2.filter2D(image, -1, kernel / kernel.sum()), image)
-    height, width = image.shape[:2]
-    factor = rng.uniform(1.5, 3.0)
-    small = cv2.resize(image, (max(1, int(width / factor)), max(1, int(height / factor))), interpolation=cv2.INTER_AREA)
-    return _keep_channels(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), image)
+def blur(x: Tensor, generator: Generator) -> Tensor:
+    """Defocus (Gaussian), motion (a line), or a sensor of fewer pixels (down and up again)."""
+    n, _, height, width = x.shape
+    spread = _draw(n, 0.5, 2.0, generator)
+    gaussian = _gaussians(spread)
+    lines = _lines(_draw(n, 3, 13, generator), _draw(n, 0, 180, generator), torch.full((n, 1, 1, 1), 0.5))
+    kernels = torch.where(_chosen(n, 0.5, generator) > 0, gaussian, lines)
+    out = _convolved(x, kernels / kernels.sum((2, 3), keepdim=True))
+    for index in torch.nonzero(torch.rand(n, generator=generator) < 1 / 3).flatten().tolist():
+        factor = 1.4 + 1.6 * torch.rand((), generator=generator).item()
+        small = F.interpolate(
+            x[index : index + 1], (int(height / factor), int(width / factor)), mode="bilinear", antialias=True
+        )
+        out[index] = F.interpolate(small, (height, width), mode="bicubic")[0]
+    return out
 
 
-def noise(image: Image, rng: np.random.Generator) -> Image:
-    """Gaussian read noise and Poisson shot noise."""
-    return shot_noise(image, rng, peak=rng.uniform(70, 500), read=rng.uniform(0.01, 0.08))
+def noise(x: Tensor, generator: Generator) -> Tensor:
+    """Shot and read noise, as strong as a small sensor in poor light has them."""
+    n = len(x)
+    return _sensor_noise(x, _draw(n, 60, 600, generator), _draw(n, 0.01, 0.1, generator), generator)
 
 
-def low_contrast(image: Image, rng: np.random.Generator) -> Image:
-    """Compress towards a mean grey, as a poorly ranged thermal camera does."""
-    level = rng.uniform(0.2, 0.6)
-    return (level + rng.uniform(0.2, 0.7) * (image - image.mean())).astype(np.float32)
+def low_contrast(x: Tensor, generator: Generator) -> Tensor:
+    """Compress towards a grey, as a poorly ranged thermal camera does."""
+    n = len(x)
+    level = _draw(n, 0.15, 0.65, generator)
+    return level + _draw(n, 0.15, 0.7, generator) * (x - x.mean((1, 2, 3), keepdim=True))
 
 
-def stripes(image: Image, rng: np.random.Generator) -> Image:
-    """Fixed-pattern columns: one offset per column, the same in every row, as on a microbolometer."""
-    columns = (1, image.shape[1], 1)
-    offsets = rng.normal(0, rng.uniform(0.015, 0.1), columns)
-    gains = rng.normal(1, rng.uniform(0, 0.05), columns)
-    return (image * gains + offsets).astype(np.float32)
-
-
-def shot_noise(image: Image, rng: np.random.Generator, peak: float, read: float) -> Image:
-    """Noise of variance image / peak + read^2: `peak` electrons at full scale, `read` in units of full scale."""
-    sigma = np.sqrt(np.clip(image, 0, None) / peak + read**2)
-    channels = image.shape[2] if rng.random() < 0.8 else 1
-    return (image + sigma * rng.standard_normal((*image.shape[:2], channels))).astype(np.float32)
-
-
-def motion_kernel(length_px: int, angle_deg: float, width: int) -> Image:
-    """Return a line of that length and angle as a square kernel, values in [0, 1], not normalised."""
-    size = length_px | 1
-    canvas = np.zeros((size, size), np.uint8)
-    middle = (size - 1) / 2
-    reach = np.array([np.cos(np.deg2rad(angle_deg)), np.sin(np.deg2rad(angle_deg))]) * middle
-    start, end = np.round(middle - reach).astype(int), np.round(middle + reach).astype(int)
-    cv2.line(canvas, tuple(map(int, start)), tuple(map(int, end)), 255, width, cv2.LINE_AA)
-    canvas[size // 2, size // 2] = 255
-    return canvas.astype(np.float32) / np.float32(255)
+def stripes(x: Tensor, generator: Generator) -> Tensor:
+    """Fixed-pattern columns: an offset and a gain per column, the same in every row, as on a microbolometer."""
+    n, _, _, width = x.shape
+    offsets = torch.randn(n, 1, 1, width, generator=generator) * _draw(n, 0.015, 0.12, generator)
+    gains = 1 + torch.randn(n, 1, 1, width, generator=generator) * _draw(n, 0, 0.05, generator)
+    return x * gains + offsets
 
 
 KINDS: dict[Modality, dict[str, Degradation]] = {
@@ -121,27 +123,85 @@ KINDS: dict[Modality, dict[str, Degradation]] = {
         "noise": noise,
     },
 }
+# Two exposures at once, or blur under noise that hides it: no camera and no viewer could tell.
+_EXCLUSIVE = ({"overexposure", "low_light"},)
 
 
-def degrade(image: Image, modality: Modality, kinds: Sequence[str], rng: np.random.Generator) -> Image:
-    """Apply the named kinds in the order of `KINDS`, each clipped to [0, 1]."""
+def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], generator: Generator) -> Tensor:
+    """Apply to each picture its kinds, in the order of `KINDS`, clipped to [0, 1] after each.
+
+    x: (N, C, H, W) in [0, 1]. kinds: N lists of names. Returns the same shape.
+    """
+    x = x.clone()
     for name, function in KINDS[modality].items():
-        if name in kinds:
-            image = np.clip(function(image, rng), 0, 1).astype(np.float32)
-    return image
+        chosen = [index for index, names in enumerate(kinds) if name in names]
+        if chosen:
+            x[chosen] = function(x[chosen], generator).clamp(0, 1)
+    return x
 
 
-def draw_kinds(modality: Modality, rng: np.random.Generator, clean: float, mixed: float) -> tuple[str, ...]:
+def draw_kinds(modality: Modality, generator: Generator, clean: float, mixed: float) -> tuple[str, ...]:
     """Draw none (probability `clean`), two compatible kinds (`mixed`) or one kind."""
-    draw = rng.random()
+    names = list(KINDS[modality])
+    draw = torch.rand((), generator=generator).item()
+    order = torch.randperm(len(names), generator=generator).tolist()
     if draw < clean:
         return ()
-    names = list(KINDS[modality])
-    count = 2 if draw < clean + mixed else 1
-    picked = tuple(str(name) for name in rng.choice(names, count, replace=False))
-    return picked[:1] if {"overexposure", "low_light"} <= set(picked) else picked
+    picked = tuple(names[i] for i in order[: 2 if draw < clean + mixed else 1])
+    return picked[:1] if any(pair <= set(picked) for pair in _EXCLUSIVE) else picked
 
 
-def _keep_channels(filtered: NDArray[np.generic], image: Image) -> Image:
-    """OpenCV drops a last axis of one; put it back."""
-    return filtered.reshape(image.shape).astype(np.float32)
+def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:
+    """Uniform per picture, (N, 1, 1, 1)."""
+    return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator)
+
+
+def _chosen(n: int, share: float, generator: Generator) -> Tensor:
+    """1 for a share of the pictures, else 0, (N, 1, 1, 1)."""
+    return (torch.rand(n, 1, 1, 1, generator=generator) < share).float()
+
+
+def _sensor_noise(x: Tensor, peak: Tensor, read: Tensor, generator: Generator) -> Tensor:
+    """Noise of variance x / peak + read^2: `peak` electrons at full scale, `read` in units of full scale.
+
+    One picture in five has the same noise in all channels, as after a conversion from grey.
+    """
+    sigma = (x.clamp_min(0) / peak + read.square()).sqrt()
+    drawn = torch.randn(x.shape, generator=generator)
+    return x + sigma * torch.where(_chosen(len(x), 0.2, generator) > 0, drawn[:, :1], drawn)
+
+
+def _smooth(x: Tensor, cells: int) -> Tensor:
+    """Blur widely: the mean over a grid of `cells` by `cells`, drawn up smoothly."""
+    return F.interpolate(F.adaptive_avg_pool2d(x, cells), x.shape[-2:], mode="bicubic").clamp(0, 1)
+
+
+def _grid() -> tuple[Tensor, Tensor]:
+    line = torch.arange(-_KERNEL_REACH, _KERNEL_REACH + 1, dtype=torch.float32)
+    return line[:, None], line[None, :]
+
+
+def _gaussians(spread_px: Tensor) -> Tensor:
+    """Return (N, 1, K, K) for spreads (N, 1, 1, 1)."""
+    rows, columns = _grid()
+    return torch.exp(-(rows.square() + columns.square()) / (2 * spread_px.square()))
+
+
+def _lines(length_px: Tensor, angle_deg: Tensor, spread_px: Tensor) -> Tensor:
+    """Return soft lines through the middle, (N, 1, K, K), of a length, an angle and a thickness each."""
+    rows, columns = _grid()
+    angle = angle_deg * (math.pi / 180)
+    along = rows * angle.sin() + columns * angle.cos()
+    across = columns * angle.sin() - rows * angle.cos()
+    within = (length_px / 2 - along.abs() + 0.5).clamp(0, 1)
+    return within * torch.exp(-across.square() / (2 * spread_px.square()))
+
+
+def _convolved(x: Tensor, kernels: Tensor) -> Tensor:
+    """Convolve each picture with its own kernel, edges replicated; by Fourier transform, since kernels are large."""
+    height, width = x.shape[-2:]
+    padded = F.pad(x, (_KERNEL_REACH,) * 4, mode="replicate")
+    size = padded.shape[-2] + 2 * _KERNEL_REACH, padded.shape[-1] + 2 * _KERNEL_REACH
+    spectrum = torch.fft.rfft2(padded, size) * torch.fft.rfft2(kernels, size)
+    full = torch.fft.irfft2(spectrum, size)
+    return full[..., 2 * _KERNEL_REACH : 2 * _KERNEL_REACH + height, 2 * _KERNEL_REACH : 2 * _KERNEL_REACH + width]

@@ -1,21 +1,24 @@
-"""Datasets of clean pairs with simulated degradations, and of real degraded pictures with their references.
+"""Batches of clean pairs with simulated degradations, and of real degraded pictures with their references.
 
-An item is a pure function of (seed, index), so a resumed run sees what an uninterrupted one would have seen.
+A batch is a pure function of (seed, iteration), so a resumed run sees what an uninterrupted one would have seen. Every
+picture is decoded once and kept; a batch is degraded in one go.
 """
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch.utils.data import Dataset
+from torch import Generator, Tensor
 
 from cled_edge.errors import DataError
 from cled_edge.image import read_image
-from training.degradations import Image, Modality, degrade, draw_kinds
+from training.degradations import Modality, degrade, draw_kinds
 from training.recipe import DataRecipe
 
 Uint8 = NDArray[np.uint8]
@@ -68,87 +71,105 @@ class _Pictures:
 
     def __call__(self, path: Path, modality: Modality) -> Uint8:
         if path not in self._kept:
-            picture = read_image(path, color=modality == "visible")
-            self._kept[path] = picture if picture.ndim == 3 else picture[:, :, None]
+            self._kept[path] = read_kept(path, modality)
         return self._kept[path]
 
 
-class RestorationPictures(Dataset[tuple[Image, Image]]):
-    """Stage 1: (degraded, clean), each (3, S, S) float32 in [-1, 1]; even items infrared, odd ones visible.
+def read_kept(path: Path, modality: Modality) -> Uint8:
+    """Return a picture as uint8 (H, W, 1 or 3)."""
+    picture = read_image(path, color=modality == "visible")
+    return picture if picture.ndim == 3 else picture[:, :, None]
+
+
+class RestorationBatches:
+    """Stage 1: (degraded, clean), each (N, 3, S, S) float32 in [-1, 1]; the first half infrared, the second visible.
 
     A visible picture darker than `min_target_luma` is no clean target: it would teach that night stays night.
     A share of the items comes from real degraded pictures with a reference.
     """
 
-    def __init__(
-        self, root: Path, recipe: DataRecipe, crop: int, length: int, seed: int, held_out: bool = False
-    ) -> None:
-        self.recipe, self.crop, self.length, self.seed = recipe, crop, length, seed
+    def __init__(self, root: Path, recipe: DataRecipe, batch: int, crop: int, seed: int) -> None:
+        self.recipe, self.batch, self.crop, self.seed = recipe, batch, crop, seed
         self.pictures = _Pictures()
-        pairs = find_pairs(root, recipe.pairs, held_out)
+        pairs = find_pairs(root, recipe.pairs, held_out=False)
         self.clean: dict[Modality, list[Path]] = {
             "infrared": [p.infrared for p in pairs],
-            "visible": [p.visible for p in pairs if self._is_bright(p.visible)],
+            "visible": [p.visible for p in pairs if is_bright(self.pictures(p.visible, "visible"), recipe)],
         }
+        if not self.clean["visible"]:
+            raise DataError(
+                f"{root}: no visible picture has a mean of {recipe.min_target_luma} or more, in [0, 1]; add daylight "
+                "pictures, or lower min_target_luma in the recipe"
+            )
         self.references: dict[Modality, list[tuple[Path, Path]]] = {"infrared": [], "visible": []}
         for entry in recipe.references:
             degraded, reference = _by_stem(root / entry.degraded), _by_stem(root / entry.reference)
-            stems = sorted(s for s in degraded.keys() & reference.keys() if is_held_out(s) == held_out)
+            stems = sorted(s for s in degraded.keys() & reference.keys() if not is_held_out(s))
             self.references[entry.modality] += [(degraded[s], reference[s]) for s in stems]
 
-    def _is_bright(self, path: Path) -> bool:
-        return float(self.pictures(path, "visible").mean()) >= 255 * self.recipe.min_target_luma
+    def __call__(self, iteration: int) -> list[Tensor]:
+        """Return the batch of an iteration."""
+        rng = np.random.default_rng((self.seed, iteration))
+        generator = Generator().manual_seed(int(rng.integers(2**62)))
+        halves = [self._half(modality, rng, generator) for modality in ("infrared", "visible")]
+        return [torch.cat(parts) for parts in zip(*halves, strict=True)]
 
-    def __len__(self) -> int:
-        return self.length
+    def _half(self, modality: Modality, rng: np.random.Generator, generator: Generator) -> tuple[Tensor, Tensor]:
+        clean, real = [], {}
+        for index in range(self.batch // 2):
+            references = self.references[modality]
+            if references and rng.random() < self.recipe.reference_share:
+                paths = references[rng.integers(len(references))]
+                real[index], target = random_crop([self.pictures(p, modality) for p in paths], self.crop, rng)
+            else:
+                path = self.clean[modality][rng.integers(len(self.clean[modality]))]
+                (target,) = random_crop([self.pictures(path, modality)], self.crop, rng)
+            clean.append(target)
+        targets = unit_pictures(clean)
+        kinds = [draw_kinds(modality, generator, self.recipe.clean_share, self.recipe.mixed_share) for _ in clean]
+        degraded = degrade(targets, modality, kinds, generator)
+        for index, picture in real.items():
+            degraded[index] = unit_pictures([picture])[0]
+        return network_pictures(degraded), network_pictures(targets)
 
-    def __getitem__(self, index: int) -> tuple[Image, Image]:
-        rng = np.random.default_rng((self.seed, index))
-        modality: Modality = "visible" if index % 2 else "infrared"
-        references = self.references[modality]
-        if references and rng.random() < self.recipe.reference_share:
-            paths = references[rng.integers(len(references))]
-            degraded, clean = random_crop([self.pictures(p, modality) for p in paths], self.crop, rng)
-        else:
-            paths_clean = self.clean[modality]
-            (clean,) = random_crop(
-                [self.pictures(paths_clean[rng.integers(len(paths_clean))], modality)], self.crop, rng
-            )
-            kinds = draw_kinds(modality, rng, self.recipe.clean_share, self.recipe.mixed_share)
-            degraded = degrade(clean, modality, kinds, rng)
-        return _network_picture(degraded), _network_picture(clean)
 
+class FusionBatches:
+    """Stage 2: (infrared, clean infrared, visible, clean visible), each (N, 3, S, S) float32 in [-1, 1]."""
 
-class FusionPairs(Dataset[tuple[Image, Image, Image, Image]]):
-    """Stage 2: (infrared, clean infrared, visible, clean visible), each (3, S, S) float32 in [-1, 1]."""
-
-    def __init__(
-        self, root: Path, recipe: DataRecipe, crop: int, length: int, seed: int, held_out: bool = False
-    ) -> None:
-        self.recipe, self.crop, self.length, self.seed = recipe, crop, length, seed
+    def __init__(self, root: Path, recipe: DataRecipe, batch: int, crop: int, seed: int) -> None:
+        self.recipe, self.batch, self.crop, self.seed = recipe, batch, crop, seed
         self.pictures = _Pictures()
-        self.pairs = find_pairs(root, recipe.pairs, held_out)
+        self.pairs = find_pairs(root, recipe.pairs, held_out=False)
 
-    def __len__(self) -> int:
-        return self.length
+    def __call__(self, iteration: int) -> list[Tensor]:
+        """Return the batch of an iteration."""
+        rng = np.random.default_rng((self.seed, iteration))
+        generator = Generator().manual_seed(int(rng.integers(2**62)))
+        crops = []
+        for _ in range(self.batch):
+            pair = self.pairs[rng.integers(len(self.pairs))]
+            halves = [self.pictures(pair.infrared, "infrared"), self.pictures(pair.visible, "visible")]
+            crops.append(random_crop(halves, self.crop, rng))
+        out = []
+        modalities: tuple[Modality, Modality] = ("infrared", "visible")
+        for modality, half in zip(modalities, zip(*crops, strict=True), strict=True):
+            clean = unit_pictures(half)
+            share = self.recipe.clean_share, self.recipe.mixed_share
+            kinds = [draw_kinds(modality, generator, *share) for _ in half]
+            out += [network_pictures(degrade(clean, modality, kinds, generator)), network_pictures(clean)]
+        return out
 
-    def __getitem__(self, index: int) -> tuple[Image, Image, Image, Image]:
-        rng = np.random.default_rng((self.seed, index))
-        pair = self.pairs[rng.integers(len(self.pairs))]
-        halves = [self.pictures(pair.infrared, "infrared"), self.pictures(pair.visible, "visible")]
-        infrared, visible = random_crop(halves, self.crop, rng)
-        share = self.recipe.clean_share, self.recipe.mixed_share
-        infrared_in = degrade(infrared, "infrared", draw_kinds("infrared", rng, *share), rng)
-        visible_in = degrade(visible, "visible", draw_kinds("visible", rng, *share), rng)
-        pictures = [_network_picture(x) for x in (infrared_in, infrared, visible_in, visible)]
-        return pictures[0], pictures[1], pictures[2], pictures[3]
+
+def is_bright(picture: Uint8, recipe: DataRecipe) -> bool:
+    """Return whether a visible picture is light enough to be a target."""
+    return float(picture.mean()) >= 255 * recipe.min_target_luma
 
 
-def random_crop(pictures: list[Uint8], side: int, rng: np.random.Generator) -> list[Image]:
+def random_crop(pictures: list[Uint8], side: int, rng: np.random.Generator) -> list[Uint8]:
     """Cut the same square of 1 to 2.5 times `side` from each, scale it to (side, side, C), mirror half of them."""
     height, width = pictures[0].shape[:2]
     largest = min(height, width, int(2.5 * side))
-    size = int(rng.integers(min(side, largest), largest + 1)) if rng.random() < 0.6 else min(side, largest)
+    size = int(rng.integers(min(side, largest), largest + 1)) if rng.random() < 0.5 else min(side, largest)
     top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
     mirror = rng.random() < 0.5
     crops = []
@@ -156,12 +177,15 @@ def random_crop(pictures: list[Uint8], side: int, rng: np.random.Generator) -> l
         crop: NDArray[Any] = picture[top : top + size, left : left + size]
         if size != side:
             crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)
-        crop = crop[:, ::-1] if mirror else crop
-        crops.append((crop / np.float32(255)).astype(np.float32))
+        crops.append(crop[:, ::-1] if mirror else crop)
     return crops
 
 
-def _network_picture(image: Image) -> Image:
-    """Return (3, H, W) in [-1, 1] of (H, W, 1 or 3) in [0, 1]; one channel is repeated."""
-    image = np.broadcast_to(image, (*image.shape[:2], 3))
-    return np.ascontiguousarray(image.transpose(2, 0, 1) * 2 - 1, dtype=np.float32)
+def unit_pictures(pictures: Sequence[Uint8]) -> Tensor:
+    """Return (N, C, H, W) float32 in [0, 1] of N uint8 (H, W, C)."""
+    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+
+
+def network_pictures(x: Tensor) -> Tensor:
+    """Return (N, 3, H, W) in [-1, 1] of (N, 1 or 3, H, W) in [0, 1]; one channel is repeated."""
+    return x.expand(-1, 3, -1, -1) * 2 - 1

@@ -36,10 +36,10 @@ class DataRecipe(_Strict):
 
     pairs: tuple[str, ...]
     references: tuple[ReferenceRecipe, ...] = ()
-    clean_share: float = Field(0.15, ge=0, le=1)
-    mixed_share: float = Field(0.3, ge=0, le=1)
+    clean_share: float = Field(0.12, ge=0, le=1)
+    mixed_share: float = Field(0.25, ge=0, le=1)
     reference_share: float = Field(0.1, ge=0, le=1)
-    min_target_luma: float = Field(0.28, ge=0, le=1)
+    min_target_luma: float = Field(0.22, ge=0, le=1)
 
 
 class StageRecipe(_Strict):
@@ -55,15 +55,21 @@ class StageRecipe(_Strict):
 
 
 class RestoreRecipe(StageRecipe):
-    """Stage 1. Differs from the lineage's t ~ U{0..T-1}: shares of the items start where inference does.
+    """Stage 1. Differs from the lineage's t ~ U{0..T-1}, which a `random_share` of 1 gives.
 
-    start_share: items at t = T - 1, the only state that a one-step run visits.
-    rollout_share: items whose state is built from the network's own first estimate, so that a second call learns to
-        mend the first instead of reading the true picture off the state.
+    relative_loss: take the logarithm of each picture's error in Eq. 15.
+    random_share: batches at random t, with the states of Eq. 12, half of them noisy.
+    start_share: of the other batches, those at the start of the loop, which a one-step run visits alone. The rest are
+        at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
+        call learns to mend the first instead of reading the true picture off the state.
+    held_out_crops: crops per kind of degradation that validation restores.
     """
 
-    start_share: float = Field(0.4, ge=0, le=1)
-    rollout_share: float = Field(0.3, ge=0, le=1)
+    relative_loss: bool = False
+    random_share: float = Field(0.05, ge=0, le=1)
+    start_share: float = Field(0.6, ge=0, le=1)
+    max_steps: int = Field(3, ge=2, le=10)
+    held_out_crops: int = Field(12, ge=1)
 
 
 class FuseRecipe(StageRecipe):
@@ -74,7 +80,7 @@ class FuseRecipe(StageRecipe):
     weight_color: float = 12.0
     full_strength_share: float = Field(0.4, ge=0, le=1)
     balanced_share: float = Field(0.5, ge=0, le=1)
-    steps: int = Field(2, ge=1, le=10)
+    steps: int = Field(1, ge=1, le=10)
 
 
 class Recipe(_Strict):

@@ -1,25 +1,54 @@
 """What the fuser asks of a backend."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.backend.choice import BackendChoice
+from cled_edge.bundle import Bundle
 from cled_edge.manifest import GraphName
 
-Float32 = NDArray[np.float32]
+Array = NDArray[Any]  # of the dtype and shape that the manifest states
 
 
 class Backend(Protocol):
-    """Runs the graphs of one bundle on one device."""
+    """Runs the graphs of one bundle on one device. A graph is made ready when it first runs at a shape.
 
+    choice: what was opened. description: SDK, version, device and precision, in one line.
+    details: what a benchmark should record; `cache` says of each graph whether a file spared work, and fills as they
+    run. One thread at a time may run a backend, and any may close it: closing waits for the run under way.
+    """
+
+    choice: BackendChoice
     description: str
+    details: dict[str, Any]
 
-    def run(self, graph: GraphName, inputs: Mapping[str, Float32]) -> list[Float32]:
-        """Return the graph's outputs in the manifest's order; BackendError says what failed."""
+    def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> list[Array]:
+        """Return the graph's outputs in the manifest's order; BackendError says what failed.
+
+        Contiguous inputs are read in place, and not kept. Outputs belong to the backend: they stay as they are through
+        the next run of the same graph, so they may be its input, and the run after that may overwrite them. Copy what
+        is kept for longer.
+        """
         ...
 
     def close(self) -> None:
-        """Give back what the backend holds; it cannot run afterwards."""
+        """Give back what the backend holds; it cannot run afterwards. Closing twice does nothing."""
+        ...
+
+
+class BackendType(Protocol):
+    """What the registry asks of a backend's class."""
+
+    def __call__(self, bundle: Bundle, choice: BackendChoice, threads: int) -> Backend:
+        """Open; BackendError if this machine lacks the package, the device or the precision."""
+        ...
+
+    def precisions(self, name: str) -> tuple[str, ...]:
+        """Return the precisions that this machine has under a registered name; BackendError if it cannot run at all."""
+        ...
+
+    def sdk(self, name: str) -> str:
+        """Return the SDK and its version; BackendError if it is not installed."""
         ...

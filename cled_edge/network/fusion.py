@@ -1,10 +1,21 @@
 """The degrade-fusion network of section 3.2: dual-stream encoder, cross-attention, decoder, refinement."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import ChannelCrossAttention, SpatialCrossAttention, TransformerBlock, UnshuffleConv2d
+from cled_edge.network.blocks import (
+    ChannelCrossAttention,
+    ScaledConv2d,
+    SpatialCrossAttention,
+    TransformerBlock,
+    patches_from_pictures,
+    pictures_from_patches,
+    pixels,
+    planes,
+)
 from cled_edge.network.presets import FusionConfig, MergeKind
 
 _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
@@ -21,24 +32,19 @@ class FusionNet(nn.Module):
         super().__init__()
         self.config = config
         widths = config.widths
+        pairs = list(pairwise(widths))
         self.encoder_infrared = _Encoder(config)
         self.encoder_visible = _Encoder(config)
         self.merges = nn.ModuleList(_Merge(width, kind) for width, kind in zip(widths, config.merges, strict=True))
-        self.ups = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(widths[level + 1], 4 * widths[level], 1), nn.PixelShuffle(2)) for level in range(3)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(deeper, width, 2, stride=2) for width, deeper in pairs)
+        self.decoder = nn.ModuleList(
+            _stage(config, level, config.decoder_blocks[level]) for level in range(len(widths))
         )
-        self.joins = nn.ModuleList(nn.Conv2d(2 * widths[level], widths[level], 1) for level in range(3))
-        self.decoder = nn.ModuleList(_stage(config, level, config.decoder_blocks[level]) for level in range(4))
-        self.refinement = _stage(config, 0, config.refinement_blocks)
-        modulation = nn.Linear(32, 2 * sum(widths))
-        self.balance = nn.Sequential(nn.Linear(1, 32), nn.SiLU(), modulation)
-        channels_out = (4 if config.gated_head else 3) * config.unshuffle**2
-        self.head = nn.Conv2d(widths[0], channels_out, 3, padding=1)
-        nn.init.zeros_(modulation.weight)
-        nn.init.zeros_(modulation.bias)
-        if config.gated_head:
-            for parameter in self.head.parameters():
-                nn.init.zeros_(parameter)
+        if config.refinement == "transformer":
+            self.refinement = _stage(config, 0, config.refinement_blocks)
+        else:
+            self.refinement = nn.Sequential(*(_Refinement(widths[0]) for _ in range(config.refinement_blocks)))
+        self.head = _Mix(widths[0], config.unshuffle) if config.mix else _Draw(widths[0], config.unshuffle)
 
     def forward(
         self,
@@ -52,31 +58,25 @@ class FusionNet(nn.Module):
         """Return the fused picture, (N, 3, H, W) in [-1, 1].
 
         strength is (2,) or (N, 2), infrared then visible: 0 fuses the untouched input, 1 the clean estimate.
-        balance is (1,) or (N, 1) in [0, 1]: 0 leans on the visible, 1 on the infrared, 0.5 is the loss of Eq. 16/17.
+        balance is (1,) or (N, 1) in [0, 1]: 0 is the visible, 1 the infrared, 0.5 the loss of Eq. 16/17.
         """
         s = strength.reshape(-1, 2, 1, 1, 1)
         infrared = remove(infrared, infrared_residual, s[:, 0])
         visible = remove(visible, visible_residual, s[:, 1])
-        streams = zip(self.encoder_infrared(infrared), self.encoder_visible(visible), strict=True)
-        modulations = self.balance(balance.reshape(-1, 1))[:, :, None, None].split(
-            [2 * w for w in self.config.widths], 1
-        )
-        levels = [
-            merge(a, b, modulation) for merge, (a, b), modulation in zip(self.merges, streams, modulations, strict=True)
-        ]
-        x = self.decoder[3](levels[3])
-        for level in (2, 1, 0):
-            x = self.joins[level](torch.cat([self.ups[level](x), levels[level]], dim=1))
-            x = self.decoder[level](x)
-        return self._picture(self.head(self.refinement(x)), infrared, visible)
+        factor = self.config.unshuffle
+        infrared, visible = (patches_from_pictures(x, factor) for x in (infrared, visible))
+        return pictures_from_patches(self.patches(infrared, visible, balance), factor)
 
-    def _picture(self, x: Tensor, infrared: Tensor, visible: Tensor) -> Tensor:
-        if self.config.unshuffle > 1:
-            x = F.pixel_shuffle(x, self.config.unshuffle)
-        if self.config.gated_head:
-            gate, correction = x.split([1, 3], dim=1)
-            x = visible + torch.sigmoid(gate) * (_luma(infrared) - _luma(visible)) + correction
-        return x.clamp(-1, 1)
+    def patches(self, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
+        """Return the fused picture as patches, (N, h, w, 3 f^2) in [-1, 1]; the restored pictures are patches too."""
+        streams = zip(self.encoder_infrared(planes(infrared)), self.encoder_visible(planes(visible)), strict=True)
+        levels = [merge(a, b) for merge, (a, b) in zip(self.merges, streams, strict=True)]
+        x = self.decoder[-1](levels[-1])
+        for level in reversed(range(len(self.ups))):
+            x = self.decoder[level](self.ups[level](x) + levels[level])
+        x = self.refinement(x)
+        fused: Tensor = self.head(x, infrared, visible, balance)
+        return fused.clamp(-1, 1)
 
 
 def remove(x_in: Tensor, residual: Tensor, strength: Tensor) -> Tensor:
@@ -85,27 +85,25 @@ def remove(x_in: Tensor, residual: Tensor, strength: Tensor) -> Tensor:
 
 
 class _Encoder(nn.Module):
-    """One stream: four levels of TSAB then SSAB, halving the size and widening in between."""
+    """One stream: levels of TSAB and SSAB, halving the size and widening in between."""
 
     def __init__(self, config: FusionConfig) -> None:
         super().__init__()
         widths = config.widths
-        self.stem = UnshuffleConv2d(3, widths[0], config.unshuffle)
-        self.stages = nn.ModuleList(_stage(config, level, config.blocks[level]) for level in range(4))
-        self.downs = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(widths[level], widths[level + 1] // 4, 3, padding=1), nn.PixelUnshuffle(2))
-            for level in range(3)
-        )
+        self.stem = nn.Conv2d(3 * config.unshuffle**2, widths[0], 3 if config.unshuffle == 1 else 1, padding="same")
+        self.stages = nn.ModuleList(_stage(config, level, blocks) for level, blocks in enumerate(config.blocks))
+        pairs = pairwise(widths)
+        self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2) for width, deeper in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         levels = [self.stages[0](self.stem(x))]
-        for down, stage in zip(self.downs, self.stages[1:], strict=True):
+        for down, stage in zip(self.downs, list(self.stages)[1:], strict=True):
             levels.append(stage(down(levels[-1])))
         return levels
 
 
 class _Merge(nn.Module):
-    """Let the streams look at each other, then merge them; `balance` scales and shifts the result."""
+    """Let the streams look at each other, then merge them."""
 
     def __init__(self, width: int, kind: MergeKind) -> None:
         super().__init__()
@@ -113,12 +111,71 @@ class _Merge(nn.Module):
         self.cross = attention(width) if attention else None
         self.merge = nn.Conv2d(2 * width, width, 1)
 
-    def forward(self, infrared: Tensor, visible: Tensor, modulation: Tensor) -> Tensor:
+    def forward(self, infrared: Tensor, visible: Tensor) -> Tensor:
         if self.cross is not None:
             infrared, visible = self.cross(infrared, visible)
-        scale, shift = modulation.chunk(2, dim=1)
-        x: Tensor = self.merge(torch.cat([infrared, visible], dim=1))
-        return x * (1 + scale) + shift
+        merged: Tensor = self.merge(torch.cat([infrared, visible], dim=1))
+        return merged
+
+
+class _Refinement(nn.Module):
+    """Two 3x3 convolutions and the input: the last look at the finest level."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv_in = ScaledConv2d(width, width, 3, padding=1)
+        self.conv_out = ScaledConv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv_out.gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv_out(F.silu(self.conv_in(x)))
+
+
+class _Draw(nn.Module):
+    """Draw the picture itself from the features; `balance` has no part in it."""
+
+    def __init__(self, width: int, factor: int) -> None:
+        super().__init__()
+        self.draw = nn.Conv2d(width, 3 * factor**2, 3, padding=1)
+
+    def forward(self, x: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:  # noqa: ARG002
+        # Graphs keep their inputs: an unused one would be dropped from the export.
+        return pixels(self.draw(x)) + 0 * balance.reshape(-1, 1, 1, 1)
+
+
+class _Mix(nn.Module):
+    """Mix the luma of both pictures at full resolution; the network decides where to leave the rule.
+
+    With d = infrared - visible luma, the rule adds a relu(d) - b relu(-d) to the visible: a and b follow `balance` b so
+    that the result is the target of Eq. 16 as `training/losses.py` bends it: the visible at 0, the maximum at 0.5, the
+    infrared at 1, linear in between. The network adds to a, b and to the sum, most at 0.5 and nothing at either end.
+    Colour differences are the visible ones (Eq. 18).
+    """
+
+    luma: Tensor
+    spread: Tensor
+
+    def __init__(self, width: int, factor: int) -> None:
+        super().__init__()
+        count = factor**2
+        self.more_infrared, self.less_visible, self.correction = (nn.Conv2d(width, count, 1) for _ in range(3))
+        for head in (self.more_infrared, self.less_visible, self.correction):
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
+        same = torch.eye(count)
+        luma = torch.tensor(_LUMA).repeat(count) * same.repeat_interleave(3, 1)
+        self.register_buffer("luma", luma[:, :, None, None], persistent=False)
+        self.register_buffer("spread", same.repeat_interleave(3, 0)[:, :, None, None], persistent=False)
+
+    def forward(self, x: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
+        b = balance.reshape(-1, 1, 1, 1)
+        free = 4 * b * (1 - b)
+        # Luma by a convolution: what it writes is laid out as the heads' outputs are, and none has to be reordered.
+        brighter = F.conv2d(planes(infrared), self.luma) - F.conv2d(planes(visible), self.luma)
+        more = (2 * b).clamp(max=1) + free * self.more_infrared(x)
+        less = (2 * b - 1).clamp(min=0) + free * self.less_visible(x)
+        change = more * F.relu(brighter) - less * F.relu(-brighter) + free * self.correction(x)
+        return visible + pixels(F.conv2d(change, self.spread))
 
 
 def _stage(config: FusionConfig, level: int, blocks: int) -> nn.Sequential:
@@ -128,8 +185,3 @@ def _stage(config: FusionConfig, level: int, blocks: int) -> nn.Sequential:
             for _ in range(blocks)
         )
     )
-
-
-def _luma(rgb: Tensor) -> Tensor:
-    red, green, blue = rgb.split(1, dim=1)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue

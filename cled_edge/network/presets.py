@@ -6,36 +6,32 @@ from typing import Any, Literal
 
 from cled_edge.errors import OptionError
 
-AttentionKind = Literal["none", "channel", "lineage"]
-NormalisationKind = Literal["group", "lineage"]
+UNetForm = Literal["lineage", "patch"]
 MergeKind = Literal["concat", "channel", "spatial"]
+RefinementKind = Literal["transformer", "convolution"]
 
 
 @dataclass(frozen=True)
 class UNetConfig:
     """Residual UNet of Eq. 14/15.
 
-    widths: channels of each level, then of the middle; the last level keeps its resolution.
-    unshuffle: pixel-unshuffle factor of the stem; 1 is the lineage's 7x7 convolution at full resolution.
-    blocks: residual blocks per level, encoder and decoder alike.
-    attention: `lineage` (linear attention, softmax in the middle), `channel` (pooled gate) or `none`.
-    normalisation: `lineage` (weight-standardised convolutions, each followed by group normalisation) or `group` (one
-        group normalisation a block; nothing left to fold, and it trains several times faster than none).
-    affine_head: predict R = gain * x_in + offset instead of R itself. Low light and haze are affine in the input,
-        and a narrow low-resolution stem alone cannot carry every pixel of a noise residual.
+    form: `lineage` (DiffUIR's network, at full resolution) or `patch` (ours, see cled_edge/network/unet.py).
+    widths: channels of each level. The lineage counts its middle as one; its last level keeps its resolution.
+    unshuffle: side of the patches that become channels; 1 in the lineage.
+    encoder_blocks, decoder_blocks: residual blocks of each level; the last one has both on the way down and up.
     """
 
+    form: UNetForm
     widths: tuple[int, ...]
+    encoder_blocks: tuple[int, ...]
+    decoder_blocks: tuple[int, ...]
     unshuffle: int = 1
-    blocks: int = 2
-    attention: AttentionKind = "lineage"
-    normalisation: NormalisationKind = "lineage"
-    affine_head: bool = False
 
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this."""
-        return int(self.unshuffle * 2 ** (len(self.widths) - 2))
+        halvings = len(self.widths) - (2 if self.form == "lineage" else 1)
+        return int(self.unshuffle * 2**halvings)
 
 
 @dataclass(frozen=True)
@@ -44,12 +40,14 @@ class FusionConfig:
 
     widths, blocks, decoder_blocks, heads, windows, merges: one value per level, L1 (shallow) to L4 (deep). The paper
         puts a block into every level of the streams and into the refinement; it leaves the decoder's open.
-    unshuffle: pixel-unshuffle factor of the stems; 1 is the paper's full resolution.
-    windows: side of the spatial attention windows; keys reach windows // 4 further on each side.
+    unshuffle: side of the patches that become channels at the stems; 1 is the paper's full resolution.
+    windows: side of the spatial attention windows, a multiple of 4, or 0 for TSAB alone; keys reach windows // 4
+        further on each side.
     merges: how the streams meet: `channel` or `spatial` cross-attention before the 1x1 merge, or the merge alone.
+    refinement: blocks after the decoder, at L1: the paper's, or residual pairs of 3x3 convolutions.
     expansion: width of the gated feed-forward over that of its level.
-    gated_head: the output is visible + gate * (infrared - visible luma) + correction, so that detail passes at full
-        resolution and colour is kept by construction; otherwise the picture itself is predicted.
+    mix: the network corrects a rule that mixes the sources at full resolution (the target of Eq. 16); otherwise it
+        draws the picture itself.
     """
 
     widths: tuple[int, ...]
@@ -58,15 +56,16 @@ class FusionConfig:
     heads: tuple[int, ...] = (1, 2, 4, 8)
     windows: tuple[int, ...] = (8, 8, 8, 8)
     merges: tuple[MergeKind, ...] = ("channel", "channel", "channel", "channel")
+    refinement: RefinementKind = "transformer"
     refinement_blocks: int = 1
     expansion: float = 2.66
     unshuffle: int = 1
-    gated_head: bool = False
+    mix: bool = False
 
     @property
     def size_multiple(self) -> int:
-        """Height and width must be multiples of this, so that every level is cut into whole windows."""
-        return math.lcm(*(self.unshuffle * 2**level * window for level, window in enumerate(self.windows)))
+        """Height and width must be multiples of this."""
+        return int(self.unshuffle * 2 ** (len(self.widths) - 1))
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,14 @@ class ModelConfig:
     fusion: FusionConfig
     schedule: str = "rddm09"
     default_steps: int = 3
+
+    def __post_init__(self) -> None:
+        """Refuse two patch sizes: the loop hands patches from one network to the other."""
+        if self.unet.unshuffle != self.fusion.unshuffle:
+            raise OptionError(
+                f"{self.name}: the UNet cuts patches of {self.unet.unshuffle} pixels, the fusion net of "
+                f"{self.fusion.unshuffle}; they must be the same"
+            )
 
     @property
     def size_multiple(self) -> int:
@@ -109,7 +116,8 @@ _PAPER_FUSION = FusionConfig(widths=(48, 96, 192, 384))
 
 def _lineage(name: str, dim: int, multipliers: tuple[int, ...]) -> ModelConfig:
     widths = (dim, *(dim * m for m in multipliers))
-    return ModelConfig(name, UNetConfig(widths), _PAPER_FUSION, schedule="diffuir")
+    blocks = (2,) * (len(widths) - 1)
+    return ModelConfig(name, UNetConfig("lineage", widths, blocks, blocks), _PAPER_FUSION, schedule="diffuir")
 
 
 PRESETS: dict[str, ModelConfig] = {
@@ -120,28 +128,41 @@ PRESETS: dict[str, ModelConfig] = {
         _lineage("S", 32, (1, 2, 2, 4)),
         _lineage("B", 64, (1, 2, 2, 4)),
         _lineage("L", 64, (1, 2, 4, 8)),
-        # Two CPU cores, live: everything at a quarter of the resolution or below.
+        # Two CPU cores, live: benchmarks/results/search.json has what was tried.
         ModelConfig(
             "nano",
-            UNetConfig(
-                (32, 32, 64, 96), unshuffle=4, blocks=1, attention="channel", normalisation="group", affine_head=True
-            ),
+            UNetConfig("patch", (48, 48, 64), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=4),
             FusionConfig(
-                (16, 32, 48, 64),
+                (16, 24, 32, 48),
+                blocks=(0, 1, 1, 1),
                 decoder_blocks=(0, 0, 0, 0),
-                heads=(1, 2, 3, 4),
-                windows=(4, 4, 4, 4),
+                heads=(1, 1, 1, 2),
+                windows=(0, 0, 8, 4),
                 merges=("concat", "concat", "channel", "channel"),
+                refinement="convolution",
                 expansion=2.0,
                 unshuffle=4,
-                gated_head=True,
+                mix=True,
             ),
+            default_steps=1,
         ),
-        # Jetson class: half resolution, tensor-core widths.
+        # Jetson class: half the patch side, tensor-core widths, attention in every level.
         ModelConfig(
             "edge",
-            UNetConfig((32, 32, 64, 128), unshuffle=2, attention="channel", normalisation="group", affine_head=True),
-            FusionConfig((32, 64, 96, 128), heads=(2, 4, 6, 8), windows=(8, 8, 8, 8), unshuffle=2, gated_head=True),
+            UNetConfig(
+                "patch", (48, 96, 128, 160), encoder_blocks=(1, 1, 1, 2), decoder_blocks=(1, 1, 1, 0), unshuffle=2
+            ),
+            FusionConfig(
+                (32, 48, 64, 96),
+                blocks=(0, 1, 1, 1),
+                decoder_blocks=(0, 1, 1, 1),
+                heads=(1, 3, 4, 6),
+                windows=(0, 8, 8, 8),
+                refinement="convolution",
+                expansion=2.0,
+                unshuffle=2,
+                mix=True,
+            ),
         ),
     )
 }

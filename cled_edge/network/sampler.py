@@ -6,7 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cled_edge.errors import OptionError
 from cled_edge.network.fusion import FusionNet, remove
+from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.unet import ResidualUNet
 from cled_edge.schedule import Schedule
@@ -17,7 +19,7 @@ RESIDUAL_CLAMP = 2.0  # pictures span [-1, 1]; the lineage clamps at 1 and cuts 
 class ResidualStep(nn.Module):
     """One reverse step (Eq. 6 or 14, by its coefficients): one call of the network and the next state."""
 
-    def __init__(self, unet: ResidualUNet) -> None:
+    def __init__(self, unet: ResidualUNet | LineageUNet) -> None:
         super().__init__()
         self.unet = unet
 
@@ -27,17 +29,27 @@ class ResidualStep(nn.Module):
         t is (1,), A_t * 1000; coef is (4,), a row of `StepTable.coef`. The clean estimate is clamped to [-1, 1] and
         the residual is what it then differs by, so that x_in - residual is always a picture.
         """
-        predicted = self.unet(x_t, x_in, t).clamp(-RESIDUAL_CLAMP, RESIDUAL_CLAMP)
-        clean = (x_in - predicted).clamp(-1, 1)
-        residual = x_in - clean
-        x_prev = coef[0] * x_t + coef[1] * clean + coef[2] * residual + coef[3] * x_in
-        return x_prev, residual
+        return next_state(x_t, x_in, self.unet(x_t, x_in, t), coef)
+
+
+def next_state(x_t: Tensor, x_in: Tensor, predicted: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (x_prev, residual) for a predicted residual, elementwise: pictures or patches."""
+    clean = (x_in - predicted.clamp(-RESIDUAL_CLAMP, RESIDUAL_CLAMP)).clamp(-1, 1)
+    residual = x_in - clean
+    return coef[0] * x_t + coef[1] * clean + coef[2] * residual + coef[3] * x_in, residual
+
+
+def make_unet(config: ModelConfig) -> ResidualUNet | LineageUNet:
+    """Return the residual network of the form that the configuration names."""
+    if config.unet.form == "lineage":
+        return LineageUNet(config.unet)
+    return ResidualUNet(config.unet, float(Schedule.named(config.schedule).step_table(1).start_input))
 
 
 class Sampler(nn.Module):
     """The few-step loop over a batch of degraded pictures."""
 
-    def __init__(self, unet: ResidualUNet, schedule: Schedule) -> None:
+    def __init__(self, unet: ResidualUNet | LineageUNet, schedule: Schedule) -> None:
         super().__init__()
         self.step = ResidualStep(unet)
         self.schedule = schedule
@@ -67,11 +79,11 @@ class CledFusion(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.sampler = Sampler(ResidualUNet(config.unet), Schedule.named(config.schedule))
+        self.sampler = Sampler(make_unet(config), Schedule.named(config.schedule))
         self.fusion = FusionNet(config.fusion)
 
     @property
-    def unet(self) -> ResidualUNet:
+    def unet(self) -> ResidualUNet | LineageUNet:
         """The residual network."""
         return self.sampler.step.unet
 
@@ -89,6 +101,71 @@ class CledFusion(nn.Module):
         fused = self.fusion(infrared, infrared_residual, visible, visible_residual, strength, balance)
         s = strength.reshape(-1, 2, 1, 1, 1)
         return fused, remove(infrared, infrared_residual, s[:, 0]), remove(visible, visible_residual, s[:, 1])
+
+
+class FusedLoop(nn.Module):
+    """The whole of a frame as one graph: bytes in, prepare, the loop unrolled, fusion, bytes out.
+
+    It computes what the step and fusion graphs do, but stays in patches from end to end, works out once what does not
+    change over the loop, and leaves each step's time modulation to constant folding. Own presets only.
+    """
+
+    def __init__(self, model: CledFusion, steps: int) -> None:
+        super().__init__()
+        if not isinstance(model.unet, ResidualUNet):
+            raise OptionError(
+                f"preset {model.config.name} is of the lineage, which has no patches; export its two graphs"
+            )
+        self.unet, self.fusion = model.unet, model.fusion
+        self.factor = model.config.unet.unshuffle
+        table = model.sampler.schedule.step_table(steps)
+        self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
+        self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
+        self.register_buffer("to_same", torch.eye(3 * self.factor**2), persistent=False)
+        self.register_buffer("to_rgb", torch.eye(self.factor**2).repeat_interleave(3, 1), persistent=False)
+
+    time: Tensor
+    coef: Tensor
+    to_same: Tensor
+    to_rgb: Tensor
+
+    def forward(
+        self, infrared: Tensor, visible: Tensor, strength: Tensor, balance: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (fused, restored infrared, restored visible), uint8 (1, H, W, 3), (1, H, W, 1) and (1, H, W, 3).
+
+        infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB; strength is (2,), balance (1,). H and W are
+        multiples of the model's.
+        """
+        x_in = torch.cat([self._patches(infrared, self.to_rgb), self._patches(visible, self.to_same)])
+        context = self.unet.context(x_in)
+        start = self.unet.start_input * x_in
+        x_t, residual, seen = start, x_in, None
+        for index, (time, coef) in enumerate(zip(self.time, self.coef, strict=True)):
+            if index:
+                seen = self.unet.seen(x_t, start)
+            predicted = self.unet.patches(seen, x_in, time.reshape(1), context)
+            x_t, residual = next_state(x_t, x_in, predicted, coef)
+        restored = remove(x_in, residual, strength.reshape(2, 1, 1, 1))
+        fused = self.fusion.patches(restored[:1], restored[1:], balance)
+        # The three infrared channels estimate one picture; their mean is the better estimate.
+        grey = restored[:1] @ self.to_rgb.T / 3
+        return self._frame(fused), self._frame(grey), self._frame(restored[1:])
+
+    def _patches(self, frame: Tensor, spread: Tensor) -> Tensor:
+        """Return patches in [-1, 1] of uint8 (1, H, W, C). Bytes are moved before they become floats."""
+        n, height, width, channels = frame.shape
+        f = self.factor
+        x = frame.reshape(n, height // f, f, width // f, f * channels).transpose(2, 3)
+        return x.reshape(n, height // f, width // f, f * f * channels).to(spread.dtype) @ (spread / 127.5) - 1
+
+    def _frame(self, patches: Tensor) -> Tensor:
+        """Undo `_patches`, rounded and clamped."""
+        n, height, width, channels = patches.shape
+        f = self.factor
+        x = ((patches + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        x = x.reshape(n, height, width, f, channels // f).transpose(2, 3)
+        return x.reshape(n, height * f, width * f, channels // f**2)
 
 
 def _tensor(values: np.ndarray | np.float64, like: Tensor) -> Tensor:

@@ -1,169 +1,180 @@
-"""The residual UNet: predicts I_res from the state and the degraded input (Eq. 14/15), one for both modalities."""
+"""Our residual UNet: predicts I_res from the state and the degraded input (Eq. 14/15), one for both modalities.
 
-import math
-from collections.abc import Iterable
+It works on patches: a picture's f x f blocks of pixels as channels at 1 / f of the resolution. The few-step loop stays
+there from first byte to last, so that pictures are cut up once and put together once. What a CPU or a GPU multiplies
+fast is all that is left: dense convolutions of 32 channels and more, nothing normalised at run time, no attention over
+positions.
+"""
+
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import UnshuffleConv2d
-from cled_edge.network.presets import NormalisationKind, UNetConfig
+from cled_edge.network.blocks import (
+    ScaledConv2d,
+    patches_from_pictures,
+    pictures_from_patches,
+    pixels,
+    planes,
+    sinusoid,
+)
+from cled_edge.network.presets import UNetConfig
 
-_GROUPS = 8
-_HEADS = 4
-_HEAD_WIDTH = 32
-_EPS = 1e-5
+_EMBEDDING = 64
+_SINUSOIDS = 32
+_MAX_LOG_GAIN = 3.0  # a factor of 20: below 13 of 255, an 8-bit picture holds nothing to amplify
 
 
 class ResidualUNet(nn.Module):
     """R = unet(x_t, x_in, time), 3-channel pictures in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
 
     `time` is (1,) or (N,), A_t * 1000. H and W must be multiples of `config.size_multiple`; nothing is padded here.
+    `start_input` is 1 - D_T of the schedule: the loop starts from that share of x_in.
     """
 
-    def __init__(self, config: UNetConfig) -> None:
+    mean_colour: Tensor
+
+    def __init__(self, config: UNetConfig, start_input: float) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.start_input = config, start_input
         widths = config.widths
-        factor = config.unshuffle
-        time_width = 4 * widths[0]
-
-        def block(width_in: int, width_out: int) -> ResBlock:
-            return ResBlock(width_in, width_out, time_width, config.normalisation)
-
-        self.time_mlp = nn.Sequential(nn.Linear(widths[0], time_width), nn.GELU(), nn.Linear(time_width, time_width))
-        self.stem = nn.Conv2d(6, widths[0], 7, padding=3) if factor == 1 else UnshuffleConv2d(6, widths[0], factor)
-        encoder, decoder = [], []
-        last = len(widths) - 2
-        for level in range(last + 1):
-            width, deeper = widths[level], widths[level + 1]
-            down = (
-                nn.Conv2d(width, deeper, 3, padding=1) if level == last else nn.Conv2d(width, deeper, 4, 2, padding=1)
-            )
-            up = (
-                nn.Conv2d(deeper, width, 3, padding=1) if level == 0 else _upsample(deeper, width, config.normalisation)
-            )
-            encoding = (block(width, width) for _ in range(config.blocks))
-            decoding = (block(deeper + width, deeper) for _ in range(config.blocks))
-            encoder.append(_EncoderLevel(encoding, _attention(config, width, middle=False), down))
-            decoder.append(_DecoderLevel(decoding, _attention(config, deeper, middle=False), up))
-        self.encoder = nn.ModuleList(encoder)
-        self.decoder = nn.ModuleList(decoder)
-        self.middle_in = block(widths[-1], widths[-1])
-        self.middle_attention = _attention(config, widths[-1], middle=True)
-        self.middle_out = block(widths[-1], widths[-1])
-        # Ours has no block after the last level: it would be the most costly one of the network.
-        self.final_block = block(2 * widths[0], widths[0]) if config.normalisation == "lineage" else None
-        self.head = nn.Conv2d(widths[0], (6 if config.affine_head else 3) * factor**2, 1)
-        if config.affine_head:
-            nn.init.zeros_(self.head.weight)
+        channels = 3 * config.unshuffle**2
+        self.time_mlp = nn.Sequential(nn.Linear(_SINUSOIDS, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING))
+        self.exposure_mlp = nn.Sequential(nn.Linear(9, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING))
+        mean_colour = torch.eye(3).repeat(1, config.unshuffle**2) / config.unshuffle**2
+        self.register_buffer("mean_colour", mean_colour[:, :, None, None], persistent=False)
+        self.stem_state = nn.Conv2d(channels, widths[0], 1, bias=False)
+        self.stem_input = nn.Conv2d(channels, widths[0], 1)
+        self.stem_scale = nn.Linear(_EMBEDDING, widths[0])
+        self.stem_shift = nn.Linear(_EMBEDDING, widths[0])
+        self.columns = _ColumnContext(channels, widths[0])
+        self.encoder = nn.ModuleList(_Stage(w, n) for w, n in zip(widths, config.encoder_blocks, strict=True))
+        self.decoder = nn.ModuleList(_Stage(w, n) for w, n in zip(widths, config.decoder_blocks, strict=True))
+        self.gates = nn.ModuleList(ChannelGate(width) for width in widths)
+        pairs = list(pairwise(widths))
+        self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2) for width, deeper in pairs)
+        self.ups = nn.ModuleList(nn.ConvTranspose2d(deeper, width, 2, stride=2) for width, deeper in pairs)
+        self.gain = nn.Conv2d(widths[0], channels, 1)
+        self.offset = nn.Conv2d(widths[0], channels, 1)
+        self.global_gain = nn.Linear(_EMBEDDING, 3)
+        self.global_offset = nn.Linear(_EMBEDDING, 3)
+        for head in (self.gain, self.offset, self.global_gain, self.global_offset):
+            for parameter in head.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
         """Return the predicted residual, (N, 3, H, W)."""
-        embedding = self.time_mlp(_sinusoid(time, self.config.widths[0]))
-        stem = x = self.stem(torch.cat([x_t, x_in], dim=1))
+        factor = self.config.unshuffle
+        states, inputs = (patches_from_pictures(x, factor) for x in (x_t, x_in))
+        seen = self.seen(states, self.start_input * inputs)
+        return pictures_from_patches(self.patches(seen, inputs, time, self.context(inputs)), factor)
+
+    def context(self, x_in: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the loop needs of the degraded input and never changes: an embedding and features.
+
+        x_in is patches, (N, h, w, 3 f^2). The embedding, (N, 64), tells how the picture is exposed: mean and spread of
+        its patches' mean colours. The features, (N, widths[0], h, w), are the input, brightened as its exposure asks,
+        and the mean of its columns.
+        """
+        inputs = planes(x_in)
+        colours = F.conv2d(inputs, self.mean_colour)
+        mean = colours.mean(dim=(2, 3))
+        spread = ((colours.square().mean(dim=(2, 3)) - mean.square()).clamp_min(0) + 1e-3).sqrt()
+        exposure = self.exposure_mlp(torch.cat([mean, torch.log(mean + 1.01), torch.log(spread)], dim=1))
+        gain, shift = torch.exp(self.stem_scale(exposure)), self.stem_shift(exposure)
+        features = self.stem_input(inputs) * gain[:, :, None, None] + shift[:, :, None, None] + self.columns(x_in)
+        return exposure, features
+
+    def seen(self, x_t: Tensor, start: Tensor) -> Tensor:
+        """Return what the network sees of a state, (N, widths[0], h, w): how far the patches x_t have come.
+
+        `start` is where the loop starts, (1 - D_T) x_in, so that the first evaluation has nothing to see: 0.
+        """
+        state: Tensor = self.stem_state(planes(x_t - start))
+        return state
+
+    def patches(self, seen: Tensor | None, x_in: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the predicted residual as patches, (N, h, w, 3 f^2); x_in is patches too, `seen` is None at the start.
+
+        The clean estimate is a gain times the light of the input, plus an offset: low light, haze and overexposure are
+        of that form, and a narrow low-resolution network alone could not carry every pixel.
+        """
+        exposure, features = context
+        embedding = F.silu(self.time_mlp(sinusoid(time, _SINUSOIDS)) + exposure)
+        x = features if seen is None else seen + features
         skips: list[Tensor] = []
-        for level in self.encoder:
-            x = level(x, embedding, skips)
-        x = self.middle_out(self.middle_attention(self.middle_in(x, embedding)), embedding)
-        for level in reversed(self.decoder):
-            x = level(x, embedding, skips)
-        if self.final_block is not None:
-            x = self.final_block(torch.cat([x, stem], dim=1), embedding)
-        x = self.head(x)
-        if self.config.unshuffle > 1:
-            x = F.pixel_shuffle(x, self.config.unshuffle)
-        if self.config.affine_head:
-            gain, offset = x.chunk(2, dim=1)
-            return gain * x_in + offset
+        for level, (stage, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
+            x = gate(stage(x, embedding))
+            if level < len(self.downs):
+                skips.append(x)
+                x = self.downs[level](x)
+        for level in reversed(range(len(self.widths))):
+            if level < len(self.ups):
+                x = self.ups[level](x) + skips.pop()
+            x = self.decoder[level](x, embedding)
+        count = self.config.unshuffle**2
+        gain = pixels(self.gain(x)) + self.global_gain(embedding).repeat(1, count)[:, None, None, :]
+        offset = pixels(self.offset(x)) + self.global_offset(embedding).repeat(1, count)[:, None, None, :]
+        light = x_in + 1
+        return light - light * torch.exp((2 * gain).clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)) - offset
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return self.config.widths
+
+
+class _ColumnContext(nn.Module):
+    """What a column has in common over the height of the picture (strip pooling): where sensor stripes show.
+
+    The mean of a column less that of its neighbours, through two small convolutions along the row.
+    """
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(channels, 32, (1, 5), padding=(0, 2))
+        self.conv_out = nn.Conv2d(32, width, (1, 5), padding=(0, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return (N, width, 1, w) of patches (N, h, w, channels)."""
+        columns = planes(x.mean(dim=1, keepdim=True))
+        around = F.avg_pool2d(columns, (1, 9), stride=1, padding=(0, 4), count_include_pad=False)
+        out: Tensor = self.conv_out(F.silu(self.conv_in(4 * (columns - around))))
+        return out
+
+
+class _Stage(nn.ModuleList):
+    """The residual blocks of one level, one way."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__(ResBlock(width) for _ in range(count))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self:
+            x = block(x, embedding)
         return x
 
 
-class _EncoderLevel(nn.Module):
-    """The blocks of one resolution on the way down; each appends its output to `skips`."""
-
-    def __init__(self, blocks: Iterable[nn.Module], attention: nn.Module, resample: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-        self.attention = attention
-        self.resample = resample
-
-    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for block in self.blocks:
-            x = block(x, embedding)
-            if block is self.blocks[-1]:
-                x = self.attention(x)
-            skips.append(x)
-        return self.resample(x)
-
-
-class _DecoderLevel(_EncoderLevel):
-    """The same on the way up; each block takes back a skip."""
-
-    def forward(self, x: Tensor, embedding: Tensor, skips: list[Tensor]) -> Tensor:
-        for block in self.blocks:
-            x = block(torch.cat([x, skips.pop()], dim=1), embedding)
-        return self.resample(self.attention(x))
-
-
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions with a time-dependent scale and shift between them, plus the input.
+    """Two 3x3 convolutions with a scale and a shift from the embedding between them, plus the input.
 
-    Ours starts as the identity and leaves the second convolution bare: no normalisation, no activation.
-    """
-
-    def __init__(self, width_in: int, width_out: int, time_width: int, normalisation: NormalisationKind) -> None:
-        super().__init__()
-        self.modulation = nn.Linear(time_width, 2 * width_out)
-        convolution = StandardisedConv2d if normalisation == "lineage" else nn.Conv2d
-        self.conv_in = convolution(width_in, width_out, 3, padding=1)
-        self.conv_out = convolution(width_out, width_out, 3, padding=1)
-        self.norm_in = GroupNorm(width_out)
-        if normalisation == "lineage":
-            self.norm_out: nn.Module = nn.Sequential(GroupNorm(width_out), nn.SiLU())
-        else:
-            self.norm_out = nn.Identity()
-            nn.init.zeros_(self.conv_out.weight)
-        self.skip = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """Return (N, width_out, H, W) for x (N, width_in, H, W) and embedding (1 or N, time_width)."""
-        scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
-        h = F.silu(self.norm_in(self.conv_in(x)) * (scale + 1) + shift)
-        h = self.norm_out(self.conv_out(h))
-        return h + self.skip(x)
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalisation in 8 groups, eps 1e-5, written out in FP32 reductions for export.
-
-    torch's own becomes an InstanceNormalization at opset 17, which TensorRT 8.6's Python cannot run natively.
+    It starts as the identity.
     """
 
     def __init__(self, width: int) -> None:
-        super().__init__(_GROUPS, width, eps=_EPS)
+        super().__init__()
+        self.scale = nn.Linear(_EMBEDDING, width)
+        self.shift = nn.Linear(_EMBEDDING, width)
+        self.conv_in = ScaledConv2d(width, width, 3, padding=1)
+        self.conv_out = ScaledConv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv_out.gain)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x normalised, same shape."""
-        if not torch.onnx.is_in_onnx_export():
-            return super().forward(x)
-        grouped = x.float().reshape(x.shape[0], _GROUPS, -1)
-        centred = grouped - grouped.mean(dim=2, keepdim=True)
-        scaled = centred * torch.rsqrt(centred.square().mean(dim=2, keepdim=True) + _EPS)
-        return scaled.reshape(x.shape).to(x.dtype) * self.weight[:, None, None] + self.bias[:, None, None]
-
-
-class StandardisedConv2d(nn.Conv2d):
-    """Convolution whose weights are standardised per output channel, in FP32 with eps 1e-5 (lineage only)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve with (w - mean) / std."""
-        weight = self.weight.float()
-        mean = weight.mean(dim=(1, 2, 3), keepdim=True)
-        variance = weight.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-        weight = ((weight - mean) * torch.rsqrt(variance + _EPS)).to(x.dtype)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """Return (N, width, H, W) for x of that shape and embedding (N, 64)."""
+        scale, shift = (to(embedding)[:, :, None, None] for to in (self.scale, self.shift))
+        return x + self.conv_out(F.silu(self.conv_in(x) * (1 + scale) + shift))
 
 
 class ChannelGate(nn.Module):
@@ -180,74 +191,3 @@ class ChannelGate(nn.Module):
         """Return the gated x, same shape; the identity before training."""
         pooled = x.mean(dim=(2, 3), keepdim=True)
         return x * (2 * torch.sigmoid(self.excite(F.silu(self.squeeze(pooled)))))
-
-
-class _GainNorm(nn.Module):
-    """Normalisation over channels with a gain and no bias (lineage)."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=1, keepdim=True)
-        variance = x.var(dim=1, keepdim=True, unbiased=False)
-        return (x - mean) * torch.rsqrt(variance + _EPS) * self.gain
-
-
-class _LinearAttention(nn.Module):
-    """Lineage attention of linear cost, pre-normalised and residual; v is divided by H * W."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = _HEADS * _HEAD_WIDTH
-        self.norm = _GainNorm(width)
-        self.to_qkv = nn.Conv2d(width, 3 * inner, 1, bias=False)
-        self.to_out = nn.Sequential(nn.Conv2d(inner, width, 1), _GainNorm(width))
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, _, height, width = x.shape
-        q, k, v = self.to_qkv(self.norm(x)).reshape(n, 3, _HEADS, _HEAD_WIDTH, height * width).unbind(dim=1)
-        q = q.softmax(dim=-2) * _HEAD_WIDTH**-0.5
-        context = k.softmax(dim=-1) @ (v / (height * width)).transpose(-1, -2)
-        out = context.transpose(-1, -2) @ q
-        return x + self.to_out(out.reshape(n, -1, height, width))
-
-
-class _SoftmaxAttention(nn.Module):
-    """Lineage full softmax attention in the middle, pre-normalised and residual."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        inner = _HEADS * _HEAD_WIDTH
-        self.norm = _GainNorm(width)
-        self.to_qkv = nn.Conv2d(width, 3 * inner, 1, bias=False)
-        self.to_out = nn.Conv2d(inner, width, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, _, height, width = x.shape
-        qkv = self.to_qkv(self.norm(x)).reshape(n, 3, _HEADS, _HEAD_WIDTH, height * width)
-        q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
-        out = F.scaled_dot_product_attention(q, k, v)
-        return x + self.to_out(out.transpose(-1, -2).reshape(n, -1, height, width))
-
-
-def _attention(config: UNetConfig, width: int, middle: bool) -> nn.Module:
-    if config.attention == "lineage":
-        return _SoftmaxAttention(width) if middle else _LinearAttention(width)
-    return ChannelGate(width) if config.attention == "channel" else nn.Identity()
-
-
-def _upsample(width_in: int, width_out: int, normalisation: NormalisationKind) -> nn.Module:
-    """Double the size: nearest + 3x3 as in the lineage, or a 1x1 before a pixel shuffle (a ninth of the work)."""
-    if normalisation == "lineage":
-        return nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(width_in, width_out, 3, padding=1))
-    return nn.Sequential(nn.Conv2d(width_in, 4 * width_out, 1), nn.PixelShuffle(2))
-
-
-def _sinusoid(time: Tensor, width: int) -> Tensor:
-    """Return the sinusoidal embedding (N, width) of time (N,)."""
-    half = width // 2
-    frequency = torch.exp(torch.arange(half, device=time.device) * -(math.log(10000) / (half - 1)))
-    angle = time[:, None].float() * frequency[None, :]
-    return torch.cat([angle.sin(), angle.cos()], dim=-1)

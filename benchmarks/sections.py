@@ -1,0 +1,242 @@
+"""The tables: each reads its kind of JSON from a folder and returns Markdown, "" if there is none."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from cled_edge.bench.machine import machine_line, machine_slug
+from cled_edge.bench.record import BackendResult, Record
+from cled_edge.errors import ResultError
+
+NETWORK_STAGES = ("steps", "fusion", "network")
+Rows = list[list[object]]
+
+
+def live(results: Path) -> str:
+    """Return the latency of the whole call by backend."""
+    header = ["bundle", "backend", "threads", "scenario", "pair", "steps", "network ms", "p50 ms", "p90 ms", "p99 ms"]
+    header += ["pairs/s", "of peak"]
+    parts = []
+    for record in _records(results):
+        if record.run.scenario == "camera":
+            continue
+        rows: Rows = []
+        for result in record.backends:
+            shown = result.latency_ms.percentiles
+            row = [*_names(result), record.run.scenario, _size(record.run.size), result.steps, _ms(_network_ms(result))]
+            row += [*(_ms(shown[name]) for name in ("p50", "p90", "p99")), f"{result.rate_hz:.1f}"]
+            rows.append([*row, _percent(_fraction(results, record, result))])
+        memory_mb = _number(record.gauges["peak_memory_mb"])
+        where = f"On {machine_line(record.machine)}, {record.run.inputs}, {memory_mb} MB for all rows together"
+        parts.append(f"{where}:\n\n{markdown(header, rows)}")
+    words = "Whole call, bytes in to bytes out. *Of peak*: the networks' arithmetic over the machine's matrix products."
+    return _section("Latency", words, parts)
+
+
+def camera(results: Path) -> str:
+    """Return deadlines and frame age at a camera's pace."""
+    header = ["bundle", "backend", "threads", "pair", "steps", "camera Hz", "missed %", "age p50 ms", "age p99 ms"]
+    parts = []
+    for record in _records(results):
+        rows: Rows = []
+        for result in record.backends:
+            if result.camera is None:
+                continue
+            age = result.camera.age_ms.percentiles
+            row = [*_names(result), _size(record.run.size), result.steps, f"{record.run.rate_hz or 0:g}"]
+            rows.append([*row, f"{result.camera.miss_percent:.2f}", _ms(age["p50"]), _ms(age["p99"])])
+        if rows:
+            parts.append(f"On {machine_line(record.machine)}:\n\n{markdown(header, rows)}")
+    words = "Paced by a clock; a frame is missed if its output is over a period late, or a newer one overtook it."
+    return _section("Camera", words, parts)
+
+
+def start(results: Path) -> str:
+    """Return where the work began, and the same machine now."""
+    header = ["what", "runtime", "pair", "steps", "GFLOP", "p50 ms", "times faster than the first row"]
+    parts = []
+    for result in _load(results, "starting-point"):
+        size = _size(result["size"])
+        done = [row for row in result["rows"] if "latency_ms" in row]
+        if not done:
+            continue
+        first_ms = done[0]["latency_ms"]["p50"]
+        rows: Rows = [
+            [
+                *(f"preset {result['preset']}", f"torch {row['mode']}", size, result["steps"]),
+                *(_ms(result["gflop"]), _ms(row["latency_ms"]["p50"])),
+                f"{first_ms / row['latency_ms']['p50']:.1f}",
+            ]
+            for row in done
+        ]
+        for now in _now(results, result["machine"], size):
+            p50_ms = now.latency_ms.percentiles["p50"] or float("nan")
+            row = [f"bundle {now.bundle.name}", now.backend, size, now.steps, "-", _ms(p50_ms)]
+            rows.append([*row, f"{first_ms / p50_ms:.1f}"])
+        failed = [f"{row['mode']}: {row['failed']}" for row in result["rows"] if "failed" in row]
+        notes = "".join(f"\n\nWithout a result: {words}." for words in failed)
+        parts.append(f"On {machine_line(result['machine'])}:\n\n{markdown(header, rows)}{notes}")
+    words = "The lineage's network with a fusion network of the paper's size, in PyTorch, and what runs now."
+    return _section("Starting point", words, parts)
+
+
+def peaks(results: Path) -> str:
+    """Return what the machines can do at most."""
+    header = ["machine", "fp32 GFLOP/s", "bf16 GFLOP/s", "int8 GOP/s", "copy GB/s"]
+    names = ("fp32_gflop_s", "bf16_gflop_s", "int8_gflop_s", "copy_gb_s")
+    rows: Rows = [
+        [machine_line(result["machine"]), *(_number(result["peaks"][name]) for name in names)]
+        for result in _load(results, "peaks")
+    ]
+    words = "Square matrix products, the best of all installed libraries; copying counts bytes read and written."
+    return _section("Peaks", words, [markdown(header, rows)] if rows else [])
+
+
+def operators(results: Path) -> str:
+    """Return where the time of each graph goes, by operator."""
+    header = ["graph", "backend", "ms", "GFLOP", "GFLOP/s", "operators by share of the time"]
+    parts = []
+    for result in _load(results, "operators"):
+        rows: Rows = []
+        for row in result["rows"]:
+            shares = ", ".join(f"{entry['type']} {entry['share']:.0%}" for entry in row["types"][:6])
+            rate = row["gflop"] / row["ms"] * 1e3
+            rows.append([row["graph"], row["backend"], _ms(row["ms"]), f"{row['gflop']:.1f}", f"{rate:.0f}", shares])
+        where = f"Bundle {result['bundle']}, {_size(result['size'])}, on {machine_line(result['machine'])}"
+        parts.append(f"{where}:\n\n{markdown(header, rows)}")
+    return _section("Operators", "From each runtime's own profile, which slows small operators down.", parts)
+
+
+def scaling(results: Path) -> str:
+    """Return the latency over resolution, threads, steps and batch."""
+    header = ["sweep", "backend", "pair", "threads", "steps", "batch", "p50 ms", "p90 ms", "ms per megapixel"]
+    parts = []
+    for result in _load(results, "scaling"):
+        rows: Rows = []
+        for sweep, row in _sweeps(result["base"], result["rows"]):
+            latency = row["latency_ms"]
+            case = [sweep, row["backend"], _size(row["size"]), row["threads"], row["steps"], row["batch"] or "-"]
+            rows.append([*case, _ms(latency["p50"]), _ms(latency["p90"]), _ms(row["ms_per_megapixel"])])
+        where = f"Bundle {result['bundle']}, on {machine_line(result['machine'])}"
+        parts.append(f"{where}:\n\n{markdown(header, rows)}")
+    words = (
+        "One thing changes at a time. A batch is that many pairs in one tensor, the networks alone, all pairs together."
+    )
+    return _section("Scaling", words, parts)
+
+
+def search(results: Path) -> str:
+    """Return the search for the shape of the network."""
+    parts = []
+    for path in sorted(results.glob("search-*.json")):
+        found = json.loads(path.read_text())
+        backends = list(dict.fromkeys(name for row in found for name in row["ms"]))
+        scores = list(dict.fromkeys(name for row in found for name in row.get("psnr_db") or {}))
+        header = ["network", "parameters", "GFLOP", *(f"{name} ms" for name in backends), "of peak"]
+        header += [*(f"{name} PSNR dB" for name in scores), "note"]
+        rows: Rows = []
+        for row in found:
+            sizes = [row["name"], f"{row['parameters']:,}", f"{row['gflop']:.1f}"]
+            times = [*(_ms(row["ms"].get(name)) for name in backends), _percent(row.get("fraction_of_peak"))]
+            quality = [_number((row.get("psnr_db") or {}).get(name), 2) for name in scores]
+            rows.append([*sizes, *times, *quality, row.get("note") or ""])
+        parts.append(f"`{path.name}`:\n\n{markdown(header, rows)}")
+    words = "Each row is one shape of both networks, trained alike and briefly."
+    return _section("Search", words, parts)
+
+
+TABLES: dict[str, Callable[[Path], str]] = {
+    table.__name__: table for table in (live, camera, start, peaks, operators, scaling, search)
+}
+
+
+def markdown(header: list[str], rows: Rows) -> str:
+    """Return a Markdown table."""
+    lines: list[list[object]] = [[*header], ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def _section(title: str, words: str, parts: list[str]) -> str:
+    return "\n\n".join([f"### {title}", words, *parts]) + "\n" if parts else ""
+
+
+def _load(results: Path, kind: str) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(results.glob(f"{kind}-*.json"))]
+
+
+def _records(results: Path) -> list[Record]:
+    records = []
+    for path in sorted(results.glob("bench-*.json")):
+        record = Record.read(path)
+        if not record.valid:
+            raise ResultError(f"{path} is not valid ({'; '.join(record.invalid_reasons)}); measure again or remove it")
+        records.append(record)
+    return records
+
+
+def _now(results: Path, machine: dict[str, Any], size: str) -> list[BackendResult]:
+    """Return the single-stream results of the same machine and size."""
+    return [
+        result
+        for record in _records(results)
+        if record.run.scenario == "single-stream"
+        and machine_slug(record.machine) == machine_slug(machine)
+        and _size(record.run.size) == size
+        for result in record.backends
+    ]
+
+
+def _network_ms(result: BackendResult) -> float | None:
+    found = [result.stages_ms[name].percentiles["p50"] for name in NETWORK_STAGES if name in result.stages_ms]
+    return sum(value or 0.0 for value in found) if found else None
+
+
+def _fraction(results: Path, record: Record, result: BackendResult) -> float | None:
+    """Return the networks' GFLOP/s over the machine's peak in that precision, if both were measured for this bundle."""
+    gflop = {
+        row["graph"]: row["gflop"]
+        for profile in _load(results, "operators")
+        if profile["files"] == result.bundle.sha256 and tuple(profile["size"]) == record.run.size
+        for row in profile["rows"]
+    }
+    rates = [
+        found["peaks"].get(f"{result.precision}_gflop_s")
+        for found in _load(results, "peaks")
+        if machine_slug(found["machine"]) == machine_slug(record.machine)
+    ]
+    network_ms = _network_ms(result)
+    if not (gflop and rates and rates[0] and network_ms):
+        return None
+    gflop_per_query = record.run.streams * (result.steps * gflop["unet_step"] + gflop["fusion"])
+    return float(gflop_per_query / (network_ms / 1e3) / rates[0])
+
+
+def _sweeps(base: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Return each row under every sweep that it is a point of, sweep by sweep: the base is a point of most."""
+    found = []
+    for sweep in ("size", "threads", "steps", "batch"):
+        others = {"size", "threads", "steps", "batch"} - {sweep}
+        points = [row for row in rows if row[sweep] is not None and all(row[name] == base[name] for name in others)]
+        found += [(sweep, row) for row in sorted(points, key=lambda row: (row["backend"], row[sweep]))]
+    return found
+
+
+def _names(result: BackendResult) -> list[object]:
+    return [result.bundle.name, result.backend, result.details.get("threads", result.threads)]
+
+
+def _size(size: Any) -> str:
+    return f"{size[0]}x{size[1]}"
+
+
+def _ms(value: float | None) -> str:
+    return _number(value, 1 if value is not None and value < 100 else 0)
+
+
+def _percent(fraction: float | None) -> str:
+    return "-" if fraction is None else f"{fraction:.0%}"
+
+
+def _number(value: float | None, digits: int = 0) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -1,0 +1,68 @@
+"""Files in the user's cache folder that spare a restart work: optimised graphs, compiled models, what `auto` measured.
+
+Every file may be deleted at any time. CLED_EDGE_CACHE names another folder.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+FOLDER_VARIABLE = "CLED_EDGE_CACHE"
+KEPT_FILES = 64  # of some 5 MB: two graphs at a handful of sizes and precisions, of the last few bundles
+_DIGEST_BYTES = 32
+
+
+def cache_folder() -> Path:
+    """Return the folder; it may not exist yet."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    return Path(chosen) if chosen else platformdirs.user_cache_path("cled-edge", appauthor=False)
+
+
+def cache_name(kind: str, parts: Iterable[object]) -> str:
+    """Return the file name for all that the content depends on; `parts` must have stable texts."""
+    key = hashlib.sha256("\0".join(map(repr, parts)).encode()).hexdigest()
+    return f"{key[:32]}.{kind}"
+
+
+def read_cached(name: str) -> bytes | None:
+    """Return what was written under a name, or None if there is nothing whole."""
+    path = cache_folder() / name
+    try:
+        content = path.read_bytes()
+        path.touch()  # files go in the order of their last use
+    except OSError:
+        return None
+    digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+    # SDKs crash on a damaged model rather than complain, and a power cut can damage any file.
+    return body if hashlib.sha256(body).digest() == digest else None
+
+
+def write_cached(name: str, body: bytes) -> str:
+    """Write atomically and drop the files used longest ago; return "written", or why it could not be.
+
+    A robot with a read-only disk still runs, so this is no error, only a slower start.
+    """
+    folder = cache_folder()
+    partial = folder / f"{name}.{os.getpid()}-{threading.get_ident()}.partial"
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a compiled model is code: nobody else may write it
+        partial.write_bytes(hashlib.sha256(body).digest() + body)
+        partial.replace(folder / name)
+        _prune(folder)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink()
+        return f"not written: {folder}: {error.strerror}"
+    return "written"
+
+
+def _prune(folder: Path) -> None:
+    used = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    for path in sorted(used, key=lambda p: used[p])[:-KEPT_FILES]:
+        with suppress(OSError):  # another process was first
+            path.unlink()

@@ -1,0 +1,106 @@
+"""Which backend, at which precision: the grammar NAME[:PRECISION], the registry behind it, and opening one."""
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from cled_edge.backend.machine import check_threads
+from cled_edge.errors import BackendError, OptionError
+
+if TYPE_CHECKING:  # the command line's --help reads the registry: it need not wait for NumPy
+    from cled_edge.backend.protocol import Backend, BackendType
+    from cled_edge.bundle import Bundle
+
+AUTO = "auto"
+PROBE_SIZE = (480, 640)  # height, width; what `auto` measures at unless told the size of the frames
+
+
+@dataclass(frozen=True)
+class Registered:
+    """Where a backend lives, the precisions it knows (the first is its default), and how to install what it needs."""
+
+    module: str
+    type_name: str
+    precisions: tuple[str, ...]
+    install: str
+
+
+_OPENVINO = "cled_edge.backend.openvino", "OpenVinoBackend"
+_INSTALL_OPENVINO = "pip install 'cled-edge[openvino]'"
+REGISTRY = {
+    "onnxruntime": Registered("cled_edge.backend.ort", "OnnxRuntimeBackend", ("fp32",), "pip install onnxruntime"),
+    "openvino": Registered(*_OPENVINO, ("fp32", "bf16", "fp16"), _INSTALL_OPENVINO),
+    "openvino-gpu": Registered(*_OPENVINO, ("fp16", "fp32"), _INSTALL_OPENVINO),
+    "openvino-npu": Registered(*_OPENVINO, ("fp16",), _INSTALL_OPENVINO),
+}
+
+
+@dataclass(frozen=True)
+class BackendChoice:
+    """A backend and its precision, `openvino:bf16`; or `auto`, which has no precision until it has measured."""
+
+    name: str
+    precision: str | None
+
+    def __post_init__(self) -> None:
+        """Refuse what the registry does not hold with an OptionError."""
+        if self.name == AUTO:
+            if self.precision is not None:
+                raise OptionError(f"backend auto:{self.precision}: auto takes no precision; it measures them all")
+            return
+        if self.name not in REGISTRY:
+            raise OptionError(f"backend {self.name!r} is unknown; known: {', '.join((*REGISTRY, AUTO))}; see --help")
+        known = REGISTRY[self.name].precisions
+        if self.precision not in known:
+            raise OptionError(
+                f"precision {self.precision!r} is not one of backend {self.name}; it has {', '.join(known)}; "
+                f"write {self.name}:{known[0]}"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "BackendChoice":
+        """Read NAME or NAME:PRECISION; without a precision it is the backend's default. OptionError if unknown."""
+        name, colon, precision = text.strip().partition(":")
+        default = REGISTRY[name].precisions[0] if name in REGISTRY else None
+        return cls(name, precision if colon else default)
+
+    def __str__(self) -> str:
+        return self.name if self.precision is None else f"{self.name}:{self.precision}"
+
+
+def open_backend(
+    choice: BackendChoice | str, bundle: "Bundle", threads: int = 0, size: tuple[int, int] = PROBE_SIZE
+) -> "Backend":
+    """Open a bundle's graphs on a backend; `auto` measures at `size` (height, width) and takes the fastest that agrees.
+
+    threads: CPU threads, 0 is the backend's choice. OptionError for a choice that does not exist, BackendError for one
+    that this machine cannot run: another is never taken in its place.
+    """
+    choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
+    check_threads(threads)
+    if choice.name != AUTO:
+        return backend_type(choice.name)(bundle, choice, threads)
+    from cled_edge.backend.auto import choose  # noqa: PLC0415  it opens backends itself
+
+    verdict = choose(bundle, threads, size)
+    backend = open_backend(verdict.choice, bundle, threads)
+    backend.details["auto"] = verdict.line
+    return backend
+
+
+def available_backends() -> list[BackendChoice]:
+    """Return what this machine can run: the package is installed, the device is there and has the precision."""
+    choices = []
+    for name, entry in REGISTRY.items():
+        try:
+            runnable = backend_type(name).precisions(name)
+        except BackendError:
+            continue
+        choices += [BackendChoice(name, precision) for precision in entry.precisions if precision in runnable]
+    return choices
+
+
+def backend_type(name: str) -> "BackendType":
+    """Return the class behind a name; its SDK is imported only when it is used."""
+    entry = REGISTRY[name]
+    return cast("BackendType", getattr(import_module(entry.module), entry.type_name))

@@ -1,0 +1,236 @@
+"""Tables from JSON: right numbers in the right rows, nothing left of an absent table, refusals by their words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import benchmarks.tables
+from benchmarks.sections import TABLES
+from benchmarks.tables import with_tables
+from cled_edge.bench.record import BackendResult, BundleSpec, CameraResult, Record, RunSpec, Samples, Summary
+from cled_edge.errors import OptionError, ResultError
+
+MACHINE = {"cpu": "Fake CPU", "family": 25, "model": 17, "usable_cores": 2, "virtual": True, "jetson": None}
+HASHES = {"unet_step.onnx": "ab"}
+ALL = f"before\n<!-- tables: {', '.join(TABLES)} -->\nold\n<!-- end -->\nafter\n"
+
+
+def record(camera: bool = False, valid: bool = True, streams: int = 1) -> Record:
+    latency_ms = [20.0] * 99 + [80.0]
+    stages = {"steps": [6.0] * 100, "fusion": [4.0] * 100}
+    samples = Samples(block=[0] * 100, start_ms=[0.0] * 100, latency_ms=latency_ms, stages_ms=stages, age_ms=[])
+    result = BackendResult(
+        label="x",
+        backend="openvino 2026 cpu bf16",
+        precision="bf16",
+        threads=0,
+        details={"threads": 2},
+        steps=2,
+        bundle=BundleSpec(name="nano", path="/x", sha256=HASHES),
+        warm_up_ms=[1.0],
+        measured_s=2.0,
+        rate_hz=47.0,
+        headline={"p90": 20.0},
+        latency_ms=Summary.of(latency_ms),
+        stages_ms={name: Summary.of(values) for name, values in stages.items()},
+        camera=CameraResult.of(latency_ms, 4, 30.0) if camera else None,
+        samples=samples,
+    )
+    run = RunSpec(
+        scenario="camera" if camera else "single-stream",
+        rate_hz=30.0 if camera else None,
+        streams=streams,
+        warm_up_s=1,
+        duration_s=2,
+        min_samples=1,
+        block_s=1,
+        inputs="rendered",
+        size=(480, 640),
+    )
+    return Record(
+        run_id="r",
+        created_utc="2026",
+        valid=valid,
+        invalid_reasons=[] if valid else ["throttled"],
+        run=run,
+        machine=MACHINE,
+        versions={},
+        gauges={"peak_memory_mb": 301.4},
+        others_percent=1.0,
+        peaks=None,
+        backends=[result],
+    )
+
+
+SCALING_BASE = {"size": [480, 640], "threads": 2, "steps": 3, "batch": None}
+
+
+def scaling_row(**changed: Any) -> dict[str, Any]:
+    latency = {"latency_ms": {"min": 1, "p50": 100.0, "p90": 120.0}, "ms_per_megapixel": 33.3}
+    return {"backend": "onnxruntime", **SCALING_BASE, **latency, **changed}
+
+
+CONTENTS: dict[str, Any] = {
+    "bench-a.json": json.loads(record().to_json()),
+    "bench-c.json": json.loads(record(camera=True).to_json()),
+    "peaks-m.json": {
+        "machine": MACHINE,
+        "peaks": {"fp32_gflop_s": 150.2, "bf16_gflop_s": 400.0, "int8_gflop_s": None, "copy_gb_s": 20},
+    },
+    "operators-nano-m.json": {
+        "machine": MACHINE,
+        "bundle": "nano",
+        "files": HASHES,
+        "size": [480, 640],
+        "rows": [
+            {"graph": graph, "backend": "openvino:bf16", "ms": 5.0, "gflop": gflop, "types": [share]}
+            for graph, gflop in (("unet_step", 0.5), ("fusion", 0.2))
+            for share in ({"type": "Convolution", "share": 0.61},)
+        ],
+    },
+    "starting-point-t-m.json": {
+        "machine": MACHINE,
+        "preset": "T",
+        "size": [480, 640],
+        "steps": 3,
+        "gflop": 1824.0,
+        "rows": [
+            {"mode": "eager-fp32", "latency_ms": {"p50": 30000.0}},
+            {"mode": "eager-bf16", "latency_ms": {"p50": 15000.0}},
+            {"mode": "compile-fp32", "failed": "not done within 600 s"},
+        ],
+    },
+    "scaling-nano-m.json": {
+        "machine": MACHINE,
+        "bundle": "nano",
+        "base": SCALING_BASE,
+        "rows": [scaling_row(), scaling_row(size=[256, 320]), scaling_row(threads=1), scaling_row(batch=4)],
+    },
+    "search-first.json": [
+        {
+            "name": "u4-w32",
+            "parameters": 1657406,
+            "gflop": 17.36,
+            "ms": {"openvino:bf16": 31.25},
+            "fraction_of_peak": 0.41,
+            "psnr_db": {"night": 21.5},
+            "note": "chosen",
+        },
+        {
+            "name": "u8",
+            "parameters": 5,
+            "gflop": 1.0,
+            "ms": {"openvino:fp32": 9.0},
+            "fraction_of_peak": None,
+            "psnr_db": None,
+            "note": None,
+        },
+    ],
+}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    for name, content in CONTENTS.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    return tmp_path
+
+
+def test_without_results_nothing_is_left_of_the_tables(tmp_path: Path) -> None:
+    empty = with_tables(ALL, tmp_path)
+    assert empty == ALL.replace("old\n", "")
+    assert with_tables(empty, tmp_path) == empty
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_has_a_heading_and_rows_as_wide_as_its_header(name: str, results: Path) -> None:
+    lines = TABLES[name](results).splitlines()
+    assert lines[0].startswith("### ")
+    rows = [line for line in lines if line.startswith("|")]
+    assert len(rows) >= 3
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_rendering_twice_changes_nothing(results: Path) -> None:
+    once = with_tables(ALL, results)
+    assert once.startswith("before\n<!-- tables: live")
+    assert once.endswith("|\n\n<!-- end -->\nafter\n")
+    assert with_tables(once, results) == once
+
+
+def test_live_gives_percentiles_memory_and_the_fraction_of_the_peak(results: Path) -> None:
+    table = TABLES["live"](results)
+    assert "301 MB" in table
+    # 2 steps of 0.5 GFLOP and 0.2 of fusion in 6 + 4 ms are 120 GFLOP/s, of 400.
+    row = "| nano | openvino 2026 cpu bf16 | 2 | single-stream | 480x640 | 2 | 10.0 | 20.0 | 20.0 | 20.6 | 47.0 | 30% |"
+    assert row in table
+    (results / "bench-a.json").write_text(record(streams=2).to_json())
+    assert "| 60% |" in TABLES["live"](results)
+
+
+@pytest.mark.parametrize(
+    ("missing", "changed"), [("peaks-m.json", {}), ("operators-nano-m.json", {}), (None, {"files": {"other": "x"}})]
+)
+def test_no_fraction_without_its_parts(missing: str | None, changed: dict[str, Any], results: Path) -> None:
+    if missing:
+        (results / missing).unlink()
+    else:
+        profile = {**CONTENTS["operators-nano-m.json"], **changed}
+        (results / "operators-nano-m.json").write_text(json.dumps(profile))
+    assert "| 47.0 | - |" in TABLES["live"](results)
+
+
+def test_camera_counts_late_and_skipped_frames(results: Path) -> None:
+    assert "| 30 | 4.81 | 20.0 | 20.6 |" in TABLES["camera"](results)
+    (results / "bench-c.json").unlink()
+    assert TABLES["camera"](results) == ""
+
+
+def test_the_start_is_compared_with_now_on_the_same_machine(results: Path) -> None:
+    table = TABLES["start"](results)
+    assert "| preset T | torch eager-bf16 | 480x640 | 3 | 1824 | 15000 | 2.0 |" in table
+    assert "| bundle nano | openvino 2026 cpu bf16 | 480x640 | 2 | - | 20.0 | 1500.0 |" in table
+    assert "Without a result: compile-fp32: not done within 600 s." in table
+    other = {**CONTENTS["starting-point-t-m.json"], "machine": {**MACHINE, "model": 1}}
+    (results / "starting-point-t-m.json").write_text(json.dumps(other))
+    assert "bundle nano" not in TABLES["start"](results)
+
+
+def test_a_point_of_scaling_stands_in_each_sweep_it_belongs_to(results: Path) -> None:
+    rows = [line.split(" | ")[0].strip("| ") for line in TABLES["scaling"](results).splitlines() if "| 100" in line]
+    assert rows == ["size", "size", "threads", "threads", "steps", "batch"]
+
+
+def test_search_leaves_out_what_a_row_lacks(results: Path) -> None:
+    table = TABLES["search"](results)
+    assert "| u4-w32 | 1,657,406 | 17.4 | 31.2 | - | 41% | 21.50 | chosen |" in table
+    assert "| u8 | 5 | 1.0 | - | 9.0 | - | - |  |" in table
+
+
+def test_an_invalid_run_is_no_number_for_a_table(results: Path) -> None:
+    (results / "bench-a.json").write_text(record(valid=False).to_json())
+    with pytest.raises(ResultError, match=r"bench-a.json is not valid \(throttled\); measure again or remove it"):
+        TABLES["live"](results)
+
+
+def test_an_unknown_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="table 'lives' is unknown; known: live, camera"):
+        with_tables("<!-- tables: lives -->\n<!-- end -->", tmp_path)
+
+
+def test_check_tells_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import typer
+
+    page = tmp_path / "README.md"
+    page.write_text("<!-- tables: search -->\nstale\n<!-- end -->\n")
+    monkeypatch.setattr(benchmarks.tables, "PAGES", (page,))
+    app = typer.Typer()
+    app.command()(benchmarks.tables.main)
+    assert CliRunner().invoke(app, ["--check"]).exit_code == 1
+    assert "stale" in page.read_text()
+    assert CliRunner().invoke(app, []).exit_code == 0
+    assert "stale" not in page.read_text()
+    assert CliRunner().invoke(app, ["--check"]).exit_code == 0
