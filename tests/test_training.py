@@ -20,7 +20,7 @@ from training.degradations import KINDS, degrade, draw_kinds  # noqa: E402
 from training.losses import balanced_target, fusion_losses, residual_loss, sobel  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
 from training.recipe import DataRecipe, RestoreRecipe, read_recipe  # noqa: E402
-from training.train import States, fusion_targets  # noqa: E402
+from training.train import States, fusion_targets, starting_model  # noqa: E402
 from training.validation import Validation  # noqa: E402
 
 RECIPE = """
@@ -316,6 +316,13 @@ def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path,
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert {"restore", "fuse"} <= {line["stage"] for line in lines}
     assert any("visible_gain_3" in line for line in lines)
+    assert [record["last_stage"] for record in training["earlier"]] == ["restore"]
+    begun, earlier = starting_model(tmp_path / "none", read_recipe(recipe_file), "fuse", out / "model.safetensors")
+    assert torch.equal(begun.unet.gain.weight, model.unet.gain.weight)
+    assert [record["last_stage"] for record in earlier] == ["restore", "fuse"]
+    other = read_recipe(recipe_file).model_copy(update={"preset": "edge"})
+    with pytest.raises(CheckpointError, match=r"is not the model of the recipe, 'edge' .*choose another --init"):
+        starting_model(tmp_path / "none", other, "all", out / "model.safetensors")
 
 
 def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:

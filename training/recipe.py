@@ -1,12 +1,14 @@
 """What a training run is: a TOML file read into frozen models; unknown keys are refused."""
 
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from cled_edge.errors import DataError
+from cled_edge.network.presets import ModelConfig, preset
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -84,13 +86,29 @@ class FuseRecipe(StageRecipe):
 
 
 class Recipe(_Strict):
-    """A whole two-stage run."""
+    """A whole two-stage run. unet, fusion, default_steps: what differs from the preset, by field."""
 
     preset: str
     seed: int = 0
+    default_steps: int | None = Field(None, ge=1, le=10)
+    unet: dict[str, int | bool | str | tuple[int | str, ...]] = {}
+    fusion: dict[str, int | float | bool | str | tuple[int | str, ...]] = {}
     data: DataRecipe
     restore: RestoreRecipe
     fuse: FuseRecipe
+
+
+def model_of(recipe: Recipe) -> ModelConfig:
+    """Return the preset with the recipe's changes; DataError names a field that its configuration does not have."""
+    config = preset(recipe.preset)
+    changed = {}
+    for name in ("unet", "fusion"):
+        values = getattr(recipe, name)
+        unknown = values.keys() - {field.name for field in fields(getattr(config, name))}
+        if unknown:
+            raise DataError(f"recipe: [{name}] has no field {sorted(unknown)[0]!r}; see cled_edge/network/presets.py")
+        changed[name] = replace(getattr(config, name), **values)
+    return replace(config, **changed, default_steps=recipe.default_steps or config.default_steps)
 
 
 def read_recipe(path: Path) -> Recipe:

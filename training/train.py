@@ -28,12 +28,11 @@ from tqdm import tqdm
 from cled_edge.errors import CheckpointError, one_line_errors
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
 from cled_edge.network.fusion import remove
-from cled_edge.network.presets import preset
 from cled_edge.network.sampler import CledFusion
 from cled_edge.schedule import TRAIN_STEPS
 from training.losses import fusion_losses, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
-from training.recipe import Recipe, RestoreRecipe, StageRecipe, read_recipe
+from training.recipe import Recipe, RestoreRecipe, StageRecipe, model_of, read_recipe
 from training.validation import Validation
 
 log = logging.getLogger("training")
@@ -273,17 +272,24 @@ def pick_precision(asked: Precision) -> str:
     return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
 
 
-def starting_model(path: Path, recipe: Recipe, stage: str) -> CledFusion:
-    """Return the run's model so far, or a fresh one; CheckpointError if it does not fit the recipe or the stage."""
-    config = preset(recipe.preset)
-    if not path.exists():
+def starting_model(path: Path, recipe: Recipe, stage: str, init: Path | None) -> tuple[CledFusion, list[Any]]:
+    """Return the run's model so far, that of `init`, or a fresh one, and the records of what trained it before.
+
+    CheckpointError if it does not fit the recipe or the stage.
+    """
+    config = model_of(recipe)
+    source = path if path.exists() or init is None else init
+    if not source.exists() and source == path:
         if stage == "fuse":
             raise CheckpointError(f"{path} does not exist, and fusion needs a trained UNet; run --stage restore first")
-        return CledFusion(config)
-    model, _ = load_checkpoint(path)
+        return CledFusion(config), []
+    model, record = load_checkpoint(source)
     if model.config != config:
-        raise CheckpointError(f"{path} is not the preset {recipe.preset!r} of the recipe; choose another --out")
-    return model
+        raise CheckpointError(
+            f"{source} is not the model of the recipe, {recipe.preset!r} and its changes; "
+            f"choose another {'--out' if source == path else '--init'}"
+        )
+    return model, [*record.pop("earlier", []), record]
 
 
 def _commit() -> str:
@@ -296,6 +302,9 @@ def main(
     data: Annotated[Path, typer.Option(help="folder that holds the folders named in the recipe")],
     out: Annotated[Path, typer.Option(help="folder of the run; an earlier run there is continued")],
     stage: Annotated[Literal["all", "restore", "fuse"], typer.Option(help="which stage to run")] = "all",
+    init: Annotated[
+        Path | None, typer.Option(help="model.safetensors to start from, such as training/weights/nano.safetensors")
+    ] = None,
     precision: Annotated[Precision, typer.Option(help="auto is bf16 where the CPU multiplies it, else fp32")] = "auto",
     workers: Annotated[
         int, typer.Option(min=0, help="threads that prepare batches; 0 on a CPU, which has nothing to spare")
@@ -310,7 +319,7 @@ def main(
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(recipe.seed)
     model_path = out / "model.safetensors"
-    model = starting_model(model_path, recipe, stage)
+    model, earlier = starting_model(model_path, recipe, stage, init)
     chosen = pick_precision(precision)
     if compiled:
         model.unet.compile()
@@ -320,7 +329,8 @@ def main(
         if stage in ("all", name):
             run_stage(model, recipe, data, out, chosen, workers)
             record = {"commit": _commit(), "recipe": recipe.model_dump(mode="json"), "last_stage": name}
-            save_checkpoint(model, record, model_path)
+            save_checkpoint(model, {**record, "earlier": earlier}, model_path)
+            earlier = [*earlier, record]
     log.info("wrote %s", model_path)
 
 
