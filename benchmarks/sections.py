@@ -154,8 +154,21 @@ def _search(found: list[dict[str, Any]], judged: str) -> str:
     return markdown([*header, *(name.replace("_", " ") for name in scores)], rows)
 
 
+def instrument(results: Path) -> str:
+    """Return how often `bench compare` was right."""
+    header = ["machine", "backend", "B is", "comparisons", "no difference", "slower", "faster"]
+    rows: Rows = []
+    for result in _load(results, "instrument"):
+        for kind, name in (("itself", "the same"), ("slowed", f"slowed by {result['delay_percent']:g} %")):
+            found = result["counts"][kind]
+            verdicts = [found.get(verdict, 0) for verdict in ("no difference", "slower", "faster")]
+            rows.append([machine_line(result["machine"]), result["backend"], name, sum(found.values()), *verdicts])
+    words = "How often `cled-edge bench compare` was right, of a bundle with itself and with itself slowed on purpose."
+    return _section("Instrument", words, [markdown(header, rows)] if rows else [])
+
+
 TABLES: dict[str, Callable[[Path], str]] = {
-    table.__name__: table for table in (live, camera, start, peaks, operators, scaling, search)
+    table.__name__: table for table in (live, camera, start, peaks, operators, scaling, search, instrument)
 }
 
 

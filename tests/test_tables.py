@@ -109,6 +109,12 @@ CONTENTS: dict[str, Any] = {
         "base": SCALING_BASE,
         "rows": [scaling_row(), scaling_row(size=[256, 320]), scaling_row(threads=1), scaling_row(batch=4)],
     },
+    "instrument-m.json": {
+        "machine": MACHINE,
+        "backend": "openvino:bf16",
+        "delay_percent": 10.0,
+        "counts": {"itself": {"no difference": 20}, "slowed": {"slower": 19, "no difference": 1}},
+    },
     "search-m.json": {
         "machine": MACHINE,
         "size": [480, 640],
@@ -210,6 +216,12 @@ def test_the_start_is_compared_with_now_on_the_same_machine(results: Path) -> No
 def test_a_point_of_scaling_stands_in_each_sweep_it_belongs_to(results: Path) -> None:
     rows = [line.split(" | ")[0].strip("| ") for line in TABLES["scaling"](results).splitlines() if "| 100" in line]
     assert rows == ["size", "size", "threads", "threads", "steps", "batch"]
+
+
+def test_the_instrument_is_judged_by_its_verdicts(results: Path) -> None:
+    rows = TABLES["instrument"](results).splitlines()
+    assert rows[-2].endswith("| openvino:bf16 | the same | 20 | 20 | 0 | 0 |")
+    assert rows[-1].endswith("| openvino:bf16 | slowed by 10 % | 20 | 1 | 19 | 0 |")
 
 
 def test_search_has_a_table_for_each_stage(results: Path) -> None:
