@@ -1,4 +1,8 @@
-"""Percentiles by stage, and memory that does not grow with the run."""
+"""Percentiles by stage, memory that does not grow with the run, and the age of a process."""
+
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +20,14 @@ def test_percentiles_are_those_of_the_samples() -> None:
     assert table["total"]["p50"] == pytest.approx(52)
 
 
+def test_waiting_is_shown_and_no_part_of_the_total() -> None:
+    log = LatencyLog()
+    log.add({"write": 3_000_000, "wait": 50_000_000, "decode": 2_000_000})
+    table = log.summary_ms()
+    assert list(table) == ["wait", "decode", "write", "total"]
+    assert (table["wait"]["p50"], table["total"]["p50"]) == (50, 5)
+
+
 def test_only_the_last_frames_are_kept() -> None:
     log = LatencyLog()
     for k in range(KEPT_FRAMES + 500):
@@ -26,3 +38,15 @@ def test_only_the_last_frames_are_kept() -> None:
 
 def test_nothing_measured_is_an_empty_table() -> None:
     assert LatencyLog().summary_ms() == {}
+
+
+def test_the_age_of_a_process_counts_from_its_start() -> None:
+    code = (
+        "from cled_edge.latency import process_age_s as age; import time; a = age(); time.sleep(0.2); print(a, age())"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    lived_s = time.perf_counter() - start
+    first, second = map(float, done.stdout.split())
+    assert second - first == pytest.approx(0.2, abs=0.1)
+    assert 0 < first < second <= lived_s + 0.02, "its imports count, and nothing before its start"
