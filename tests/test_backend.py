@@ -1,5 +1,7 @@
 """Backends: the grammar of a choice, what is refused and how, and that OpenVINO computes what ONNX Runtime does."""
 
+import os
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -106,9 +108,7 @@ class FakeCore:
 
 
 def test_a_missing_device_or_precision_names_those_present(bundle: Bundle, monkeypatch) -> None:
-    import openvino
-
-    monkeypatch.setattr(openvino, "Core", FakeCore)
+    monkeypatch.setattr("cled_edge.backend.openvino._shared_core", lambda openvino: FakeCore())
     with pytest.raises(BackendError, match="backend openvino-npu: OpenVINO finds no NPU here, only CPU; install"):
         open_backend("openvino-npu", bundle)
     with pytest.raises(BackendError, match="this CPU has no fp16; it has fp32, bf16; choose openvino:fp32"):
@@ -116,6 +116,31 @@ def test_a_missing_device_or_precision_names_those_present(bundle: Bundle, monke
     assert [str(c) for c in available_backends()] == ["onnxruntime:fp32", "openvino:fp32", "openvino:bf16"]
     monkeypatch.setattr(FakeCore, "available_devices", ("CPU", "GPU.0", "GPU.1"))
     assert OpenVinoBackend.precisions("openvino-gpu") == ("fp32", "bf16")
+
+
+def test_an_interrupt_after_backends_that_closed_in_the_order_they_opened(tmp_path: Path) -> None:
+    """With a Core of its own in each, the process crashed."""
+    code = """
+import os, signal, time
+import numpy as np
+from cled_edge import Fuser
+pair = np.zeros((64, 64), np.uint8), np.zeros((64, 64, 3), np.uint8)
+fusers = [Fuser.load(backend="openvino") for _ in range(3)]
+for fuser in fusers:
+    fuser(*pair)
+while fusers:
+    fusers.pop(0).close()
+    fuser = None
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    environment = {**os.environ, FOLDER_VARIABLE: str(tmp_path)}
+    command = [sys.executable, "-c", "import signal; signal.signal(2, signal.default_int_handler)\n" + code]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.strip()) == (0, "interrupted"), done.stderr
 
 
 def test_threads_are_refused_where_there_are_none(bundle: Bundle) -> None:

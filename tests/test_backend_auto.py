@@ -34,9 +34,14 @@ class Replay:
     def run(self, graph, inputs: Mapping[str, Array]) -> list[Array]:
         key = f"{graph} {inputs.get('t', '')}"
         if key not in self._kept:
-            self._kept[key] = [x + np.float32(self.error) for x in self.inner.run(graph, inputs)]
+            self._kept[key] = [self._spoiled(x) for x in self.inner.run(graph, inputs)]
         time.sleep(self.delay_s)
         return self._kept[key]
+
+    def _spoiled(self, x: Array) -> Array:
+        if x.dtype == np.uint8:
+            return np.clip(x + 127.5 * self.error, 0, 255).astype(np.uint8)
+        return x + np.float32(self.error)
 
     def close(self) -> None:
         self.closed = True

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from functools import cache
 from io import BytesIO
 from itertools import cycle
 from typing import Any
@@ -38,7 +39,7 @@ class OpenVinoBackend:
                 f"choose {choice.name}:{runnable[0]}"
             )
         self._ov = _import_sdk(choice.name)
-        self._core = self._ov.Core()
+        self._core = _shared_core(self._ov)
         self._bundle, self._device = bundle, device
         self._properties = _properties(device, TYPES[choice.precision], threads)
         self._compiled: dict[tuple[GraphName, Shapes], cycle[Any]] = {}
@@ -57,7 +58,7 @@ class OpenVinoBackend:
     @classmethod
     def precisions(cls, name: str) -> tuple[str, ...]:
         """Return the precisions that the device has; BackendError if there is no such device or no OpenVINO."""
-        core, device = _import_sdk(name).Core(), DEVICES[name]
+        core, device = _shared_core(_import_sdk(name)), DEVICES[name]
         present = core.available_devices
         if device not in {found.partition(".")[0] for found in present}:
             raise BackendError(
@@ -165,6 +166,16 @@ def _properties(device: str, precision: str, threads: int) -> dict[str, Any]:
         if threads:
             properties["INFERENCE_NUM_THREADS"] = threads
     return properties
+
+
+@cache
+def _shared_core(openvino: Any) -> Any:
+    """Return the process's one Core, which is never destroyed.
+
+    Each CPU plugin sets an alternative signal stack and, when destroyed, puts back the one that it found. Of two that
+    end in the order they began, the second puts back what the first has freed, and the next Ctrl-C crashes (2026.4).
+    """
+    return openvino.Core()
 
 
 def _import_sdk(name: str) -> Any:
