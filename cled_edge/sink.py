@@ -5,10 +5,9 @@ from types import TracebackType
 from typing import Protocol
 
 import cv2
-import numpy as np
 
 from cled_edge.errors import OptionError, OutputError
-from cled_edge.image import Uint8, write_png
+from cled_edge.image import Uint8, swapped, write_png
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
 WINDOW = "window"
@@ -92,7 +91,7 @@ class VideoSink:
                 f"{stem} is {height}x{width}, the video {self._size[0]}x{self._size[1]}; write to a folder instead"
             )
         assert self._writer is not None  # noqa: S101 (for the type checker)
-        self._writer.write(np.ascontiguousarray(picture[:, :, ::-1]))
+        self._writer.write(swapped(picture))
         self._written += 1
         return True
 
@@ -147,7 +146,7 @@ class WindowSink:
 
     def write(self, picture: Uint8, stem: str) -> bool:  # noqa: ARG002 (a window has no names)
         """Show an RGB picture; return False on q or Escape."""
-        cv2.imshow("cled-edge", np.ascontiguousarray(picture[:, :, ::-1]))
+        cv2.imshow("cled-edge", swapped(picture))
         return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
 
     def __enter__(self) -> "WindowSink":
