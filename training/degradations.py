@@ -16,15 +16,15 @@ from torch.nn import functional as F
 
 Degradation = Callable[[Tensor, Generator], Tensor]
 Modality = Literal["infrared", "visible"]
-_KERNEL_REACH = 16  # half the side of the largest blur and streak
+_BLUR_REACH = 8  # half the side of the largest blur
 
 
 def low_light(x: Tensor, generator: Generator) -> Tensor:
     """Darken by a gamma and a gain, leave lamps and their pools of light, add the noise of a dark exposure."""
     n = len(x)
     # Log-uniform gain: each stop is as likely as the next.
-    gain = torch.exp(_draw(n, math.log(0.06), math.log(0.6), generator))
-    dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 2.5, generator) * gain
+    gain = torch.exp(_draw(n, math.log(0.06), math.log(0.7), generator))
+    dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 3.0, generator) * gain
     # A night picture is not evenly dark: what shines saturates, and lights what is near it.
     shining = ((x.amax(1, keepdim=True) - _draw(n, 0.75, 0.95, generator)) / 0.1).clamp(0, 1)
     near = _smooth(shining, 8) * _draw(n, 0, 2, generator)
@@ -44,34 +44,36 @@ def overexposure(x: Tensor, generator: Generator) -> Tensor:
 def haze(x: Tensor, generator: Generator) -> Tensor:
     """Atmospheric scattering I t + A (1 - t), t = exp(-beta d): fog with depth, or smoke in patches.
 
-    The depth d grows upwards, towards a vanishing point, and where the picture's dark channel is bright, as skies and
-    far walls are.
+    The depth d, of mean 1, mixes four cues in random shares: an even veil, the distance from a vanishing point, the
+    height in the picture, and the picture's dark channel, which is bright where skies and far walls are. Optical
+    thickness beta is log-uniform: each doubling is as likely as the next.
     """
     n, channels, height, width = x.shape
     rows = torch.linspace(1, 0, height)[:, None].expand(height, width)
     columns = torch.linspace(0, 1, width)[None, :].expand(height, width)
     centre = torch.rand(2, n, 1, 1, generator=generator)
-    radial = 1 - torch.hypot(rows - centre[0], columns - centre[1])[:, None] / 1.4
+    radial = (1 - torch.hypot(rows - centre[0], columns - centre[1])[:, None]).clamp_min(0)
     dark_channel = _smooth(x.amin(1, keepdim=True), 4)
-    depth = _draw(n, 0.3, 0.8, generator)
-    depth = depth + _draw(n, 0, 0.8, generator) * radial + _draw(n, 0, 0.8, generator) * rows
-    depth = depth + _draw(n, 0, 1.0, generator) * dark_channel
-    patches = torch.randn(n, 1, 3, 3, generator=generator)
-    patches = F.interpolate(patches, (height, width), mode="bicubic").sigmoid()
-    depth = depth * torch.where(_chosen(n, 0.3, generator) > 0, 2 * patches, torch.ones(()))
-    transmission = torch.exp(-_draw(n, 0.3, 1.8, generator) * depth)
+    cues = (torch.ones(()), radial, rows.square(), dark_channel)
+    depth = sum(_draw(n, 0, 1, generator).square() * cue for cue in cues)
+    thick = torch.randn(n, 1, 3, 3, generator=generator) * _draw(n, 1, 3, generator)
+    patches = F.interpolate(thick, (height, width), mode="bicubic").sigmoid()
+    depth = depth * torch.where(_chosen(n, 0.3, generator) > 0, patches, torch.ones(()))
+    depth = depth / depth.mean((2, 3), keepdim=True).clamp_min(1e-3)
+    transmission = torch.exp(-torch.exp(_draw(n, math.log(0.2), math.log(2.5), generator)) * depth)
     air = _draw(n, 0.65, 0.98, generator) + 0.06 * (torch.rand(n, channels, 1, 1, generator=generator) - 0.5)
     return x * transmission + air * (1 - transmission)
 
 
 def rain(x: Tensor, generator: Generator) -> Tensor:
-    """Add bright slanted streaks: sparse drops drawn out by a line, with a little veil."""
+    """Add bright slanted streaks: drops drawn out by a line, few and bright or many and faint, with a little veil."""
     n, _, height, width = x.shape
-    drops = (torch.rand(n, 1, height, width, generator=generator) < _draw(n, 0.0005, 0.006, generator)).float()
-    lines = _lines(_draw(n, 8, 30, generator), _draw(n, 55, 125, generator), _draw(n, 0.5, 1.1, generator))
-    lines = lines / lines.amax((2, 3), keepdim=True)
-    streaks = _convolved(drops, lines).clamp(0, 1)
-    return x * _draw(n, 0.92, 1.0, generator) + streaks * _draw(n, 0.15, 0.5, generator)
+    share = torch.exp(_draw(n, math.log(0.0005), math.log(0.02), generator))
+    drops = (torch.rand(n, 1, height, width, generator=generator) < share).float()
+    lines = _lines(_draw(n, 8, 60, generator), _draw(n, 45, 135, generator), _draw(n, 0.5, 1.2, generator), reach=30)
+    streaks = _convolved(drops, lines / lines.amax((2, 3), keepdim=True))
+    streaks = streaks / streaks.amax((2, 3), keepdim=True).clamp_min(1)
+    return x * _draw(n, 0.88, 1.0, generator) + streaks * _draw(n, 0.06, 0.5, generator)
 
 
 def blur(x: Tensor, generator: Generator) -> Tensor:
@@ -83,7 +85,7 @@ def blur(x: Tensor, generator: Generator) -> Tensor:
     kernels = torch.where(_chosen(n, 0.5, generator) > 0, gaussian, lines)
     out = _convolved(x, kernels / kernels.sum((2, 3), keepdim=True))
     for index in torch.nonzero(torch.rand(n, generator=generator) < 1 / 3).flatten().tolist():
-        factor = 1.4 + 1.6 * torch.rand((), generator=generator).item()
+        factor = 1.4 + 2.6 * torch.rand((), generator=generator).item()
         small = F.interpolate(
             x[index : index + 1], (int(height / factor), int(width / factor)), mode="bilinear", antialias=True
         )
@@ -176,20 +178,20 @@ def _smooth(x: Tensor, cells: int) -> Tensor:
     return F.interpolate(F.adaptive_avg_pool2d(x, cells), x.shape[-2:], mode="bicubic").clamp(0, 1)
 
 
-def _grid() -> tuple[Tensor, Tensor]:
-    line = torch.arange(-_KERNEL_REACH, _KERNEL_REACH + 1, dtype=torch.float32)
+def _grid(reach: int) -> tuple[Tensor, Tensor]:
+    line = torch.arange(-reach, reach + 1, dtype=torch.float32)
     return line[:, None], line[None, :]
 
 
 def _gaussians(spread_px: Tensor) -> Tensor:
     """Return (N, 1, K, K) for spreads (N, 1, 1, 1)."""
-    rows, columns = _grid()
+    rows, columns = _grid(_BLUR_REACH)
     return torch.exp(-(rows.square() + columns.square()) / (2 * spread_px.square()))
 
 
-def _lines(length_px: Tensor, angle_deg: Tensor, spread_px: Tensor) -> Tensor:
+def _lines(length_px: Tensor, angle_deg: Tensor, spread_px: Tensor, reach: int = _BLUR_REACH) -> Tensor:
     """Return soft lines through the middle, (N, 1, K, K), of a length, an angle and a thickness each."""
-    rows, columns = _grid()
+    rows, columns = _grid(reach)
     angle = angle_deg * (math.pi / 180)
     along = rows * angle.sin() + columns * angle.cos()
     across = columns * angle.sin() - rows * angle.cos()
@@ -200,8 +202,9 @@ def _lines(length_px: Tensor, angle_deg: Tensor, spread_px: Tensor) -> Tensor:
 def _convolved(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolve each picture with its own kernel, edges replicated; by Fourier transform, since kernels are large."""
     height, width = x.shape[-2:]
-    padded = F.pad(x, (_KERNEL_REACH,) * 4, mode="replicate")
-    size = padded.shape[-2] + 2 * _KERNEL_REACH, padded.shape[-1] + 2 * _KERNEL_REACH
+    reach = kernels.shape[-1] // 2
+    padded = F.pad(x, (reach,) * 4, mode="replicate")
+    size = padded.shape[-2] + 2 * reach, padded.shape[-1] + 2 * reach
     spectrum = torch.fft.rfft2(padded, size) * torch.fft.rfft2(kernels, size)
     full = torch.fft.irfft2(spectrum, size)
-    return full[..., 2 * _KERNEL_REACH : 2 * _KERNEL_REACH + height, 2 * _KERNEL_REACH : 2 * _KERNEL_REACH + width]
+    return full[..., 2 * reach : 2 * reach + height, 2 * reach : 2 * reach + width]

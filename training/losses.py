@@ -1,27 +1,31 @@
 """Losses of Eq. 15 to 19. Pictures are (N, 3, H, W); fusion losses take them in [0, 1]."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_ERROR_FLOOR = 0.004  # half a level of 255 on the scale of [-1, 1]: better is not seen
+Weighting = Literal["pixel", "share"]
+_RESIDUAL_FLOOR = 0.1  # of a mean over [-1, 1]: a degradation of 20 dB counts half, one hardly seen little
 _SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 # BT.601 full range, no offset.
 _LUMA = (0.299, 0.587, 0.114)
 _CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-def residual_loss(predicted: Tensor, residual: Tensor, relative: bool = False) -> Tensor:
-    """Eq. 15: mean absolute error of the residual.
+def residual_loss(predicted: Tensor, residual: Tensor, weighting: Weighting = "pixel") -> Tensor:
+    """Eq. 15: mean absolute error of the residual, each `pixel` alike.
 
-    relative: differs from Eq. 15 in taking the logarithm of each picture's error before the mean, so that a tenth less
-    counts the same wherever it is. Otherwise the few pictures that are nearly black, and can only be guessed at, drown
-    what is lost on those that hardly need a change.
+    weighting: `share` differs from Eq. 15 in dividing each picture's error by what there was to remove, its mean
+    absolute residual, plus a floor: the share of the degradation that is left. With each pixel alike, the few pictures
+    that are nearly black, and can only be guessed at, drown what is lost on those that hardly need a change; with the
+    logarithm of each picture's error, leaving clean pictures clean drowned the removal of haze, noise and rain.
     """
     error = (predicted - residual).abs()
-    if not relative:
+    if weighting == "pixel":
         return error.mean()
-    return (error.mean(dim=(1, 2, 3)) + _ERROR_FLOOR).log().mean()
+    return (error.mean(dim=(1, 2, 3)) / (residual.abs().mean(dim=(1, 2, 3)) + _RESIDUAL_FLOOR)).mean()
 
 
 def fusion_losses(fused: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ class StageRecipe(_Strict):
 class RestoreRecipe(StageRecipe):
     """Stage 1. Differs from the lineage's t ~ U{0..T-1}, which a `random_share` of 1 gives.
 
-    relative_loss: take the logarithm of each picture's error in Eq. 15.
+    weighting: of pictures in Eq. 15, see `residual_loss`.
     random_share: batches at random t, with the states of Eq. 12, half of them noisy.
     start_share: of the other batches, those at the start of the loop, which a one-step run visits alone. The rest are
         at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
@@ -67,7 +67,7 @@ class RestoreRecipe(StageRecipe):
     held_out_crops: crops per kind of degradation that validation restores.
     """
 
-    relative_loss: bool = False
+    weighting: Literal["pixel", "share"] = "pixel"
     random_share: float = Field(0.05, ge=0, le=1)
     start_share: float = Field(0.6, ge=0, le=1)
     max_steps: int = Field(3, ge=2, le=10)
