@@ -19,11 +19,13 @@ from cled_edge.backend.choice import REGISTRY
 from cled_edge.bench.commands import app as bench_app
 from cled_edge.errors import one_line_errors
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
+from cled_edge.score.commands import score
 
 INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(bench_app, name="bench")
+app.command()(score)
 
 
 @app.callback()

@@ -1,0 +1,1 @@
+"""How good fused and restored pictures are: metrics and the command that prints them."""
