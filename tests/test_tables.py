@@ -73,6 +73,20 @@ def scaling_row(**changed: Any) -> dict[str, Any]:
     return {"backend": "onnxruntime", **SCALING_BASE, **latency, **changed}
 
 
+SCORES = {"mi": 3.0, "vif": 0.75, "qabf": 0.5, "nabf": 0.01, "ssim": 1.2}
+CLEAN_SCORES = {**SCORES, "scd": 1.5, "paper_ssim": 0.9, "paper_nabf": 0.02}
+SHARE = {"vif": 0.512, "qabf": None, "ssim": -0.2}
+HALF = {
+    "half": "visible",
+    "pictures": 3,
+    "psnr_before": 10.0,
+    "psnr_after": 12.5,
+    "gain_db": 2.5,
+    "lowest_gain_db": -0.5,
+    "ssim_before": 0.4,
+    "ssim_after": 0.6,
+}
+
 CONTENTS: dict[str, Any] = {
     "bench-a.json": json.loads(record().to_json()),
     "bench-c.json": json.loads(record(camera=True).to_json()),
@@ -114,6 +128,49 @@ CONTENTS: dict[str, Any] = {
         "backend": "openvino:bf16",
         "delay_percent": 10.0,
         "counts": {"itself": {"no difference": 20}, "slowed": {"slower": 19, "no difference": 1}},
+    },
+    "quality-nano-m.json": {
+        "machine": MACHINE,
+        "bundle": "nano",
+        "backend": "onnxruntime 1 cpu fp32",
+        "bars": [{"bar": "smoke", "needed": 0.6, "measured": 0.372, "met": False, "pictures": 16}],
+        "summary": {
+            "clean": [
+                {"folder": "pairs/m3fd", "light": light, "method": "ours", "pictures": 2, **CLEAN_SCORES}
+                for light in ("all", "day")
+            ],
+            "medical": [{"light": "all", "method": "ours", "pictures": 24, **CLEAN_SCORES}],
+            "degraded": {
+                "scores": [
+                    {"case": case, "light": "day", "method": method, "pictures": 5, **SCORES}
+                    for case, method in (
+                        *(("nine single degradations", method) for method in ("ours", "max", "average")),
+                        ("clean", "max of the clean pair"),
+                    )
+                ],
+                "shares": [
+                    {"case": "nine single degradations", "light": light, "pictures": 5, **SHARE}
+                    for light in ("all", "day")
+                ],
+            },
+            "restored": [{**HALF, "case": "visible rain", "light": light} for light in ("all", "day", "night")],
+            "references": [{**HALF, "folder": "restoration/lol", "light": "all"}],
+            "people": [{"method": "ours", "boxes": 18, "pictures": 9, "levels": 14.66, "ratio": 0.324}],
+        },
+    },
+    "detection-yolo-nano-m.json": {
+        "bundle": "nano",
+        "detector": {"file": "yolo.onnx", "sha256": "ab" * 32},
+        "counts": {"pictures": 3, "day": 2, "night": 1, "boxes": {"person": 6}},
+        "rows": [
+            {
+                "source": "infrared",
+                "all": {"map_50": 0.5, "map_50_95": 0.25},
+                "classes": {"person": {"map_50": 0.5, "map_50_95": 0.25}},
+                "day": {"map_50": 1.0, "map_50_95": 0.5},
+                "night": {"map_50": None, "map_50_95": None},
+            }
+        ],
     },
     "search-m.json": {
         "machine": MACHINE,
@@ -222,6 +279,26 @@ def test_the_instrument_is_judged_by_its_verdicts(results: Path) -> None:
     rows = TABLES["instrument"](results).splitlines()
     assert rows[-2].endswith("| openvino:bf16 | the same | 20 | 20 | 0 | 0 |")
     assert rows[-1].endswith("| openvino:bf16 | slowed by 10 % | 20 | 1 | 19 | 0 |")
+
+
+def test_quality_says_a_day_once_and_a_share_in_percent(results: Path) -> None:
+    clean = TABLES["clean"](results)
+    assert clean.count("| pairs/m3fd |") == 1
+    assert "| pairs/m3fd | all | 2 | ours | 3.000 | 0.750 | 0.500 | 0.010 | 1.200 | 1.500 | 0.900 | 0.020 |" in clean
+    assert "| 0.750 / 0.500 / 1.200 | 51% / - / -20% |" in TABLES["degraded"](results)
+    assert "| visible | visible rain | day | 3 | 10.00 | 12.50 | 2.50 | -0.50 | 0.400 | 0.600 |" in TABLES["restored"](
+        results
+    )
+    assert "| smoke | 0.600 | 0.372 | no | 16 |" in TABLES["bars"](results)
+    assert "| labelled, at night | ours | 18 | 9 | 14.7 | 0.32 |" in TABLES["people"](results)
+
+
+def test_the_papers_rows_stand_beside_ours_and_say_whose_pictures(results: Path) -> None:
+    table = TABLES["paper"](results)
+    assert "| paper: CLED-Fusion | the paper's | 4.012 / 0.730 / 0.493 / 0.006 / 0.903 | 2.597" in table
+    assert "| nano | 2 and 0 of ours | 3.000 / 0.750 / 0.500 / 0.020 / 0.900 | - |" in table
+    assert "| paper: CLED-Fusion | the paper's | 3.924 | 0.939 | 0.739 | 0.002 | 1.260 |" in table
+    assert "| nano | 24 of ours | 3.000 | 0.750 | 0.500 | 0.020 | 0.900 |" in table
 
 
 def test_search_has_a_table_for_each_stage(results: Path) -> None:

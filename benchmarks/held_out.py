@@ -1,0 +1,193 @@
+"""The pictures that quality is measured on: pairs on disk, which of them training never saw, day and night, people."""
+
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.trivial import luma_of
+from cled_edge.camera.source import PICTURE_SUFFIXES, open_pair
+from cled_edge.errors import DataError
+from cled_edge.image import Uint8, grey_from_any, read_image, rgb_from_any
+from cled_edge.pairing import pair_by_stem
+
+PERSON = 0  # class of the labels, in YOLO's text format: class, then centre and size as shares of the picture
+NIGHT_BELOW = 56.0  # mean luma of a visible picture, of 255
+LONGEST_SIDE = 640  # larger pictures are scaled down to it, for time
+SMOKE_EVERY = 30  # frames
+WARMER_BY, WARMEST_BY = 40, 90  # 8-bit levels above the still background: all of a person, and the warmest tenth
+PERSON_AREA = 500, 40_000  # pixels at 480x640
+
+
+class Box(NamedTuple):
+    """A rectangle in pixels; bottom and right are outside it."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A decoded pair: infrared (H, W) and visible RGB (H, W, 3), uint8."""
+
+    folder: str
+    stem: str
+    infrared: Uint8
+    visible: Uint8
+
+    @property
+    def light(self) -> str:
+        """Return `day` or `night`, by the mean luma of the visible picture."""
+        return "night" if float(luma_of(self.visible).mean()) < NIGHT_BELOW else "day"
+
+    @property
+    def seed(self) -> tuple[int, ...]:
+        """Return what its degradations are drawn from: its name, so that they never change."""
+        return (zlib.crc32(f"{self.folder}/{self.stem}".encode()),)
+
+
+def is_held_out(stem: str) -> bool:
+    """Return whether training never sees a stem. `training.pairs.is_held_out` is the same: stages share no code."""
+    return zlib.crc32(stem.encode()) % 10 == 0
+
+
+def find_pairs(root: Path, folder: str, count: int, everything: bool) -> list[tuple[str, Path, Path]]:
+    """Return (stem, infrared, visible) of a folder's held-out pairs, at most `count`, spread evenly over their names.
+
+    The halves are `infrared` and `visible`; in a medical folder `mri` and the other one. A folder without them is a
+    DataError.
+    """
+    where = root / folder
+    halves = [where / "infrared", where / "visible"]
+    if (where / "mri").is_dir():
+        halves = [where / "mri", *sorted(path for path in where.iterdir() if path.is_dir() and path.name != "mri")][:2]
+    missing = [half for half in halves if not half.is_dir()]
+    if missing or len(halves) != 2:
+        raise DataError(f"{missing[0] if missing else where} is not a folder; --data must hold NAME/infrared, visible")
+    found = pair_by_stem(*(_pictures(half) for half in halves))
+    return spread([pair for pair in found if everything or is_held_out(pair[0])], count)
+
+
+def read_scenes(root: Path, folder: str, count: int, everything: bool = False) -> Iterator[Scene]:
+    """Read the pairs of `find_pairs`, one at a time, scaled to LONGEST_SIDE if larger."""
+    for stem, infrared, visible in find_pairs(root, folder, count, everything):
+        yield read_scene(folder, stem, infrared, visible)
+
+
+def read_scene(folder: str, stem: str, infrared: Path, visible: Path) -> Scene:
+    """Read a pair, scaled to LONGEST_SIDE if larger; halves of unequal size are a DataError."""
+    halves = read_image(infrared, color=False), read_image(visible, color=True)
+    if halves[0].shape != halves[1].shape[:2]:
+        raise DataError(f"{infrared} is {halves[0].shape}, its visible half {halves[1].shape[:2]}; resize one")
+    return Scene(folder, stem, *(_scaled(half) for half in halves))
+
+
+def read_references(root: Path, folder: str, everything: bool) -> Iterator[tuple[str, Uint8, Uint8]]:
+    """Read (name, degraded, reference) of real degraded pictures, RGB or grey.
+
+    LOL has `low` and `high`, visible only; DRMF `degraded` and `reference`, each with both halves.
+    """
+    where = root / folder
+    sides = [(where / "low", where / "high", "visible")]
+    if (where / "degraded").is_dir():
+        sides = [(where / "degraded" / half, where / "reference" / half, half) for half in ("infrared", "visible")]
+    for degraded, reference, half in sides:
+        color = half == "visible"
+        for stem, before, after in pair_by_stem(_pictures(degraded), _pictures(reference)):
+            if everything or is_held_out(stem):
+                yield f"{half} {stem}", _scaled(read_image(before, color)), _scaled(read_image(after, color))
+
+
+def labelled_people(root: Path, folder: str) -> Iterator[tuple[Scene, list[Box]]]:
+    """Read the pairs of a folder that has `labels`, with the boxes of the people in them, those without left out."""
+    for label in sorted((root / folder / "labels").glob("*.txt")):
+        rows = [line.split() for line in label.read_text().splitlines()]
+        people = [[float(value) for value in row[1:5]] for row in rows if row and int(row[0]) == PERSON]
+        halves = [next((root / folder / half).glob(f"{label.stem}.*"), None) for half in ("infrared", "visible")]
+        if not people or halves[0] is None or halves[1] is None:
+            continue
+        infrared, visible = read_image(halves[0], color=False), read_image(halves[1], color=True)
+        yield Scene(folder, label.stem, infrared, visible), [_box(values, infrared.shape) for values in people]
+
+
+def smoke_frames(clip: Path) -> list[tuple[Scene, list[Box]]]:
+    """Return every SMOKE_EVERYth frame of a clip of a still camera, with boxes of the warm people found in it.
+
+    A person is a blob that is WARMER_BY levels above the median of these infrared frames, of PERSON_AREA pixels and at
+    least as high as wide; what is always warm, such as a window, is not one.
+    """
+    scenes = []
+    with open_pair(str(clip / "infrared.mp4"), str(clip / "visible.mp4")) as source:
+        for index, pair in enumerate(source):
+            if index % SMOKE_EVERY == 0:
+                halves = grey_from_any(pair.infrared), rgb_from_any(pair.visible)
+                scenes.append(Scene(clip.name, pair.stem, *halves))
+    still = np.median([scene.infrared for scene in scenes], axis=0)
+    return [(scene, warm_blobs(scene.infrared, still)) for scene in scenes]
+
+
+def warm_blobs(infrared: Uint8, still: NDArray[Any]) -> list[Box]:
+    """Return the boxes of upright blobs that are warmer than the still background, (H, W) both."""
+    # A hot window moves a little as the camera is touched: its warmth counts for the still surround too.
+    still = cv2.dilate(still.astype(np.float32), np.ones((31, 31), np.uint8))
+    above = infrared.astype(np.float32) - still
+    # A jacket hides the warmth of a chest: close the gap between head and legs.
+    warm = cv2.morphologyEx((above > WARMER_BY).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((45, 5), np.uint8))
+    scale = infrared.size / (480 * 640)
+    boxes = []
+    for left, top, width, height, area in cv2.connectedComponentsWithStats(warm)[2][1:]:
+        part = above[top : top + height, left : left + width]
+        warmest = np.percentile(part[part > WARMER_BY], 90) if (part > WARMER_BY).any() else 0
+        if PERSON_AREA[0] <= area / scale <= PERSON_AREA[1] and height >= width and warmest > WARMEST_BY:
+            boxes.append(Box(int(top), int(left), int(top + height), int(left + width)))
+    return boxes
+
+
+def contrast(luma: Uint8, box: Box) -> float:
+    """Return by how many levels the mean of a box is above that of a ring around it, as wide as a third of the box."""
+    margins = (box.bottom - box.top) // 3 + 2, (box.right - box.left) // 3 + 2
+    outer = luma[
+        max(box.top - margins[0], 0) : box.bottom + margins[0], max(box.left - margins[1], 0) : box.right + margins[1]
+    ].astype(np.float64)
+    inner = luma[box.top : box.bottom, box.left : box.right].astype(np.float64)
+    ring_area = outer.size - inner.size
+    return float(inner.mean() - (outer.sum() - inner.sum()) / ring_area) if ring_area and inner.size else 0.0
+
+
+def spread(items: list[Any], count: int) -> list[Any]:
+    """Return `count` of the items, evenly spread; all if there are fewer, or count is 0."""
+    if not 0 < count < len(items):
+        return items
+    return [items[int(k)] for k in np.linspace(0, len(items) - 1, count).round()]
+
+
+def _pictures(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} is not a folder; check --data")
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+
+
+def _scaled(picture: Uint8) -> Uint8:
+    height, width = picture.shape[:2]
+    scale = LONGEST_SIDE / max(height, width)
+    if scale >= 1:
+        return picture
+    size = round(width * scale), round(height * scale)
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def _box(values: list[float], shape: tuple[int, ...]) -> Box:
+    """Return the rectangle of a centre and a size, (x, y, width, height) as shares of the picture."""
+    height, width = shape[:2]
+    x, y, box_width, box_height = values
+    edges = [(y - box_height / 2) * height, (x - box_width / 2) * width]
+    edges += [(y + box_height / 2) * height, (x + box_width / 2) * width]
+    top, left, bottom, right = (round(edge) for edge in edges)
+    return Box(max(top, 0), max(left, 0), min(bottom, height), min(right, width))

@@ -1,0 +1,86 @@
+"""Numbers that others published, to stand beside ours: the paper's Tables 1 and 3, and fusion networks measured by us.
+
+The paper's pictures are not those of `benchmarks.quality`, and its metrics are those of the profile `paper`.
+"""
+
+from typing import NamedTuple
+
+
+class Scores(NamedTuple):
+    """A row of the paper's tables: bits, then sums over both sources; nabf is the one that should be low."""
+
+    mi: float
+    vif: float
+    qabf: float
+    nabf: float
+    ssim: float
+
+
+class Strict(NamedTuple):
+    """VIF, Q^AB/F and SSIM as sums over both sources, profile `strict`."""
+
+    vif: float
+    qabf: float
+    ssim: float
+
+
+class Peer(NamedTuple):
+    """The best VIF and the best Q^AB/F of learned fusions and a Laplacian pyramid, on held-back pairs of a set."""
+
+    vif: float
+    qabf: float
+
+
+# Table 1, on test pictures of M3FD and LLVIP; which ones the paper does not say.
+TABLE_1: dict[str, dict[str, Scores]] = {
+    "Dif-Fusion": {
+        "pairs/m3fd": Scores(2.947, 0.531, 0.412, 0.040, 0.659),
+        "pairs/llvip": Scores(3.329, 0.757, 0.343, 0.045, 0.542),
+    },
+    "VDMUFusion": {
+        "pairs/m3fd": Scores(2.633, 0.569, 0.309, 0.003, 0.891),
+        "pairs/llvip": Scores(2.794, 0.748, 0.340, 0.001, 0.763),
+    },
+    "CCF": {
+        "pairs/m3fd": Scores(2.714, 0.493, 0.253, 0.003, 0.777),
+        "pairs/llvip": Scores(2.916, 0.779, 0.344, 0.009, 0.694),
+    },
+    "Text-DiFuse": {
+        "pairs/m3fd": Scores(2.376, 0.265, 0.205, 0.047, 0.277),
+        "pairs/llvip": Scores(2.146, 0.769, 0.303, 0.046, 0.393),
+    },
+    "GIFNet": {
+        "pairs/m3fd": Scores(2.547, 0.613, 0.462, 0.087, 0.880),
+        "pairs/llvip": Scores(2.329, 0.804, 0.403, 0.066, 0.720),
+    },
+    "CLED-Fusion": {
+        "pairs/m3fd": Scores(4.012, 0.730, 0.493, 0.006, 0.903),
+        "pairs/llvip": Scores(2.597, 1.076, 0.347, 0.082, 0.448),
+    },
+}
+
+# Table 3, on slices of the Harvard whole-brain atlas of all three kinds; which ones the paper does not say.
+TABLE_3: dict[str, Scores] = {
+    "Dif-Fusion": Scores(2.600, 0.513, 0.598, 0.008, 0.604),
+    "VDMUFusion": Scores(3.291, 0.653, 0.458, 0.009, 1.086),
+    "CCF": Scores(2.731, 0.563, 0.625, 0.004, 0.635),
+    "Text-DiFuse": Scores(2.843, 0.579, 0.205, 0.018, 0.534),
+    "GIFNet": Scores(2.581, 0.413, 0.345, 0.030, 0.443),
+    "CLED-Fusion": Scores(3.924, 0.939, 0.739, 0.002, 1.260),
+}
+
+# Clean inputs, profile `strict`: the best of SeAFusion, DATFuse, IFCNN, LUT-Fuse, SAGE, SDNet, MMDRFuse and a Laplacian
+# pyramid, each with its authors' weights, on pairs that are held back from this project.
+BEST_PEERS: dict[str, Peer] = {
+    "pairs/msrs": Peer(0.974, 0.669),
+    "pairs/roadscene": Peer(0.672, 0.594),
+    "pairs/m3fd": Peer(0.836, 0.653),
+    "pairs/llvip": Peer(0.889, 0.603),
+}
+
+# Nine single degradations of 45 held-back pairs of MSRS, day and night, against the clean sources.
+DEGRADED_PEERS: dict[str, Strict] = {
+    "max of the clean pair": Strict(1.049, 0.712, 1.413),
+    "max": Strict(0.687, 0.470, 1.094),
+    "SeAFusion, the best peer": Strict(0.605, 0.439, 1.058),
+}

@@ -1,0 +1,559 @@
+"""Detection: what each layout says, boxes there and back, precisions known beforehand, refusals by their words."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from benchmarks import detection, detector
+from benchmarks.detection import Coco, Labels, class_map, read_labels
+from benchmarks.detector import Detections, Detector, Letterbox
+from benchmarks.sections import TABLES
+from cled_edge.camera.source import FramePair
+from cled_edge.errors import BackendError, CledEdgeError, DataError, NoPairsError, OptionError, SourceMissingError
+from cled_edge.image import write_png
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: make test installs it")
+pytest.importorskip("pycocotools", reason="needs pycocotools: make test installs it")
+
+SIZE = (64, 96)
+CELL = 16  # side of every object; each fills a cell of the detector's finer grid
+PERSON, CAR = 0, 2
+NAMES = {PERSON: "person", CAR: "car"}
+EQUAL = {PERSON: PERSON, CAR: CAR}
+# What `blob_detector` finds: full green is a person (class 0), blue without green a car (class 2).
+CHANNELS = {0: (0.0, 1.0, 0.0), 1: (0.0, 0.0, 0.0), 2: (0.0, -1.0, 1.0)}
+Save = Callable[..., Path]
+
+
+def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, channels_last: bool = False, dtype: int = 1) -> Any:
+    """Return a model that finds bright cells of a grid of 16 pixels, and of 32; each box is its cell.
+
+    A score is 10 (mean - 0.9) of the cell in its class's weights of RGB, at least 0: 1 where it is full.
+    """
+    helper, number = onnx.helper, onnx.numpy_helper.from_array
+    nodes, constants = [], [number(np.array(list(CHANNELS.values()), np.float32)[:, :, None, None], "weights")]
+
+    def node(kind: str, inputs: list[str], output: str, **attributes: Any) -> str:
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
+    def constant(name: str, values: Any, kind: type = np.float32) -> str:
+        constants.append(number(np.asarray(values, kind), name))
+        return name
+
+    x = node("Cast", ["x"], "x32", to=1)
+    x = node("Transpose", [x], "first", perm=[0, 3, 1, 2]) if channels_last else x
+    x = node("Conv", [x, "weights"], "by_class")
+    grids, boxes = [], []
+    for side in (CELL, 2 * CELL):
+        mean = node("AveragePool", [x], f"mean_{side}", kernel_shape=[side, side], strides=[side, side])
+        over = node("Sub", [mean, constant(f"floor_{side}", 0.9)], f"over_{side}")
+        times = node("Relu", [node("Mul", [over, constant(f"ten_{side}", 10)], f"times_{side}")], f"relu_{side}")
+        grids.append(node("Reshape", [times, constant(f"flat_{side}", (1, 3, -1), np.int64)], f"grid_{side}"))
+        ys, xs = np.mgrid[: size[0] // side, : size[1] // side].reshape(2, -1) * side + side / 2
+        boxes.append(np.stack([xs, ys, np.full(xs.shape, side), np.full(xs.shape, side)]))
+    scores = node("Concat", grids, "scores", axis=2)  # (1, 3, N)
+    centred = np.concatenate(boxes, axis=1)  # (4, N)
+    count = centred.shape[1]
+    shapes: dict[str, list[int]] = {"v8": [1, 7, count], "v5": [1, 3 * count, 8], "v10": [1, 3 * count, 6]}
+    shapes["v7-nms"] = [3 * count, 7]
+    if layout == "v8":
+        node("Concat", [constant("boxes", centred[None]), scores], "output", axis=1)
+    elif layout == "v5":  # three boxes a cell; the objectness of the larger second and third is 0
+        rows = node("Transpose", [scores], "rows", perm=[0, 2, 1])
+        thrice = node("Concat", [rows] * 3, "thrice", axis=1)
+        objectness = constant("sure", np.repeat([1, 0, 0], count).reshape(1, -1, 1))
+        shapes_of_a_cell = [centred.T * (1, 1, scale, scale) for scale in (1, 2, 3)]
+        everywhere = constant("boxes", np.concatenate(shapes_of_a_cell)[None])
+        node("Concat", [everywhere, objectness, thrice], "output", axis=2)
+    else:  # a row for each class of each cell
+        flat = node("Reshape", [scores, constant("column", (1, -1, 1), np.int64)], "flat")
+        corners = np.concatenate([centred[:2] - centred[2:] / 2, centred[:2] + centred[2:] / 2]).T
+        classes = constant("classes", np.repeat([0, 1, 2], count).reshape(1, -1, 1))
+        everywhere = constant("corners", np.tile(corners, (3, 1))[None])
+        if layout == "v10":
+            node("Concat", [everywhere, flat, classes], "output", axis=2)
+        else:
+            picture = constant("picture", np.zeros((1, 3 * count, 1)))
+            node("Concat", [picture, everywhere, classes, flat], "together", axis=2)
+            node("Reshape", ["together", constant("two", (-1, 7), np.int64)], "output")
+    shape = [1, *size, 3] if channels_last else [1, 3, *size]
+    graph = helper.make_graph(
+        nodes,
+        "blobs",
+        [helper.make_tensor_value_info("x", dtype, shape)],
+        [helper.make_tensor_value_info("output", 1, shapes[layout])],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    # As Ultralytics has it; (1, 90, 6) could also be one class with objectness.
+    model.metadata_props.add(key="names", value="{0: 'person', 1: 'bicycle', 2: 'car'}")
+    return model
+
+
+def constant_detector(outputs: dict[str, Any], shape: tuple[Any, ...] = (1, 3, 64, 96), dtype: int = 1) -> Any:
+    """Return a model that says the same of every picture."""
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Constant", [], [name], value=onnx.numpy_helper.from_array(np.asarray(values, np.float32)))
+        for name, values in outputs.items()
+    ]
+    infos = [helper.make_tensor_value_info(name, 1, np.shape(values)) for name, values in outputs.items()]
+    graph = helper.make_graph(nodes, "fixed", [helper.make_tensor_value_info("x", dtype, shape)], infos)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+@pytest.fixture
+def save(tmp_path: Path) -> Save:
+    def write(model: Any, name: str = "blobs.onnx", **metadata: str) -> Path:
+        for key, value in metadata.items():
+            model.metadata_props.add(key=key, value=value)
+        onnx.save(model, tmp_path / name)
+        return tmp_path / name
+
+    return write
+
+
+def painted(colors: dict[tuple[int, int], tuple[int, int, int]], size: tuple[int, int] = SIZE) -> np.ndarray:
+    """Return a black picture with cells, (row, column), of the given RGB."""
+    picture = np.zeros((*size, 3), np.uint8)
+    for (row, column), color in colors.items():
+        picture[row * CELL : (row + 1) * CELL, column * CELL : (column + 1) * CELL] = color
+    return picture
+
+
+GREEN, BLUE = (0, 255, 0), (0, 0, 255)
+STREET = painted({(1, 2): GREEN, (3, 5): BLUE})
+
+
+def found_in(model: Detector, picture: np.ndarray = STREET) -> dict[int, list[list[float]]]:
+    found = model(picture, EQUAL)
+    assert found.scores == pytest.approx(1.0, abs=1e-3)
+    return {number: found.boxes[found.classes == number].round(6).tolist() for number in sorted(set(found.classes))}
+
+
+@pytest.mark.parametrize("layout", detector.LAYOUTS)
+def test_every_layout_says_the_same(layout: str, save: Save) -> None:
+    model = Detector(save(blob_detector(layout)))
+    assert (model.layout, model.output, model.size) == (layout, "output", SIZE)
+    assert found_in(model) == {PERSON: [[32, 16, 48, 32]], CAR: [[80, 48, 96, 64]]}
+
+
+def test_the_input_may_have_channels_last_and_half_precision(save: Save) -> None:
+    model = Detector(save(blob_detector(channels_last=True, dtype=onnx.TensorProto.FLOAT16)))
+    assert found_in(model) == {PERSON: [[32, 16, 48, 32]], CAR: [[80, 48, 96, 64]]}
+
+
+def test_boxes_come_back_to_a_picture_of_another_size(save: Save) -> None:
+    # Twice as large and not as wide: 128x128 becomes 64x64 with 16 columns of grey on each side.
+    picture = np.kron(painted({(1, 2): GREEN}, (64, 64)), np.ones((2, 2, 1), np.uint8))
+    assert found_in(Detector(save(blob_detector())), picture) == {PERSON: [[64, 32, 96, 64]]}
+
+
+@pytest.mark.parametrize("picture", [(480, 640), (640, 480), (33, 517), (64, 96), (7, 5)])
+def test_a_letterbox_there_and_back(picture: tuple[int, int], rng: np.random.Generator) -> None:
+    box = Letterbox.fit(picture, SIZE)
+    (top, left), (height, width) = box.corner, box.inner
+    assert height == SIZE[0] or width == SIZE[1]
+    assert height <= SIZE[0]
+    assert width <= SIZE[1]
+    corners = np.sort(rng.random((20, 2, 2)), axis=1).reshape(20, 4)
+    inside = corners * (width, height, width, height) + (left, top, left, top)
+    sides = np.array([picture[1], picture[0]] * 2)
+    assert box.undo(inside) == pytest.approx(corners * sides)
+    assert box.undo(np.array([[-50.0, -50.0, 500.0, 500.0]])).tolist() == [[0, 0, picture[1], picture[0]]]
+
+
+def test_a_letterbox_is_grey_around_the_picture() -> None:
+    boxed = Letterbox.fit((32, 32), SIZE).apply(np.full((32, 32, 3), 7, np.uint8))
+    assert boxed.shape == (*SIZE, 3)
+    assert (boxed[:, 16:80] == 7).all()
+    assert (boxed[:, :16] == 114).all()
+    assert (boxed[:, 80:] == 114).all()
+
+
+def slow_nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit: float) -> list[int]:
+    kept: list[int] = []
+    for i in np.argsort(-scores, kind="stable"):
+        for j in kept:
+            low, high = np.maximum(boxes[i, :2], boxes[j, :2]), np.minimum(boxes[i, 2:], boxes[j, 2:])
+            shared = np.prod(np.clip(high - low, 0, None))
+            areas = [np.prod(boxes[k, 2:] - boxes[k, :2]) for k in (i, j)]
+            if classes[i] == classes[j] and shared / (sum(areas) - shared) > limit:
+                break
+        else:
+            kept.append(int(i))
+    return kept
+
+
+def test_suppression_is_that_of_the_slow_form(rng: np.random.Generator) -> None:
+    boxes = np.concatenate([rng.uniform(-40, 40, (300, 2)), np.zeros((300, 2))], axis=1)
+    boxes[:, 2:] = boxes[:, :2] + rng.uniform(30, 40, (300, 2))
+    classes = rng.integers(0, 2, 300)
+    # OpenCV moves the second class by 81 and, were there no care, upon the first.
+    boxes[:2], classes[:2] = [[40, 40, 80, 80], [-41, -41, -1, -1]], [0, 1]
+    scores = np.zeros((300, 2))
+    scores[np.arange(300), classes] = np.concatenate([[0.99, 0.98], rng.permutation(298) / 298 * 0.9 + 0.01])
+    found = detector._suppressed(boxes, scores, {0: 0, 1: 2})
+    expected = slow_nms(boxes, scores.max(axis=1), classes, detector.NMS_IOU)
+    assert 20 < len(expected) < 250
+    assert found.boxes.tolist() == boxes[expected].tolist()
+    assert found.classes.tolist() == (classes[expected] * 2).tolist()
+
+
+def test_several_classes_of_the_detector_can_be_one_of_the_labels() -> None:
+    boxes, scores = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10]]), np.array([[0.3, 0.6, 0.9], [0.2, 0, 0.9]])
+    found = detector._suppressed(boxes, scores, {0: 7, 1: 7})
+    assert (found.scores.tolist(), found.classes.tolist()) == ([0.6, 0.2], [7, 7])
+
+
+def test_the_layout_is_found_among_other_outputs(save: Save) -> None:
+    heads = {"head": np.zeros((1, 3, 8, 12, 7)), "output": np.zeros((1, 90, 8)), "stride": np.zeros((1, 90, 9, 1))}
+    model = Detector(save(constant_detector(heads)))
+    assert (model.output, model.layout, model.class_count) == ("output", "v5", 3)
+    assert len(model(STREET, EQUAL).scores) == 0
+
+
+def test_one_class_with_objectness_is_told_from_nms_in_the_graph_by_its_rows(save: Save) -> None:
+    many = np.zeros((1, 3 * 8400, 6))
+    assert Detector(save(constant_detector({"o": many}, (1, 3, 640, 640)))).layout == "v5"
+    few = np.zeros((1, 300, 6))
+    assert Detector(save(constant_detector({"o": few}, (1, 3, 640, 640)))).layout == "v10"
+
+
+UNCLEAR = [
+    # 30 cells at strides 16 and 32: three boxes each with objectness, or 90 rows that NMS left.
+    (
+        {"o": np.zeros((1, 90, 6))},
+        {},
+        {},
+        "can be read in several ways; choose one: --output o --layout v5, --output o",
+    ),
+    (
+        {"aux": np.zeros((1, 7, 30)), "main": np.zeros((1, 7, 30))},
+        *({}, {}, "choose one: --output aux --layout v8, --output main --layout v8"),
+    ),
+    (
+        {"o": np.zeros((1, 7, 31))},
+        {},
+        {},
+        "gives o (1, 7, 31) for a 64x96 input; known: v5 (1, N, 5+C), v8 (1, 4+C, N)",
+    ),
+    ({"o": np.zeros((1, 300, 84))}, {}, {}, "if it is one of them, say so by --layout, else export it so"),
+    ({"o": np.zeros((1, 7, 31))}, {"layout": "v10"}, {}, "for a 64x96 input; known: v10 (1, N, 6)"),
+    ({"o": np.zeros((1, 7, 30))}, {}, {"names": "{0: 'person', 1: 'car'}"}, "input with 2 classes; known: v5"),
+    ({"o": np.zeros((1, 7, 30))}, {}, {"task": "segment"}, "is a network for 'segment'; needed one for detection"),
+    ({"o": np.zeros((1, 7, 30))}, {"output": "p"}, {}, "--output is 'p'; "),
+    ({"o": np.zeros((1, 7, 30))}, {"layout": "v6"}, {}, "--layout is 'v6'; known: v5, v8, v10, v7-nms"),
+    ({"o": np.zeros((1, 7, 30))}, {"size": (96, 96)}, {}, "takes 64x96; leave --size out"),
+]
+
+
+@pytest.mark.parametrize(("outputs", "options", "metadata", "words"), UNCLEAR)
+def test_an_unclear_output_is_refused(
+    outputs: dict[str, Any], options: dict[str, Any], metadata: dict[str, str], words: str, save: Save
+) -> None:
+    with pytest.raises(OptionError, match=re.escape(words)):
+        Detector(save(constant_detector(outputs), **metadata), **options)
+
+
+def test_a_choice_settles_what_was_unclear(save: Save) -> None:
+    both = save(constant_detector({"aux": np.zeros((1, 7, 30)), "main": np.zeros((1, 7, 30))}))
+    assert Detector(both, output="main").output == "main"
+    other_grid = save(constant_detector({"o": np.zeros((1, 7, 31))}))
+    assert Detector(other_grid, layout="v8").class_count == 3
+    named = save(constant_detector({"o": np.zeros((1, 90, 6))}), names="{0: 'person', 1: 'car'}")
+    assert (Detector(named).layout, Detector(named).class_count) == ("v10", 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"),
+    [
+        ((1, 1, 64, 96), 1, "takes x (1, 1, 64, 96); needed one RGB picture, (1, 3, H, W) or (1, H, W, 3)"),
+        ((2, 3, 64, 96), 1, "takes x (2, 3, 64, 96); needed one RGB picture"),
+        ((1, 3, 64), 1, "takes x (1, 3, 64); needed one RGB picture"),
+        ((1, 3, 64, 96), 2, "takes tensor(uint8); needed float or float16 in 0 to 1"),
+        ((1, 3, "h", "w"), 1, "takes pictures of any size; say the one it was trained for, as --size 640"),
+    ],
+)
+def test_other_inputs_are_refused(shape: tuple[Any, ...], dtype: int, words: str, save: Save) -> None:
+    with pytest.raises(OptionError, match=re.escape(words)):
+        Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, shape, dtype)))
+
+
+def test_a_size_is_taken_where_the_input_has_none(save: Save) -> None:
+    model = Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, ("n", 3, "h", "w"))), size=SIZE)
+    assert (model.size, model.layout) == (SIZE, "v8")
+
+
+@pytest.mark.parametrize(
+    ("layout", "outputs", "words"),
+    [
+        ("v8", np.full((1, 7, 30), 3.5), "read as v8, scores run from 3.5 to 3.5, needed 0 to 1"),
+        ("v8", np.full((1, 7, 30), -3.5), "scores run from -3.5 to -3.5"),
+        ("v8", np.full((1, 7, 30), np.nan), "scores run from nan to nan"),
+        ("v5", np.full((1, 90, 8), 2.0), "read as v5, scores run from 2 to 2"),
+        ("v10", np.full((1, 90, 6), 0.5), "read as v10, class numbers are broken; choose another --layout"),
+    ],
+)
+def test_a_wrong_reading_shows_in_its_values(layout: str, outputs: np.ndarray, words: str, save: Save) -> None:
+    with pytest.raises(OptionError, match=re.escape(words)):
+        Detector(save(constant_detector({"o": outputs})), layout=layout)(STREET, EQUAL)
+
+
+def test_files_that_are_no_detector_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceMissingError, match=r"none.onnx does not exist; give the ONNX file of a detector"):
+        Detector(tmp_path / "none.onnx")
+    (tmp_path / "text.onnx").write_text("hello")
+    with pytest.raises(BackendError, match=r"text.onnx is no network that ONNX Runtime opens: .*; export it again"):
+        Detector(tmp_path / "text.onnx")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0", "--classes is '0'; it must list detector:label class numbers, such as 0:0,2:2"),
+        ("0:0,x:2", "--classes is '0:0,x:2'"),
+        ("0:1", "--classes has label class 1, which no box has; labelled are 0 (person), 2 (car)"),
+        (
+            "0:0,3:2",
+            "never finds class 3, it knows 3 (0 to 2); labelled are 0 (person), 2 (car); map them by --classes",
+        ),
+    ],
+)
+def test_maps_that_do_not_fit_are_refused(text: str, words: str, save: Save) -> None:
+    model = Detector(save(blob_detector()))
+    assert class_map("", NAMES, model) == EQUAL
+    assert class_map("0:0, 2:2,1:2", NAMES, model) == {0: 0, 1: 2, 2: 2}
+    with pytest.raises(OptionError, match=re.escape(words)):
+        class_map(text, NAMES, model)
+
+
+def test_a_labelled_class_that_the_detector_lacks_is_refused_by_default(save: Save) -> None:
+    model = Detector(save(constant_detector({"o": np.zeros((1, 6, 30))})))
+    words = "never finds class 2, it knows 2 (0 to 1)"
+    with pytest.raises(OptionError, match=re.escape(words)):
+        class_map("", NAMES, model)
+
+
+def judged(
+    moved: float, classes: tuple[int, ...] = (PERSON, CAR), stems: tuple[str, ...] = ("1D", "2N")
+) -> dict[str, Any]:
+    """Return what COCO says of boxes 100 wide, all moved to the right by so many pixels."""
+    coco = Coco(NAMES)
+    boxes = np.array([[50.0, 50, 150, 100], [300, 200, 400, 300]])
+    for stem in stems:
+        labels = Labels(np.array([PERSON, CAR]), boxes / (640, 480, 640, 480))
+        coco.add_picture(stem, (480, 640), labels)
+        own = np.isin(labels.classes, classes)
+        found = boxes[own] + (moved, 0, moved, 0)
+        coco.add_found("fused", Detections(found, np.full(len(found), 0.5), labels.classes[own]))
+    return coco.mean_precisions("fused")
+
+
+def test_perfect_boxes_have_precision_1_everywhere() -> None:
+    result = judged(0)
+    for found in (result["all"], result["day"], result["night"], *result["classes"].values()):
+        assert found == {"map_50": pytest.approx(1), "map_50_95": pytest.approx(1)}
+    assert list(result["classes"]) == ["person", "car"]
+
+
+@pytest.mark.parametrize("moved", [2, 8, 14, 22, 30, 40])
+def test_moved_boxes_count_at_the_thresholds_below_their_overlap(moved: float) -> None:
+    overlap = (100 - moved) / (100 + moved)
+    passed = sum(overlap >= threshold for threshold in np.linspace(0.5, 0.95, 10))
+    result = judged(moved)["all"]
+    assert result["map_50"] == pytest.approx(float(overlap >= 0.5))
+    assert result["map_50_95"] == pytest.approx(passed / 10)
+
+
+def test_a_class_that_is_never_found_has_precision_0_and_one_without_boxes_none() -> None:
+    result = judged(0, classes=(CAR,), stems=("1D", "2D"))
+    assert result["classes"]["person"]["map_50"] == 0
+    assert result["all"]["map_50"] == pytest.approx(0.5)
+    assert result["night"] == {"map_50": None, "map_50_95": None}
+    assert judged(0, classes=())["all"]["map_50"] == 0
+
+
+def test_a_false_box_of_a_higher_score_halves_the_precision() -> None:
+    coco = Coco({PERSON: "person"})
+    coco.add_picture("1D", (100, 100), Labels(np.array([PERSON]), np.array([[0.1, 0.1, 0.3, 0.3]])))
+    boxes = np.array([[60.0, 60, 90, 90], [10, 10, 30, 30]])
+    coco.add_found("fused", Detections(boxes, np.array([0.9, 0.5]), np.array([PERSON, PERSON])))
+    assert coco.mean_precisions("fused")["all"]["map_50"] == pytest.approx(0.5)
+
+
+def test_labels_are_read_and_named(tmp_path: Path) -> None:
+    (tmp_path / "1D.txt").write_text("0 0.5 0.5 0.2 0.4\n\n2 0.95 0.5 0.2 0.1\n")
+    (tmp_path / "2N.txt").write_text("")
+    labels, names = read_labels(tmp_path)
+    assert names == NAMES
+    assert labels["1D"].boxes == pytest.approx(np.array([[0.4, 0.3, 0.6, 0.7], [0.85, 0.45, 1, 0.55]]))
+    assert labels["2N"].boxes.shape == (0, 4)
+    (tmp_path / "classes.txt").write_text("People\nBus\n")
+    assert read_labels(tmp_path)[1] == {0: "People", 2: "class 2"}
+
+
+@pytest.mark.parametrize(
+    "line", ["0 0.5 0.5 0.2", "0.5 0 0 0 0", "-1 0 0 0 0", "a 0 0 0 0", "0 300 200 20 40", "0 nan 0 0 0"]
+)
+def test_lines_that_are_no_label_are_named(line: str, tmp_path: Path) -> None:
+    (tmp_path / "1D.txt").write_text(f"0 0.5 0.5 0.2 0.4\n{line}\n")
+    with pytest.raises(DataError, match=re.escape(f"1D.txt, line 2 is {line!r}; needed a class number and centre x")):
+        read_labels(tmp_path)
+
+
+PEOPLE = {"1D": [(0, 0), (2, 4)], "2D": [(1, 1)], "3N": [(3, 2), (1, 5), (0, 3)]}
+CARS = {"1D": [(3, 1)], "2D": [], "3N": [(2, 0), (1, 2)]}
+
+
+@pytest.fixture
+def streets(tmp_path: Path) -> Path:
+    """Write pairs in which people are seen in the infrared alone and cars by their blue alone; `4N` has no labels."""
+    data = tmp_path / "data"
+    for side in ("infrared", "visible", "labels"):
+        (data / side).mkdir(parents=True)
+    for stem in (*PEOPLE, "4N"):
+        people, cars = PEOPLE.get(stem, []), CARS.get(stem, [])
+        write_png(data / "infrared" / f"{stem}.png", painted(dict.fromkeys(people, (255, 255, 255)))[:, :, 0].copy())
+        write_png(data / "visible" / f"{stem}.png", painted(dict.fromkeys(cars, BLUE)))
+    for stem, people in PEOPLE.items():
+        boxes = [(PERSON, *cell) for cell in people] + [(CAR, *cell) for cell in CARS[stem]]
+        lines = [
+            f"{number} {(column + 0.5) * CELL / SIZE[1]} {(row + 0.5) * CELL / SIZE[0]} "
+            f"{CELL / SIZE[1]} {CELL / SIZE[0]}\n"
+            for number, row, column in boxes
+        ]
+        (data / "labels" / f"{stem}.txt").write_text("".join(lines))
+    return data
+
+
+def run(*arguments: object) -> Any:
+    app = Typer()
+    app.command()(detection.main)
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+@pytest.mark.parametrize("layout", ["v8", "v5", "v10"])
+def test_a_run_gives_the_precisions_that_the_pictures_have(layout: str, streets: Path, save: Save) -> None:
+    results = streets.parent / "results"
+    path = save(blob_detector(layout))
+    ran = run("--detector", path, "--data", streets, "--results", results, "--threads", 1)
+    assert ran.exit_code == 0, ran.output
+    (written,) = results.glob("detection-blobs-nano-*.json")
+    result = json.loads(written.read_text())
+    rows = {row["source"]: row for row in result["rows"]}
+    precisions = {source: [rows[source]["classes"][name]["map_50_95"] for name in ("person", "car")] for source in rows}
+    assert precisions["infrared"] == pytest.approx([1, 0])
+    assert precisions["visible"] == pytest.approx([0, 1])
+    assert precisions["max"] == pytest.approx([1, 1])
+    assert list(rows)[-1] == "fused"
+    assert rows["infrared"]["all"]["map_50"] == pytest.approx(0.5)
+    # By day three people and one car, at night three people and two cars.
+    assert rows["max"]["night"]["map_50"] == pytest.approx(1)
+    counts = result["counts"]
+    assert [counts[name] for name in ("pictures", "day", "night", "unlabelled")] == [3, 2, 1, 1]
+    assert counts["boxes"] == {"person": 6, "car": 3}
+    assert (counts["boxes_left_out"], counts["labels_without_picture"]) == ({}, 0)
+    assert result["detector"]["layout"] == layout
+    assert result["detector"]["sha256"] == detector.hashlib.sha256(path.read_bytes()).hexdigest()
+    assert result["bundle"] == "nano"
+    assert len(result["files"]["fusion.onnx"]) == 64
+    assert "left out: 1 pictures without labels" in ran.output
+
+    table = TABLES["detection"](results)
+    assert "| infrared | 50.0 | 50.0 | 100.0 | 0.0 | 50.0 | 50.0 |" in table
+    assert "| paper: CLED-Fusion | 95.4 | 72.8 | - | - | - | - |" in table
+    assert "The paper retrains YOLOv9 for each method" in table
+    assert "3 pictures, 2 by day, 1 at night; boxes: 6 of person, 3 of car; fused by nano" in table
+
+
+def test_a_map_leaves_out_what_it_does_not_list(streets: Path, save: Save) -> None:
+    results = streets.parent / "results"
+    ran = run(
+        *("--detector", save(blob_detector()), "--data", streets, "--results", results, "--classes", "0:0"),
+        *("--threads", 1),
+    )
+    assert ran.exit_code == 0, ran.output
+    result = json.loads(next(results.glob("*.json")).read_text())
+    assert result["counts"]["boxes"] == {"person": 6}
+    assert result["counts"]["boxes_left_out"] == {"car": 3}
+    assert result["rows"][0]["all"]["map_50"] == pytest.approx(1)
+
+
+def test_msrs_own_folder_names_and_a_graph_that_drops_low_scores(streets: Path, save: Save) -> None:
+    for own, published in (("infrared", "ir"), ("visible", "vi")):
+        (streets / own).rename(streets / published)
+    people = np.zeros((1, 9, 6))
+    people[..., 4] = 0.25
+    path = save(constant_detector({"o": people}))
+    ran = run(
+        *("--detector", path, "--data", streets, "--results", streets.parent / "results", "--classes", "0:0"),
+        *("--threads", 1),
+    )
+    assert ran.exit_code == 0, ran.output
+    assert "the graph gives no score below 0.25: export it with a threshold of 0.001, or mAP is too low" in ran.output
+
+
+def refusal(*arguments: object) -> tuple[int, str]:
+    result = run(*arguments)
+    return result.exit_code, result.stderr
+
+
+def test_refusals_of_a_run(streets: Path, save: Save) -> None:
+    silent = np.zeros((1, 9, 6))
+    silent[..., 4] = 0.5
+    path = save(constant_detector({"o": silent}))
+    code, words = refusal("--detector", path, "--data", streets, "--results", streets.parent, "--threads", 1)
+    assert code == OptionError.exit_code
+    assert "never found class 2 (car) in 3 pictures of 7 sources, at no score above 0.001" in words
+    assert not list(streets.parent.glob("detection-*.json"))
+
+    code, words = refusal("--detector", path, "--data", streets, "--labels", streets / "none")
+    assert code == SourceMissingError.exit_code
+    assert "none holds no .txt labels; give the folder of YOLO labels by --labels" in words
+
+    (streets.parent / "other").mkdir()
+    (streets.parent / "other" / "77D.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    code, words = refusal("--detector", path, "--data", streets, "--labels", streets.parent / "other")
+    assert code == NoPairsError.exit_code
+    assert re.search(r"none of 4 pictures of .*infrared has the stem of one of 1 label files, such as 77D.txt", words)
+
+    code, words = refusal("--detector", path, "--data", streets, "--size", "a")
+    assert (code, "--size is 'a'; it must be a side such as 640" in words) == (2, True)
+
+
+def test_without_pycocotools_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}")
+
+    monkeypatch.setattr(detection.importlib, "import_module", missing)
+    with pytest.raises(
+        OptionError, match=r"mAP needs pycocotools .*; install it: pip install 'cled-edge\[benchmarks\]'"
+    ):
+        detection._pycocotools("coco")
+
+
+def test_halves_of_unequal_size_are_refused() -> None:
+    pair = FramePair(np.zeros((8, 8), np.uint8), np.zeros((8, 9, 3), np.uint8), "1D")
+    with pytest.raises(CledEdgeError, match="infrared is 8x8, visible 8x9"):
+        detection.shown(pair, lambda infrared, visible: visible)
+
+
+def test_the_detector_sees_infrared_as_three_equal_channels() -> None:
+    infrared = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    visible = np.dstack([infrared // 2] * 3)
+    pictures = detection.shown(FramePair(infrared, visible, "1D"), lambda infrared, visible: visible)
+    assert (pictures["infrared"] == infrared[:, :, None]).all()
+    assert {picture.shape for picture in pictures.values()} == {(64, 64, 3)}
+    assert (pictures["visible"] == visible).all()
