@@ -1,6 +1,7 @@
 """Degradations, losses and datasets by their definitions, and a run that really trains, stops and goes on."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,18 +11,21 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
 
 import numpy as np  # noqa: E402
+from accelerate import Accelerator  # noqa: E402
 
-from cled_edge.errors import CheckpointError, DataError  # noqa: E402
+from cled_edge.errors import CheckpointError, DataError, DivergedError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cled_edge.network.presets import PRESETS  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from training.degradations import KINDS, degrade, draw_kinds  # noqa: E402
-from training.losses import balanced_target, fusion_losses, residual_loss, sobel  # noqa: E402
+from training.losses import balanced_target, fusion_losses, residual_loss, salient_maximum, sobel  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
+from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, RestoreRecipe, read_recipe  # noqa: E402
-from training.train import States, fusion_targets, starting_model, warmed_average  # noqa: E402
-from training.validation import Validation  # noqa: E402
+from training.stage import Draws, Evaluation, Stage, warmed_average  # noqa: E402
+from training.train import States, fusion_targets, starting_model  # noqa: E402
+from training.validation import FusionValidation, Validation  # noqa: E402
 
 RECIPE = """
 preset = "nano"
@@ -137,11 +141,28 @@ def test_fusion_losses_are_zero_at_their_targets_and_see_each_fault() -> None:
     assert fusion_losses(tinted, grey, grey, half)["color"] > 0.02
 
 
+def test_salient_maximum_keeps_the_contrast_of_the_hot_alone() -> None:
+    infrared, visible = torch.full((1, 1, 128, 128), 0.2), torch.full((1, 1, 128, 128), 0.5)
+    infrared[:, :, 60:68, 60:68] = 0.6  # a person, who the maximum leaves 0.1 above the smoke
+    infrared[:, :, 10:18, 10:18] = 0.3  # a warm wall
+    maximum = torch.maximum(infrared, visible)
+    assert torch.equal(salient_maximum(infrared, visible, 0), maximum)
+    target = salient_maximum(infrared, visible, 1)
+    person, wall = (slice(0, 1), slice(0, 1), slice(61, 67), slice(61, 67)), (..., slice(11, 17), slice(11, 17))
+    assert target[person].mean() - 0.5 == pytest.approx(0.4 - 0.16 - 0.01 + 0.1, abs=0.03)
+    assert torch.equal(target[wall], maximum[wall])
+    hotter = torch.where(infrared == 0.6, torch.tensor(0.95), infrared)
+    assert salient_maximum(hotter, visible, 1)[person].mean() > 0.95
+    assert salient_maximum(hotter, visible, 3).max() <= 1
+    alone = torch.zeros_like(visible)  # nothing is lost where the infrared rules
+    torch.testing.assert_close(salient_maximum(infrared, alone, 1.5), infrared)
+
+
 def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:
     residual = torch.stack([torch.full((3, 8, 8), 0.9), torch.zeros(3, 8, 8)])
     predicted = torch.stack([torch.full((3, 8, 8), 0.4), torch.full((3, 8, 8), 0.05)])
     assert residual_loss(predicted, residual).item() == pytest.approx(0.275)
-    assert residual_loss(predicted, residual, "share").item() == pytest.approx((0.5 / 1.0 + 0.05 / 0.1) / 2)
+    assert residual_loss(predicted, residual, "share").item() == pytest.approx((0.5 / 1.2 + 0.05 / 0.3) / 2)
 
 
 def test_the_average_is_young_at_first() -> None:
@@ -161,6 +182,18 @@ def test_sobel_of_a_ramp_is_eight_times_its_slope() -> None:
     assert torch.equal(sobel(-ramp)[0], along)
 
 
+def draws(count: int, seed: int = 0, rank: int = 0, processes: int = 1) -> Draws:
+    return Draws(seeded(seed), count, rank, processes)
+
+
+def test_processes_draw_the_parts_of_one_batch() -> None:
+    whole = draws(6)
+    parts = [draws(2, rank=rank, processes=3) for rank in range(3)]
+    for draw in (lambda d: d.uniform(2), lambda d: d.normal(1, 3)):
+        torch.testing.assert_close(torch.cat([draw(part) for part in parts]), draw(whole))
+    assert len({tuple(part.shared(4)) for part in (*parts, whole)}) == 1
+
+
 def restore_recipe(**changes) -> RestoreRecipe:
     return RestoreRecipe(iterations=1, batch=2, crop=32, learning_rate=1, **changes)
 
@@ -168,7 +201,7 @@ def restore_recipe(**changes) -> RestoreRecipe:
 def test_random_states_follow_eq_12() -> None:
     states = States(CledFusion(PRESETS["nano"]), restore_recipe(random_share=1))
     x_in, clean = (torch.rand(64, 3, 16, 16, generator=seeded(k)) * 2 - 1 for k in (1, 2))
-    x_t, time = states.draw(x_in, clean, seeded(0))
+    x_t, time = states.draw(x_in, clean, draws(64))
     t = (states.table[0][None] * 1000 - time[:, None]).abs().argmin(1)
     a, b, d = states.table[:, t].reshape(3, -1, 1, 1, 1)
     noise = (x_t - clean - a * (x_in - clean) + d * x_in) / b.clamp(min=1e-4)
@@ -193,21 +226,22 @@ def test_states_of_the_loop_are_those_that_inference_visits() -> None:
         assert time.item() == pytest.approx(table.time[step])
         assert not x_t.requires_grad
     always = States(model, restore_recipe(random_share=0, start_share=1))
-    torch.testing.assert_close(always.draw(x_in, x_in, seeded(3))[0], visited[0])
+    torch.testing.assert_close(always.draw(x_in, x_in, draws(2, seed=3))[0], visited[0])
 
 
 def test_fusion_targets_keep_the_degradation_that_strength_leaves() -> None:
-    infrared, infrared_clean, visible = (torch.rand(2, 3, 8, 8) for _ in range(3))
-    bright, dark = torch.full((1, 3, 8, 8), 0.5), torch.full((1, 3, 8, 8), -0.9)
-    batch = [infrared, infrared_clean, visible, torch.cat([bright, dark])]
-    residuals = (torch.zeros_like(infrared), torch.full_like(visible, 0.3))
-    none = fusion_targets(batch, residuals, torch.zeros(2, 2), 0.28)
+    batch = [torch.rand(2, 3, 8, 8) for _ in range(4)]
+    infrared, infrared_clean, visible, visible_clean = batch
+    none, full = (fusion_targets(batch, torch.full((2, 2), s)) for s in (0.0, 1.0))
     assert torch.equal(none[0], infrared)
     assert torch.equal(none[1], visible)
-    full = fusion_targets(batch, residuals, torch.ones(2, 2), 0.28)
     torch.testing.assert_close(full[0], infrared_clean)
-    torch.testing.assert_close(full[1][:1], bright)
-    torch.testing.assert_close(full[1][1:], visible[1:] - 0.3)
+    torch.testing.assert_close(full[1], visible_clean)
+    half = fusion_targets(batch, torch.tensor([[1.0, 0.5]]))
+    torch.testing.assert_close(half[1], (visible + visible_clean) / 2)
+    assert all(
+        torch.equal(a, b) for a, b in zip(fusion_targets(batch, torch.ones(2, 2), "source"), batch[::2], strict=True)
+    )
 
 
 def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, recipe_file: Path) -> None:
@@ -219,9 +253,10 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     x_in, clean = one(0)
     assert x_in.shape == clean.shape == (4, 3, 32, 32)
     assert -1 <= x_in.min() < x_in.max() <= 1
-    assert torch.equal(clean[:2, :1].expand(-1, 3, -1, -1), clean[:2])
+    assert torch.equal(clean[::2, :1].expand(-1, 3, -1, -1), clean[::2])
+    assert not torch.equal(clean[1, 0], clean[1, 1])
     assert not torch.equal(x_in, one(1)[0])
-    train, held = (find_pairs(data, ("set",), held_out) for held_out in (False, True))
+    train, held = (find_pairs(data, recipe.data, held_out) for held_out in (False, True))
     assert {p.infrared.stem for p in train}.isdisjoint({p.infrared.stem for p in held})
     assert all(is_held_out(p.infrared.stem) for p in held)
     assert len(train) + len(held) == 24
@@ -237,20 +272,52 @@ def test_references_bring_their_own_degradation(data: Path, recipe_file: Path, r
     entry = {"degraded": "low", "reference": "high", "modality": "visible"}
     values = {**read_recipe(recipe_file).data.model_dump(), "references": [entry], "reference_share": 1.0}
     x_in, clean = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
-    assert torch.equal(x_in[2:], torch.full((2, 3, 32, 32), 20 / 255 * 2 - 1))
-    assert torch.equal(clean[2:], torch.full((2, 3, 32, 32), 200 / 255 * 2 - 1))
-    assert not torch.equal(x_in[:2], clean[:2])
+    assert torch.equal(x_in[1::2], torch.full((2, 3, 32, 32), 20 / 255 * 2 - 1))
+    assert torch.equal(clean[1::2], torch.full((2, 3, 32, 32), 200 / 255 * 2 - 1))
+    assert not torch.equal(x_in[::2], clean[::2])
+
+
+def flat_pictures(data: Path, infrared: int, visible: int) -> None:
+    for half, shape, level in (("infrared", (200, 200), infrared), ("visible", (200, 200, 3), visible)):
+        for path in (data / "set" / half).iterdir():
+            write_png(path, np.full(shape, level, np.uint8))
 
 
 def test_validation_of_an_untrained_network_gains_nothing(data: Path, recipe_file: Path) -> None:
-    for half in ("infrared", "visible"):
-        for path in (data / "set" / half).iterdir():
-            write_png(path, np.full((200, 200, *((3,) if half == "visible" else ())), 140, np.uint8))
-    result = Validation(data, read_recipe(recipe_file).data, count=1)(CledFusion(PRESETS["nano"]).eval())
+    flat_pictures(data, infrared=140, visible=140)
+    model, recipe = CledFusion(PRESETS["nano"]).eval(), read_recipe(recipe_file).data
+    result = Validation(data, recipe, Pictures(1), count=1)(model).numbers
     assert result["visible_clean_input"] == result["visible_clean_1"] == 60
     assert result["infrared_stripes_input"] < 40
     for name in ("visible_gain_1", "infrared_gain_3"):
         assert abs(result[name]) < 0.1
+
+
+def test_fusion_validation_knows_the_rule_that_an_untrained_network_is(data: Path, recipe_file: Path) -> None:
+    flat_pictures(data, infrared=180, visible=90)
+    model = CledFusion(PRESETS["nano"]).eval()
+    result = FusionValidation(data, read_recipe(recipe_file).data, Pictures(1), crop=128)(model)
+    assert result.numbers["held_out_clean_intensity"] < 1e-6
+    assert result.numbers["held_out_degraded_intensity"] > 1e-3
+    assert [x.shape for x in result.samples["clean-0"]] == [(3, 128, 128)] * 4
+
+
+def test_night_pictures_keep_their_exposure(data: Path, recipe_file: Path) -> None:
+    flat_pictures(data, infrared=90, visible=140)
+    values = read_recipe(recipe_file).data.model_dump()
+    for path in sorted((data / "set" / "visible").iterdir())[::2]:
+        write_png(path, np.full((200, 200, 3), 10, np.uint8))
+    always = DataRecipe.model_validate({**values, "night_share": 1.0, "clean_share": 0.0, "mixed_share": 0.0})
+    batches = RestorationBatches(data, always, 16, 32, 0)
+    assert batches.night
+    night = 10 / 255 * 2 - 1
+    for iteration in range(4):
+        x_in, clean = (x[1::2] for x in batches(iteration))
+        torch.testing.assert_close(clean, torch.full_like(clean, night))
+        assert (x_in.mean((1, 2, 3)) >= night - 0.01).all()  # haze, rain and noise add light; nothing has taken any
+    fusion = FusionBatches(data, always, 32, 128, 0)(0)
+    dark = (fusion[3].mean((1, 2, 3)) < -0.8).nonzero().flatten()
+    assert 0 < len(dark) < 32
 
 
 def test_pictures_too_dark_for_targets_are_named(data: Path, recipe_file: Path) -> None:
@@ -259,12 +326,7 @@ def test_pictures_too_dark_for_targets_are_named(data: Path, recipe_file: Path) 
         RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, 0)
 
 
-def test_bad_data_and_recipes_are_named(data: Path, tmp_path: Path) -> None:
-    (data / "set" / "visible" / "003.png").unlink()
-    with pytest.raises(DataError, match="1 stems have one half only, first '003'"):
-        find_pairs(data, ("set",), held_out=False)
-    with pytest.raises(DataError, match="is not a folder"):
-        find_pairs(data, ("nowhere",), held_out=False)
+def test_bad_recipes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(RECIPE.format(iterations=4) + "\nlearning_rat = 1\n")
     with pytest.raises(DataError, match=r"fuse\.learning_rat: Extra inputs"):
@@ -273,16 +335,37 @@ def test_bad_data_and_recipes_are_named(data: Path, tmp_path: Path) -> None:
         read_recipe(tmp_path / "none.toml")
 
 
-def train(recipe: Path, data: Path, out: Path, *more: str) -> None:
-    arguments = [sys.executable, "-m", "training.train", str(recipe), "--data", str(data), "--out", str(out), *more]
-    done = subprocess.run([*arguments, "--precision", "fp32"], capture_output=True, text=True, check=False, timeout=300)
+def train(recipe: Path, data: Path, out: Path, *more: str, launcher: tuple[str, ...] = ()) -> None:
+    program = [sys.executable, *launcher, "-m", "training.train", str(recipe), "--data", str(data), "--out", str(out)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*program, "--device", "cpu", "--precision", "fp32", *more],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env=environment,
+    )
     assert done.returncode == 0, done.stderr
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, recipe_file: Path, tmp_path: Path, monkeypatch) -> None:
-    from training import train as program
+def restore_loss(model: CledFusion, recipe: RestoreRecipe, stop: int = 99):
+    states, seen = States(model, recipe), [0]
 
-    monkeypatch.setattr(program, "SAVE_EVERY", 2)
+    def loss_of(network, batch, draws):
+        seen[0] += 1
+        if seen[0] > stop:
+            raise KeyboardInterrupt
+        x_t, time = states.draw(*batch, draws)
+        return residual_loss(network(x_t, batch[0], time), batch[0] - batch[1]), {}
+
+    return loss_of
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, recipe_file: Path, tmp_path: Path, monkeypatch) -> None:
+    from training import stage as module
+
+    monkeypatch.setattr(module, "SAVE_EVERY", 2)
     recipe = read_recipe(recipe_file)
 
     def weights(out: Path, stops: tuple[int, ...], workers: int) -> dict[str, torch.Tensor]:
@@ -290,19 +373,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, recipe_file: Path
         for stop in stops:
             torch.manual_seed(0)
             model = CledFusion(PRESETS["nano"])
-            stage = recipe.restore.model_copy(update={"warmup": 1})
             batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
-            states = States(model, stage)
-
-            def loss_of(batch, generator, model=model, states=states, stop=stop, seen=[0]):  # noqa: B006
-                seen[0] += 1
-                if seen[0] > stop:
-                    raise KeyboardInterrupt
-                x_t, time = states.draw(*batch, generator)
-                return (model.unet(x_t, batch[0], time) - batch[0] + batch[1]).abs().mean(), {}
-
+            stage = Stage("restore", recipe.restore, 3, out, Accelerator(cpu=True), workers=workers)
             try:
-                program.Stage("restore", stage, 3, out, "fp32", workers).run(model.unet, batches, loss_of, dict)
+                stage.run(model.unet, batches, restore_loss(model, recipe.restore, stop), Evaluation)
             except KeyboardInterrupt:
                 continue
         return model.unet.state_dict()
@@ -311,6 +385,69 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, recipe_file: Path
     resumed = weights(tmp_path / "resumed", (3, 99), workers=2)
     for name, tensor in whole.items():
         torch.testing.assert_close(resumed[name], tensor, atol=0, rtol=0)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_batch(
+    data: Path, recipe_file: Path, tmp_path: Path
+) -> None:
+    recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["nano"])
+    batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
+    finite = restore_loss(model, recipe.restore)
+
+    def loss_of(network, batch, draws):
+        loss, parts = finite(network, batch, draws)
+        return loss * (torch.nan if torch.equal(batch[0], batches(1)[0]) else 1), parts
+
+    stage = Stage("restore", recipe.restore, 3, tmp_path, Accelerator(cpu=True))
+    with pytest.raises(DivergedError, match=r"loss nan .* not finite at iteration 1; its batch is in .*restore-div"):
+        stage.run(model.unet, batches, loss_of, Evaluation)
+    kept = torch.load(tmp_path / "restore-diverged-1-0.pt", weights_only=True)
+    assert kept["iteration"] == 1
+    assert torch.equal(kept["batch"][0], batches(1)[0])
+    assert all(p.isfinite().all() for p in model.unet.parameters())
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_saved(
+    data: Path, recipe_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["nano"])
+    state = tmp_path / "restore.state.pt"
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    def run(iterations: int) -> None:
+        stage = recipe.restore.model_copy(update={"iterations": iterations})
+        batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
+        loss = restore_loss(model, stage)
+        Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True)).run(model.unet, batches, loss, Evaluation)
+
+    run(2)
+    before = state.read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OutputError, match=r"No space left on device.*the restore.state.pt of before is untouched"):
+        run(4)
+    assert state.read_bytes() == before
+    assert not state.with_suffix(".partial").exists()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
+def test_two_processes_train_as_one_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
+    runs = {}
+    for name, batch, launcher in (
+        ("one", 4, ()),
+        ("two", 2, ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")),
+    ):
+        path, out = tmp_path / f"{name}.toml", tmp_path / name
+        path.write_text(RECIPE.format(iterations=50).replace("batch = 2", f"batch = {batch}"))
+        train(path, data, out, "--stage", "restore", launcher=launcher)
+        lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+        runs[name] = load_checkpoint(out / "model.safetensors")[0], lines
+    logged = [[line["loss"] for line in lines if "loss" in line] for _, lines in runs.values()]
+    assert len(logged[0]) == 1
+    assert logged[0] == pytest.approx(logged[1], abs=1e-3)
+    one, two = (model.state_dict() for model, _ in runs.values())
+    assert max((one[key] - two[key]).abs().max() for key in one) < 1e-2
 
 
 def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path, tmp_path: Path) -> None:

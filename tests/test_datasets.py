@@ -1,0 +1,338 @@
+"""Layouts as their owners publish them, name maps, what is skipped and refused, and what is decoded how often."""
+
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from cled_edge.errors import DataError  # noqa: E402
+from cled_edge.image import write_png  # noqa: E402
+from training import contact_sheet, throughput  # noqa: E402
+from training.datasets import LAYOUTS, is_held_out, pairs_of_set  # noqa: E402
+from training.degradations import KINDS  # noqa: E402
+from training.pairs import FusionBatches, RestorationBatches, find_pairs, prepared, random_crop  # noqa: E402
+from training.pictures import GIB, Pictures, read_kept  # noqa: E402
+from training.recipe import DataRecipe, SetRecipe, read_recipe  # noqa: E402
+
+# Layout, further keys, files of which each line is a pair (infrared, visible), files that are in no pair.
+PUBLISHED = [
+    ("msrs", {}, [("train/ir/1D.png", "train/vi/1D.png")], ["test/ir/2N.png", "test/vi/2N.png", "detection/ir/3.png"]),
+    ("msrs", {"part": "test"}, [("test/ir/2N.png", "test/vi/2N.png")], ["train/ir/1D.png", "train/vi/1D.png"]),
+    ("m3fd", {}, [("Ir/00001.png", "Vis/00001.png")], ["Annotation/00001.png"]),
+    ("m3fd", {}, [("ir/00001.png", "vi/00001.png")], ["labels/00001.png"]),
+    ("llvip", {}, [("infrared/train/010001.jpg", "visible/train/010001.jpg")], ["visible/test/190001.jpg"]),
+    ("roadscene", {}, [("cropinfrared/FLIR_1.jpg", "crop_LR_visible/FLIR_1.jpg")], ["crop_HR_visible/FLIR_1.jpg"]),
+    (
+        "harvard",
+        {},
+        [
+            ("CT-MRI/MRI/16003.png", "CT-MRI/CT/16003.png"),
+            ("SPECT-MRI/MRI/16003.png", "SPECT-MRI/SPECT/16003.png"),
+        ],
+        [],
+    ),
+    ("harvard", {"part": "pet"}, [("pet-mri/mri/2006.png", "pet-mri/pet/2006.png")], ["ct-mri/ct/1.png"]),
+    (
+        "tno",
+        {},
+        [
+            ("Athena_images/men/IR_meting003_g.bmp", "Athena_images/men/VIS_meting003_r.bmp"),
+            ("Athena_images/bunker/IR_Bunker.bmp", "Athena_images/bunker/EO_Bunker.bmp"),
+            ("DHV_images/bench/IR_37rad.bmp", "DHV_images/bench/VIS_37dhvR.bmp"),
+            ("DHV_images/Fire_sequence/part_1/thermal/RAD7.bmp", "DHV_images/Fire_sequence/part_1/dhv/DHV7.bmp"),
+            ("FEL_images/Camp/thermal/1803i.bmp", "FEL_images/Camp/visual/1803v.bmp"),
+            ("Triclobs_images/k/IR.bmp", "Triclobs_images/k/Vis.bmp"),
+            ("tank/LWIR.tif", "tank/Vis.tif"),
+        ],
+        ["Triclobs_images/k/NIR.bmp", "FEL_images/Camp/thermal/1805i.bmp"],
+    ),
+    ("folder", {"infrared": "mri", "visible": "ct"}, [("mri/a.png", "ct/a.jpg")], ["pet/a.png"]),
+    ("folder", {"names": (r"ir_(\d+)", r"(\d+)_rgb")}, [("infrared/ir_1.png", "visible/1_rgb.png")], []),
+    ("folder", {"infrared": ".", "visible": ".", "names": ("(.+)_ir", "(.+)_vi")}, [("a_ir.png", "a_vi.png")], []),
+]
+
+
+def touch(root: Path, *files: str) -> None:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).touch()
+
+
+def entry(layout: str, **more) -> SetRecipe:
+    return SetRecipe(layout=layout, root="set", **more)
+
+
+@pytest.mark.parametrize(("layout", "more", "pairs", "others"), PUBLISHED)
+def test_layouts_are_read_as_published(tmp_path: Path, layout: str, more, pairs, others) -> None:
+    root = tmp_path / "set"
+    touch(root, *others, *(file for pair in pairs for file in pair))
+    found = pairs_of_set(tmp_path, entry(layout, **more))
+    assert sorted((p.infrared, p.visible) for p in found) == sorted((root / a, root / b) for a, b in pairs)
+    assert all((p.infrared_clean, p.visible_clean) == (p.infrared, p.visible) for p in found)
+
+
+def test_every_layout_is_tried() -> None:
+    assert {row[0] for row in PUBLISHED} | {"ems"} == {*LAYOUTS, "folder"}
+
+
+def test_ems_pairs_by_order_and_has_references_in_training_only(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for part, halves in (("train", ("", "_gt")), ("eval", ("",))):
+        for half in halves:
+            touch(root, *(f"Low_light/{part}/Infrared{half}/{k}i.png" for k in (2, 1)))
+            touch(root, *(f"Low_light/{part}/Visible{half}/{k}v.png" for k in (7, 9)))
+    train = pairs_of_set(tmp_path, entry("ems"))
+    inside = root / "Low_light" / "train"
+    assert [(p.infrared, p.visible) for p in train] == [
+        (inside / "Infrared" / "1i.png", inside / "Visible" / "7v.png"),
+        (inside / "Infrared" / "2i.png", inside / "Visible" / "9v.png"),
+    ]
+    assert train[1].infrared_clean == inside / "Infrared_gt" / "2i.png"
+    assert train[1].visible_clean == inside / "Visible_gt" / "9v.png"
+    assert all(p.visible_clean == p.visible for p in pairs_of_set(tmp_path, entry("ems", part="eval")))
+    (inside / "Visible_gt" / "7v.png").unlink()
+    with pytest.raises(DataError, match=r"low_light/train has 1 references at .*Visible_gt.* for 2 pairs"):
+        pairs_of_set(tmp_path, entry("ems"))
+    (inside / "Visible" / "7v.png").unlink()
+    with pytest.raises(
+        DataError, match=r"low_light/train has 2 infrared and 1 visible pictures, paired by their order"
+    ):
+        pairs_of_set(tmp_path, entry("ems"))
+
+
+def test_patients_are_held_out_as_a_whole(tmp_path: Path) -> None:
+    touch(
+        tmp_path / "set", *(f"CT-MRI/{half}/{c}{s:03d}.png" for half in ("CT", "MRI") for c in (3, 41) for s in (7, 8))
+    )
+    found = pairs_of_set(tmp_path, entry("harvard"))
+    assert sorted((p.unit, p.infrared.stem) for p in found) == [
+        ("3", "3007"),
+        ("3", "3008"),
+        ("41", "41007"),
+        ("41", "41008"),
+    ]
+
+
+def test_a_table_maps_names(tmp_path: Path) -> None:
+    touch(tmp_path / "set", "infrared/a.png", "visible/b c.png")
+    table = tmp_path / "set" / "names.tsv"
+    table.write_text("# infrared\tvisible\n\na.png\tb c.png\n")
+    (pair,) = pairs_of_set(tmp_path, entry("folder", names="names.tsv"))
+    assert (pair.infrared.name, pair.visible.name, pair.unit) == ("a.png", "b c.png", "a")
+    table.write_text("a.png\tb c.png\na.png b c.png\n")
+    with pytest.raises(DataError, match=r"names\.tsv:2: 1 columns; needed an infrared name, a tab, a visible name"):
+        pairs_of_set(tmp_path, entry("folder", names="names.tsv"))
+    table.write_text("a.png\td.png\n")
+    with pytest.raises(DataError, match=r"names\.tsv:1: .*d\.png does not exist"):
+        pairs_of_set(tmp_path, entry("folder", names="names.tsv"))
+    with pytest.raises(DataError, match="cannot be read as a name map"):
+        pairs_of_set(tmp_path, entry("folder", names="nothing.tsv"))
+
+
+def test_what_is_not_as_described_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    with pytest.raises(DataError, match="set is not a folder"):
+        pairs_of_set(tmp_path, entry("msrs"))
+    touch(root, "train/ir/1.png", "train/ir/2.png", "train/vi/2.png")
+
+    def refused(words: str, layout: str = "msrs", **more) -> None:
+        with pytest.raises(DataError, match=words) as caught:
+            pairs_of_set(tmp_path, entry(layout, **more))
+        assert "\n" not in str(caught.value)
+
+    refused(r"1 pictures lack their other half, first train/ir/1\.png, which has no visible one")
+    refused("unknown layout 'kaist' of set; choose one of folder, ems, harvard", "kaist")
+    refused(r"no part 'val' at \{part\}/ir/\{name\}, only train", part="val")
+    refused("layout 'm3fd' has no parts", "m3fd", part="train")
+    refused(r"no picture at Ir/\{name\}", "m3fd")
+    refused(r"no picture at infrared/\{name\}", "folder")
+    refused("belong to layout 'folder', not to 'msrs'", names="names.tsv")
+    halves = {"infrared": "train/ir", "visible": "train/vi"}
+    refused(r"names: '\(' is no regular expression", "folder", names=("(", "(.+)"), **halves)
+    refused("names: '1' has no group", "folder", names=("1", "(.+)"), **halves)
+    touch(root, "train/vi/2.jpg")
+    refused(r"2\.jpg and .*2\.png claim the same half")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Small pictures do not pay for torch's threads, and on a busy machine these wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def data(tmp_path: Path, rng) -> Path:
+    """Twenty pairs of random pictures, none of them held out."""
+    stems = [str(k) for k in range(40) if not is_held_out(str(k))][:20]
+    for half, channels in (("infrared", ()), ("visible", (3,))):
+        (tmp_path / "set" / half).mkdir(parents=True)
+        for stem in stems:
+            write_png(tmp_path / "set" / half / f"{stem}.png", rng.integers(90, 256, (48, 56, *channels), np.uint8))
+    return tmp_path
+
+
+def recipe(**more) -> DataRecipe:
+    return DataRecipe.model_validate({"pairs": ["set"], **more})
+
+
+def test_plain_pairs_and_sets_are_the_same(data: Path) -> None:
+    listed = find_pairs(data, recipe(pairs=[], sets=[{"root": "set"}]), held_out=False)
+    assert listed == find_pairs(data, recipe(), held_out=False)
+    assert len(listed) == 20
+    with pytest.raises(DataError, match="no pairs held out in set"):
+        find_pairs(data, recipe(), held_out=True)
+
+
+def test_corrupt_pictures_are_named_skipped_and_counted_or_refused(data: Path, caplog) -> None:
+    broken, deep = sorted((data / "set" / "visible").iterdir())[:2]
+    broken.write_bytes(broken.read_bytes()[:60])
+    deep.write_bytes(cv2.imencode(".png", np.zeros((48, 56), np.uint16))[1].tobytes())
+    with caplog.at_level(logging.INFO, "training"):
+        batches = RestorationBatches(data, recipe(), 4, 32, 0)
+    assert len(batches.pairs) == 18
+    assert not {broken.stem, deep.stem} & {pair.infrared.stem for pair in batches.pairs}
+    assert [f"skipped: {broken} is not a whole picture" in r.message for r in caplog.records].count(True) == 1
+    assert [f"skipped: {deep}: visible pictures must be 8 bit" in r.message for r in caplog.records].count(True) == 1
+    assert caplog.records[-1].message == "pairs: 18 read, 2 skipped"
+    with pytest.raises(DataError, match=rf"{broken} is not a whole picture.* train without --strict"):
+        FusionBatches(data, recipe(), 4, 32, 0, strict=True)
+    for path in (data / "set" / "infrared").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of 20 pairs can be read"):
+        FusionBatches(data, recipe(), 4, 32, 0)
+
+
+def test_unequal_sizes_are_refused(data: Path) -> None:
+    write_png(data / "set" / "visible" / "5.png", np.full((48, 40, 3), 200, np.uint8))
+    with pytest.raises(DataError, match=r"visible/5\.png is 48x40, .*infrared/5\.png is 48x56; .*one size"):
+        RestorationBatches(data, recipe(), 4, 32, 0)
+
+
+def test_a_picture_is_decoded_once_within_the_limit_and_again_beyond_it(data: Path, caplog) -> None:
+    both = Pictures(4)
+    restoration = RestorationBatches(data, recipe(), 4, 32, 0, pictures=both)
+    FusionBatches(data, recipe(), 4, 32, 0, pictures=both)(0)
+    wanted = restoration(0)
+    assert both.decoded == 40
+    few = Pictures(6 * 48 * 56 * 3 / GIB)
+    with caplog.at_level(logging.INFO, "training"):
+        small = RestorationBatches(data, recipe(), 4, 32, 0, pictures=few)
+        assert few.decoded == 40
+        got = [small(k) for k in range(6)]
+    assert few.decoded > 40
+    assert few.kept_bytes <= few.limit_bytes
+    assert sum("of keep_gib; the others are decoded at each use" in r.message for r in caplog.records) == 1
+    assert all(torch.equal(a, b) for a, b in zip(got[0], wanted, strict=True))
+    with pytest.raises(ValueError, match="read-only"):
+        both(restoration.clean["visible"][0], "visible")[0, 0] = 0
+
+
+@pytest.mark.parametrize("kind", [RestorationBatches, FusionBatches])
+def test_batches_do_not_depend_on_threads_or_processes(data: Path, kind) -> None:
+    make = kind(data, recipe(), 4, 32, 0, pictures=Pictures(20 * 48 * 56 / GIB))
+    alone = [make(k) for k in range(4)]
+    for workers in (0, 3):
+        for a, b in zip(alone, prepared(make, range(4), workers), strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    parts = [kind(data, recipe(), 2, 32, 0, rank=rank)(3) for rank in (0, 1)]
+    for whole, *halves in zip(alone[3], *parts, strict=True):
+        assert torch.equal(whole, torch.cat(halves))
+    assert not torch.equal(alone[3][0][:2], alone[3][0][2:])
+
+
+def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path) -> None:
+    for half, value in (("Infrared", 120), ("Infrared_gt", 120), ("Visible", 30), ("Visible_gt", 180)):
+        folder = tmp_path / "set" / "Low_light" / "train" / half
+        folder.mkdir(parents=True)
+        for k in range(12):
+            shape = (40, 40) if "Infrared" in half else (40, 40, 3)
+            write_png(folder / f"{k}.png", np.full(shape, value, np.uint8))
+    ems = recipe(pairs=[], sets=[{"layout": "ems", "root": "set"}], clean_share=0, mixed_share=0, reference_share=1)
+    infrared, infrared_clean, visible, visible_clean = FusionBatches(tmp_path, ems, 6, 32, 0)(0)
+    assert visible.unique().tolist() == pytest.approx([30 / 127.5 - 1])
+    assert visible_clean.unique().tolist() == pytest.approx([180 / 127.5 - 1])
+    assert infrared_clean.unique().tolist() == pytest.approx([120 / 127.5 - 1])
+    assert infrared.std() > 0.001  # the reference repeats the picture, so it is degraded as others are
+    restoration = RestorationBatches(tmp_path, ems, 4, 32, 0)
+    assert restoration.references["infrared"] == []
+    x_in, clean = restoration(0)
+    assert x_in[1::2].unique().tolist() == pytest.approx([30 / 127.5 - 1])
+    assert clean[1::2].unique().tolist() == pytest.approx([180 / 127.5 - 1])
+
+
+def test_crops_are_scaled_as_averages_of_their_pixels(rng) -> None:
+    smooth = np.linspace(0, 250, 100).astype(np.uint8)
+    picture = np.repeat(np.repeat(smooth[None, :, None], 100, 0), 3, 2)
+    for seed in range(12):
+        (crop,) = random_crop([picture], 40, np.random.default_rng(seed))
+        assert crop.shape == (40, 40, 3)
+        steps = np.abs(np.diff(crop[0, :, 0].astype(int)))
+        assert 2 <= np.median(steps) <= 7
+    checks = (np.indices((100, 100)).sum(0) % 2 * 255).astype(np.uint8)[:, :, None]
+    (flat,) = random_crop([checks], 40, _always_widest())
+    assert abs(flat.astype(int) - 127).max() <= 1
+
+
+class _always_widest:  # noqa: N801
+    def random(self) -> float:
+        return 0.4
+
+    def integers(self, low: int, high: int | None = None) -> int:
+        return 0 if high is None else high - 1
+
+
+def test_recipes_name_sets(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    stages = "\n".join(
+        f"[{name}]\niterations = 1\nbatch = 2\ncrop = 32\nlearning_rate = 1e-3" for name in ("restore", "fuse")
+    )
+    sets = '[[data.sets]]\nlayout = "harvard"\nroot = "medical"\npart = "ct"\n'
+    path.write_text(f'preset = "nano"\n[data]\nkeep_gib = 0.5\n{sets}{stages}\n')
+    assert read_recipe(path).data.sets == (SetRecipe(layout="harvard", root="medical", part="ct"),)
+    path.write_text(f'preset = "nano"\n[data]\n{stages}\n')
+    with pytest.raises(DataError, match=r"data: .*name pictures in pairs or \[\[data\.sets\]\]"):
+        read_recipe(path)
+
+
+def test_a_contact_sheet_shows_every_degradation(data: Path, tmp_path: Path) -> None:
+    held = [stem for stem in map(str, range(400)) if is_held_out(stem)]
+    for half in ("infrared", "visible"):
+        for path, stem in zip(sorted((data / "set" / half).iterdir()), held, strict=False):
+            path.rename(path.with_stem(stem))
+    out = tmp_path / "new" / "sheet.png"
+    contact_sheet.main(data, out, ["set"], count=2, seed=1, side=64)
+    sheet = read_kept(out, "visible")
+    rows = max(len(contact_sheet.rows_of(m)) for m in KINDS)
+    assert sheet.shape == (rows * (64 + contact_sheet.LABEL_PX), 2 * (2 * 64 + contact_sheet.GAP_PX), 3)
+    for modality, kinds in KINDS.items():
+        assert {(), *((kind,) for kind in kinds)} < set(contact_sheet.rows_of(modality))
+        assert all(set(mixture) <= set(kinds) for mixture in contact_sheet.MIXTURES[modality])
+
+
+def test_throughput_tells_data_from_network_and_sees_batches_that_differ(data: Path, monkeypatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+
+    def passing(seconds: float) -> list:
+        clock[0] += seconds
+        return []
+
+    result = throughput.measure(lambda k: passing(0.003), lambda batch: passing(0.006), 10, (0,))
+    assert result == pytest.approx(
+        {"data_ms": 3, "network_ms": 6, "together_0_workers_ms": 9, "network_share_0_workers": 2 / 3}
+    )
+    make = FusionBatches(data, recipe(), 2, 32, 0)
+    throughput.refuse_other_batches(make, 3, 2)
+    calls = iter(range(100))
+    with pytest.raises(DataError, match="batch 0 of 2 workers differs"):
+        throughput.refuse_other_batches(lambda k: [torch.full((1,), float(next(calls)))], 3, 2)
