@@ -1,4 +1,4 @@
-"""Generate the tables of README.md and benchmarks/README.md from the JSON under benchmarks/results.
+"""Generate the tables of the READMEs (`PAGES`) from the JSON under benchmarks/results.
 
     python -m benchmarks.tables             rewrites what stands between the markers
     python -m benchmarks.tables --check     exits 1 if that would change anything
@@ -18,7 +18,7 @@ from benchmarks.timing import RESULTS
 from cled_edge.errors import OptionError, one_line_errors
 
 ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md")
+PAGES = (ROOT / "README.md", ROOT / "benchmarks" / "README.md", ROOT / "training" / "weights" / "README.md")
 _BLOCK = re.compile(r"(<!-- tables: ([\w, -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

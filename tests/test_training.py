@@ -22,7 +22,7 @@ from training.degradations import KINDS, degrade, draw_kinds  # noqa: E402
 from training.losses import balanced_target, fusion_losses, residual_loss, salient_maximum, sobel  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
-from training.recipe import DataRecipe, RestoreRecipe, read_recipe  # noqa: E402
+from training.recipe import DataRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, warmed_average  # noqa: E402
 from training.train import States, fusion_targets, starting_model  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
@@ -112,9 +112,9 @@ def test_blur_keeps_a_flat_picture_and_its_edges() -> None:
 
 def test_kinds_are_drawn_in_their_shares_and_never_two_exposures() -> None:
     generator = seeded()
-    drawn = [draw_kinds("visible", generator, clean=0.2, mixed=0.3) for _ in range(4000)]
-    assert not any({"overexposure", "low_light"} <= set(names) for names in drawn)
-    counts = [len(draw_kinds("infrared", generator, clean=0.2, mixed=0.3)) for _ in range(4000)]
+    drawn = [draw_kinds(list(KINDS["visible"]), generator, clean=0.2, mixed=0.3) for _ in range(4000)]
+    assert not any({"overexposure", other} <= set(names) for names in drawn for other in ("low_light", "haze"))
+    counts = [len(draw_kinds(list(KINDS["infrared"]), generator, clean=0.2, mixed=0.3)) for _ in range(4000)]
     for count, share in ((0, 0.2), (1, 0.5), (2, 0.3)):
         assert counts.count(count) / len(counts) == pytest.approx(share, abs=0.03)
 
@@ -320,6 +320,19 @@ def test_night_pictures_keep_their_exposure(data: Path, recipe_file: Path) -> No
     assert 0 < len(dark) < 32
 
 
+def test_a_batch_of_the_paper_has_one_picture_of_each_kind(data: Path, recipe_file: Path, monkeypatch) -> None:
+    from training import pairs as module
+
+    seen: list[str] = []
+    monkeypatch.setattr(module, "degrade", lambda x, modality, kinds, generator: seen.extend(kinds[0]) or x)
+    values = {**read_recipe(recipe_file).data.model_dump(), "cycle_kinds": True}
+    RestorationBatches(data, DataRecipe.model_validate(values), 12, 32, 0)(0)
+    assert sorted(seen[1::2]) == sorted(KINDS["visible"])
+    assert set(seen[::2]) == set(KINDS["infrared"])
+    with pytest.raises(ValueError, match=r"kinds_infrared has no 'rain'; known: blur, low_contrast"):
+        DataRecipe.model_validate({**values, "kinds_infrared": ["rain"]})
+
+
 def test_pictures_too_dark_for_targets_are_named(data: Path, recipe_file: Path) -> None:
     values = {**read_recipe(recipe_file).data.model_dump(), "min_target_luma": 0.99}
     with pytest.raises(DataError, match=r"no visible picture has a mean of 0\.99 or more"):
@@ -470,6 +483,25 @@ def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path,
         starting_model(tmp_path / "none", other, "all", out / "model.safetensors")
 
 
+def test_one_stage_trains_both_networks_at_once(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / "one.toml"
+    path.write_text(RECIPE.format(iterations=1) + "one_stage = true\nweight_color = 0\n")
+    train(path, data, tmp_path / "run")
+    model, record = load_checkpoint(tmp_path / "run" / "model.safetensors")
+    assert record["recipe"]["fuse"]["one_stage"]
+    assert not record["earlier"]
+    assert model.unet.offset.weight.abs().max() > 0  # zeros at the start
+    assert model.fusion.head.correction.weight.abs().max() > 0
+    assert list((tmp_path / "run" / "samples").glob("fuse-clean-0-*.png"))
+    assert list((tmp_path / "run" / "curves").iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "training" / "recipes").glob("*.toml")), ids=str)
+def test_recipes_are_valid(path: Path) -> None:
+    recipe = read_recipe(path)
+    assert model_of(recipe).name == recipe.preset
+
+
 def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="does not exist"):
         load_checkpoint(tmp_path / "none.safetensors")
@@ -483,6 +515,11 @@ def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="says format None"):
         load_checkpoint(tmp_path / "foreign.safetensors")
     model = CledFusion(PRESETS["nano"])
+    weights = {**model.state_dict(), "sampler.step.unet.offset.weight": torch.ones(1)}
+    metadata = {"format": "cled-edge-checkpoint-1", "config": json.dumps(model.config.as_dict()), "training": "{}"}
+    save_file(weights, tmp_path / "older.safetensors", metadata)
+    with pytest.raises(CheckpointError, match=r"does not fit its own configuration, first at '.*offset\.weight'"):
+        load_checkpoint(tmp_path / "older.safetensors")
     save_checkpoint(model, {"commit": "abc"}, tmp_path / "own.safetensors")
     loaded, training = load_checkpoint(tmp_path / "own.safetensors")
     assert training == {"commit": "abc"}
