@@ -16,7 +16,8 @@
     ├── CheckpointError         14   a checkpoint that cannot be read
     ├── DataError               15   training data that is not as described
     ├── ResultError             16   a file that is not a result of cled-edge bench
-    └── SlowerError             17   bench compare --fail-if-slower found B slower than A
+    ├── SlowerError             17   bench compare --fail-if-slower found B slower than A
+    └── DivergedError           18   training reached a loss or a gradient that is not finite
 
 A message says what was seen, what was needed and what to do next, in one line.
 """
@@ -126,6 +127,12 @@ class SlowerError(CledEdgeError):
     """A comparison that was to fail if B is slower than A found it so."""
 
     exit_code = 17
+
+
+class DivergedError(CledEdgeError):
+    """A loss or a gradient of a training run is not finite."""
+
+    exit_code = 18
 
 
 @contextmanager

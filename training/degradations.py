@@ -25,10 +25,10 @@ def low_light(x: Tensor, generator: Generator) -> Tensor:
     # Log-uniform gain: each stop is as likely as the next.
     gain = torch.exp(_draw(n, math.log(0.06), math.log(0.7), generator))
     dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 3.0, generator) * gain
-    # A night picture is not evenly dark: what shines saturates, and lights what is near it.
+    # A few are not evenly dark: what shines saturates, and lights what is near it. Night pictures are mostly so.
     shining = ((x.amax(1, keepdim=True) - _draw(n, 0.75, 0.95, generator)) / 0.1).clamp(0, 1)
     near = _smooth(shining, 8) * _draw(n, 0, 2, generator)
-    share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.5, generator)
+    share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.15, generator)
     dark = dark + (x - dark) * share
     tint = 0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator)
     return _sensor_noise(dark * tint, _draw(n, 200, 2000, generator), _draw(n, 0, 0.012, generator), generator)
@@ -125,8 +125,7 @@ KINDS: dict[Modality, dict[str, Degradation]] = {
         "noise": noise,
     },
 }
-# Two exposures at once, or blur under noise that hides it: no camera and no viewer could tell.
-_EXCLUSIVE = ({"overexposure", "low_light"},)
+EXPOSURES = frozenset({"overexposure", "low_light"})  # two at once no camera makes
 
 
 def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], generator: Generator) -> Tensor:
@@ -150,7 +149,7 @@ def draw_kinds(modality: Modality, generator: Generator, clean: float, mixed: fl
     if draw < clean:
         return ()
     picked = tuple(names[i] for i in order[: 2 if draw < clean + mixed else 1])
-    return picked[:1] if any(pair <= set(picked) for pair in _EXCLUSIVE) else picked
+    return picked[:1] if set(picked) >= EXPOSURES else picked
 
 
 def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:

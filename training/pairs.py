@@ -1,163 +1,235 @@
 """Batches of clean pairs with simulated degradations, and of real degraded pictures with their references.
 
-A batch is a pure function of (seed, iteration), so a resumed run sees what an uninterrupted one would have seen. Every
-picture is decoded once and kept; a batch is degraded in one go.
+An item is a pure function of (seed, iteration, place in the batch). So a resumed run sees what an uninterrupted one
+would have seen, threads may build several batches at once, and processes their parts of one. Degrading items one by one
+costs no more than a batch in one go: what one needs fits into the cache.
 """
 
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Generator, Tensor
 
 from cled_edge.errors import DataError
-from cled_edge.image import read_image
-from training.degradations import Modality, degrade, draw_kinds
-from training.recipe import DataRecipe
+from training.datasets import Pair, is_held_out, pairs_of_set
+from training.degradations import EXPOSURES, Modality, degrade, draw_kinds
+from training.pictures import Member, Pictures, Uint8, read_kept, whole
+from training.recipe import DataRecipe, ReferenceRecipe, SetRecipe
 
-Uint8 = NDArray[np.uint8]
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+__all__ = [
+    "FusionBatches",
+    "RestorationBatches",
+    "find_pairs",
+    "is_bright",
+    "is_held_out",
+    "network_pictures",
+    "prepared",
+    "random_crop",
+    "read_kept",
+    "unit_pictures",
+    "whole_pairs",
+]
+
+log = logging.getLogger("training")
+AHEAD = 2  # batches in preparation per worker
+MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A clean pair on disk."""
+def find_pairs(root: Path, data: DataRecipe, held_out: bool) -> list[Pair]:
+    """Return the pairs of a recipe below `root`: those that are trained on, or the tenth that is not.
 
-    infrared: Path
-    visible: Path
-
-
-def find_pairs(root: Path, folders: tuple[str, ...], held_out: bool) -> list[Pair]:
-    """Return the pairs of `root/FOLDER/{infrared,visible}`, one tenth held out by the stem's CRC-32.
-
-    A folder that is absent, or a stem in one half only, is a DataError that names it.
+    Only names are read. DataError names the first thing that is not as the recipe says.
     """
-    pairs = []
-    for folder in folders:
-        halves = [_by_stem(root / folder / half) for half in ("infrared", "visible")]
-        odd = sorted(halves[0].keys() ^ halves[1].keys())
-        if odd:
-            raise DataError(
-                f"{root / folder}: {len(odd)} stems have one half only, first {odd[0]!r}; add or remove them"
-            )
-        pairs += [Pair(halves[0][s], halves[1][s]) for s in sorted(halves[0]) if is_held_out(s) == held_out]
+    entries = [*(SetRecipe(root=folder) for folder in data.pairs), *data.sets]
+    pairs = [pair for entry in entries for pair in pairs_of_set(root, entry) if is_held_out(pair.unit) == held_out]
     if not pairs:
-        raise DataError(f"{root}: no pairs under {', '.join(folders)}; check --data")
+        which = "held out" if held_out else "to train on"
+        raise DataError(f"{root}: no pairs {which} in {', '.join(entry.root for entry in entries)}; add pictures")
     return pairs
 
 
-def is_held_out(stem: str) -> bool:
-    """Return whether a stem belongs to the tenth that training never sees."""
-    return zlib.crc32(stem.encode()) % 10 == 0
+def whole_pairs(pairs: Sequence[Pair], pictures: Pictures, strict: bool = False) -> list[Pair]:
+    """Return the pairs whose pictures can all be decoded; the others are named in the log, or refused if `strict`."""
+    usable = whole([_members(pair) for pair in pairs], pictures, strict, "pairs")
+    kept = [pair for pair, is_usable in zip(pairs, usable, strict=True) if is_usable]
+    if not kept:
+        raise DataError(f"none of {len(pairs)} pairs can be read, the first is {pairs[0].infrared}; mend the pictures")
+    return kept
 
 
-def _by_stem(folder: Path) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; --data must hold the folders that the recipe names")
-    return {p.stem: p for p in sorted(folder.iterdir()) if p.suffix.lower() in PICTURE_SUFFIXES}
+def _members(pair: Pair) -> tuple[Member, ...]:
+    """Return the pictures of a pair, each once."""
+    halves = [(path, modality) for modality in MODALITIES for path in _half_of(pair, modality)]
+    return tuple(dict.fromkeys(halves))
 
 
-class _Pictures:
-    """Decoded pictures, RGB or grey uint8 (H, W, C), each read once and kept."""
-
-    def __init__(self) -> None:
-        self._kept: dict[Path, Uint8] = {}
-
-    def __call__(self, path: Path, modality: Modality) -> Uint8:
-        if path not in self._kept:
-            self._kept[path] = read_kept(path, modality)
-        return self._kept[path]
+def _half_of(pair: Pair, modality: Modality) -> tuple[Path, Path]:
+    """Return a half of a pair and its clean reference."""
+    if modality == "infrared":
+        return pair.infrared, pair.infrared_clean
+    return pair.visible, pair.visible_clean
 
 
-def read_kept(path: Path, modality: Modality) -> Uint8:
-    """Return a picture as uint8 (H, W, 1 or 3)."""
-    picture = read_image(path, color=modality == "visible")
-    return picture if picture.ndim == 3 else picture[:, :, None]
+class _Batches:
+    """What both stages share: the whole pairs, their pictures, and items one by one.
 
-
-class RestorationBatches:
-    """Stage 1: (degraded, clean), each (N, 3, S, S) float32 in [-1, 1]; the first half infrared, the second visible.
-
-    A visible picture darker than `min_target_luma` is no clean target: it would teach that night stays night.
-    A share of the items comes from real degraded pictures with a reference.
+    strict: a picture that cannot be decoded is a DataError instead of a line in the log.
+    pictures: those of the other stage, so that each is decoded once for both.
+    rank: of this process among those that share a batch; it makes the items from `rank * batch` on.
     """
 
-    def __init__(self, root: Path, recipe: DataRecipe, batch: int, crop: int, seed: int) -> None:
-        self.recipe, self.batch, self.crop, self.seed = recipe, batch, crop, seed
-        self.pictures = _Pictures()
-        pairs = find_pairs(root, recipe.pairs, held_out=False)
-        self.clean: dict[Modality, list[Path]] = {
-            "infrared": [p.infrared for p in pairs],
-            "visible": [p.visible for p in pairs if is_bright(self.pictures(p.visible, "visible"), recipe)],
+    def __init__(
+        self,
+        root: Path,
+        recipe: DataRecipe,
+        batch: int,
+        crop: int,
+        seed: int,
+        *,
+        strict: bool = False,
+        pictures: Pictures | None = None,
+        rank: int = 0,
+    ) -> None:
+        self.root, self.recipe, self.batch, self.crop, self.seed, self.rank = root, recipe, batch, crop, seed, rank
+        self.strict = strict
+        self.pictures = pictures or Pictures(recipe.keep_gib)
+        pairs = whole_pairs(find_pairs(root, recipe, held_out=False), self.pictures, strict)
+        self.pairs = [self._without_repeats(pair) for pair in pairs]
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Look further into the pairs."""
+
+    def _without_repeats(self, pair: Pair) -> Pair:
+        """Drop a reference of the same bytes as its picture: EMS repeats the half that it has not degraded."""
+        same = {
+            modality: len({self.pictures.facts(path, modality).checksum for path in _half_of(pair, modality)}) == 1
+            for modality in MODALITIES
         }
+        return replace(
+            pair,
+            infrared_clean=pair.infrared if same["infrared"] else pair.infrared_clean,
+            visible_clean=pair.visible if same["visible"] else pair.visible_clean,
+        )
+
+    def __call__(self, iteration: int) -> list[Tensor]:
+        """Return the batch of an iteration, in [-1, 1]."""
+        batch: list[Tensor] = []
+        for row in range(self.batch):
+            place = self.rank * self.batch + row
+            rng = np.random.default_rng((self.seed, iteration, place))
+            pictures = self._item(place, rng, Generator().manual_seed(int(rng.integers(2**62))))
+            batch = batch or [torch.empty(self.batch, 3, self.crop, self.crop) for _ in pictures]
+            for x, picture in zip(batch, pictures, strict=True):
+                network_pictures(picture, out=x[row : row + 1])
+        return batch
+
+    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
+        """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1]."""
+        raise NotImplementedError
+
+    def _degraded(
+        self, crops: list[Uint8], modality: Modality, generator: Generator, without: frozenset[str] = frozenset()
+    ) -> list[Tensor]:
+        """Return (degraded, clean) of a crop that comes alone, or degraded and with its reference."""
+        *real, clean = (unit_pictures([crop]) for crop in crops)
+        if real:
+            return [*real, clean]
+        kinds = draw_kinds(modality, generator, self.recipe.clean_share, self.recipe.mixed_share)
+        return [degrade(clean, modality, [[kind for kind in kinds if kind not in without]], generator), clean]
+
+
+class RestorationBatches(_Batches):
+    """Stage 1: (degraded, clean), each (N, 3, S, S) float32 in [-1, 1]; infrared and visible take turns.
+
+    A share of the visible items comes from night pictures, darker than `min_target_luma`: they are clean as they are, a
+    night street is dark, so their exposure is left alone. A share of the items comes from real degraded pictures with a
+    reference.
+    """
+
+    def _prepare(self) -> None:
+        self.clean: dict[Modality, list[Path]] = {
+            modality: list(dict.fromkeys(_half_of(pair, modality)[1] for pair in self.pairs)) for modality in MODALITIES
+        }
+        self.night = [path for path in self.clean["visible"] if not self._is_bright(path)]
+        self.clean["visible"] = [path for path in self.clean["visible"] if self._is_bright(path)]
         if not self.clean["visible"]:
             raise DataError(
-                f"{root}: no visible picture has a mean of {recipe.min_target_luma} or more, in [0, 1]; add daylight "
-                "pictures, or lower min_target_luma in the recipe"
+                f"{self.root}: no visible picture has a mean of {self.recipe.min_target_luma} or more, in [0, 1]; add "
+                "daylight pictures, or lower min_target_luma in the recipe"
             )
         self.references: dict[Modality, list[tuple[Path, Path]]] = {"infrared": [], "visible": []}
-        for entry in recipe.references:
-            degraded, reference = _by_stem(root / entry.degraded), _by_stem(root / entry.reference)
-            stems = sorted(s for s in degraded.keys() & reference.keys() if not is_held_out(s))
-            self.references[entry.modality] += [(degraded[s], reference[s]) for s in stems]
+        for entry in self.recipe.references:
+            self.references[entry.modality] += self._couples(entry)
+        for modality, couples in self.references.items():
+            own = [_half_of(pair, modality) for pair in self.pairs]
+            couples += [(path, clean) for path, clean in own if path != clean]
 
-    def __call__(self, iteration: int) -> list[Tensor]:
-        """Return the batch of an iteration."""
-        rng = np.random.default_rng((self.seed, iteration))
-        generator = Generator().manual_seed(int(rng.integers(2**62)))
-        halves = [self._half(modality, rng, generator) for modality in ("infrared", "visible")]
-        return [torch.cat(parts) for parts in zip(*halves, strict=True)]
+    def _is_bright(self, path: Path) -> bool:
+        return self.pictures.facts(path, "visible").mean >= 255 * self.recipe.min_target_luma
 
-    def _half(self, modality: Modality, rng: np.random.Generator, generator: Generator) -> tuple[Tensor, Tensor]:
-        clean, real = [], {}
-        for index in range(self.batch // 2):
-            references = self.references[modality]
-            if references and rng.random() < self.recipe.reference_share:
-                paths = references[rng.integers(len(references))]
-                real[index], target = random_crop([self.pictures(p, modality) for p in paths], self.crop, rng)
-            else:
-                path = self.clean[modality][rng.integers(len(self.clean[modality]))]
-                (target,) = random_crop([self.pictures(path, modality)], self.crop, rng)
-            clean.append(target)
-        targets = unit_pictures(clean)
-        kinds = [draw_kinds(modality, generator, self.recipe.clean_share, self.recipe.mixed_share) for _ in clean]
-        degraded = degrade(targets, modality, kinds, generator)
-        for index, picture in real.items():
-            degraded[index] = unit_pictures([picture])[0]
-        return network_pictures(degraded), network_pictures(targets)
+    def _couples(self, entry: ReferenceRecipe) -> list[tuple[Path, Path]]:
+        """Return the degraded pictures and their references that are trained on, paired by stem."""
+        halves = SetRecipe(root="", infrared=entry.degraded, visible=entry.reference)
+        found = [(pair.infrared, pair.visible) for pair in pairs_of_set(self.root, halves)]
+        couples = [couple for couple in found if not is_held_out(couple[0].stem)]
+        members = [[(path, entry.modality) for path in couple] for couple in couples]
+        usable = whole(members, self.pictures, self.strict, f"references in {entry.degraded}")
+        return [couple for couple, is_usable in zip(couples, usable, strict=True) if is_usable]
+
+    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
+        modality = MODALITIES[place % 2]
+        references, clean = self.references[modality], self.clean[modality]
+        is_night = False
+        if references and rng.random() < self.recipe.reference_share:
+            paths: tuple[Path, ...] = references[rng.integers(len(references))]
+        elif modality == "visible" and self.night and rng.random() < self.recipe.night_share:
+            paths, is_night = (self.night[rng.integers(len(self.night))],), True
+        else:
+            paths = (clean[rng.integers(len(clean))],)
+        crops = random_crop([self.pictures(path, modality) for path in paths], self.crop, rng)
+        return self._degraded(crops, modality, generator, EXPOSURES if is_night else frozenset())
 
 
-class FusionBatches:
-    """Stage 2: (infrared, clean infrared, visible, clean visible), each (N, 3, S, S) float32 in [-1, 1]."""
+class FusionBatches(_Batches):
+    """Stage 2: (infrared, clean infrared, visible, clean visible), each (N, 3, S, S) float32 in [-1, 1].
 
-    def __init__(self, root: Path, recipe: DataRecipe, batch: int, crop: int, seed: int) -> None:
-        self.recipe, self.batch, self.crop, self.seed = recipe, batch, crop, seed
-        self.pictures = _Pictures()
-        self.pairs = find_pairs(root, recipe.pairs, held_out=False)
+    A half with a reference of its own comes as it is; the others are degraded.
+    """
 
-    def __call__(self, iteration: int) -> list[Tensor]:
-        """Return the batch of an iteration."""
-        rng = np.random.default_rng((self.seed, iteration))
-        generator = Generator().manual_seed(int(rng.integers(2**62)))
-        crops = []
-        for _ in range(self.batch):
-            pair = self.pairs[rng.integers(len(self.pairs))]
-            halves = [self.pictures(pair.infrared, "infrared"), self.pictures(pair.visible, "visible")]
-            crops.append(random_crop(halves, self.crop, rng))
-        out = []
-        modalities: tuple[Modality, Modality] = ("infrared", "visible")
-        for modality, half in zip(modalities, zip(*crops, strict=True), strict=True):
-            clean = unit_pictures(half)
-            share = self.recipe.clean_share, self.recipe.mixed_share
-            kinds = [draw_kinds(modality, generator, *share) for _ in half]
-            out += [network_pictures(degrade(clean, modality, kinds, generator)), network_pictures(clean)]
-        return out
+    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:  # noqa: ARG002
+        members = _members(self.pairs[rng.integers(len(self.pairs))])
+        crops = random_crop([self.pictures(*member) for member in members], self.crop, rng)
+        pictures = []
+        for modality in MODALITIES:
+            of_half = [crop for crop, member in zip(crops, members, strict=True) if member[1] == modality]
+            pictures += self._degraded(of_half, modality, generator)
+        return pictures
+
+
+def prepared(make: Callable[[int], list[Tensor]], iterations: Iterable[int], workers: int) -> Iterator[list[Tensor]]:
+    """Yield the batches of iterations in their order, prepared ahead by threads; without workers, when they are needed.
+
+    Decoding and arithmetic release the GIL. A worker computes in one thread: torch's own would fight over the cores.
+    """
+    left = iter(iterations)
+    if not workers:
+        yield from map(make, left)
+        return
+    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        waiting = deque(pool.submit(make, k) for k in islice(left, AHEAD * workers))
+        while waiting:
+            batch = waiting.popleft().result()
+            waiting.extend(pool.submit(make, k) for k in islice(left, 1))
+            yield batch
 
 
 def is_bright(picture: Uint8, recipe: DataRecipe) -> bool:
@@ -174,18 +246,32 @@ def random_crop(pictures: list[Uint8], side: int, rng: np.random.Generator) -> l
     mirror = rng.random() < 0.5
     crops = []
     for picture in pictures:
-        crop: NDArray[Any] = picture[top : top + size, left : left + size]
-        if size != side:
-            crop = cv2.resize(crop, (side, side), interpolation=cv2.INTER_AREA).reshape(side, side, -1)
-        crops.append(crop[:, ::-1] if mirror else crop)
+        crop = _scaled(picture[top : top + size, left : left + size], side)
+        # cv2.flip takes a tenth of the 0.1 ms of a copy with a negative stride.
+        crops.append(np.asarray(cv2.flip(crop, 1), np.uint8).reshape(crop.shape) if mirror else crop)
     return crops
+
+
+def _scaled(crop: Uint8, side: int) -> Uint8:
+    """Scale a square to (side, side, C), by linear interpolation after halving it where a pixel would be left out.
+
+    OpenCV's INTER_AREA takes six times as long at factors that are no integers, for the same to 45 dB (0.4 ms, 4.13).
+    """
+    size, channels = crop.shape[0], crop.shape[2]
+    if size == side:
+        return crop
+    if size >= 2 * side:
+        even = crop[: size // 2 * 2, : size // 2 * 2]
+        crop = np.asarray(cv2.resize(even, (size // 2, size // 2), interpolation=cv2.INTER_AREA), np.uint8)
+    scaled = cv2.resize(crop, (side, side), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(scaled, np.uint8).reshape(side, side, channels)
 
 
 def unit_pictures(pictures: Sequence[Uint8]) -> Tensor:
     """Return (N, C, H, W) float32 in [0, 1] of N uint8 (H, W, C)."""
-    return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous().float().div_(255)
+    return torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in pictures])).float().div_(255)
 
 
-def network_pictures(x: Tensor) -> Tensor:
-    """Return (N, 3, H, W) in [-1, 1] of (N, 1 or 3, H, W) in [0, 1]; one channel is repeated."""
-    return x.expand(-1, 3, -1, -1) * 2 - 1
+def network_pictures(x: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return (N, 3, H, W) in [-1, 1] of (N, 1 or 3, H, W) in [0, 1], into `out` if given; one channel is repeated."""
+    return torch.add(torch.full((), -1.0), x.expand(-1, 3, -1, -1), alpha=2, out=out)

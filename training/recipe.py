@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from cled_edge.errors import DataError
 from cled_edge.network.presets import ModelConfig, preset
@@ -28,30 +28,61 @@ class ReferenceRecipe(_Strict):
     modality: Literal["infrared", "visible"]
 
 
-class DataRecipe(_Strict):
-    """Which folders under --data, and how they are degraded.
+class SetRecipe(_Strict):
+    """A dataset as its owner publishes it, below --data.
 
-    clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
-    reference_share: share of stage-1 items from real degraded pictures.
-    min_target_luma: a visible picture of a lower mean, in [0, 1], is no restoration target.
+    layout: a name of datasets.py; `folder` is two folders, `infrared` and `visible` unless named here.
+    part: train, test and the like, where the layout has them; by default train, or all if it has no train.
+    names: for `folder` with other names in each half: a regular expression for each whose groups both halves share, or
+        the path of a table, `infrared file<TAB>visible file` a line, from the dataset's folder.
     """
 
-    pairs: tuple[str, ...]
+    layout: str = "folder"
+    root: str
+    part: str | None = None
+    infrared: str = "infrared"
+    visible: str = "visible"
+    names: str | tuple[str, str] | None = None
+
+
+class DataRecipe(_Strict):
+    """Which pictures under --data, and how they are degraded.
+
+    pairs: folders with `infrared/` and `visible/` pictures of equal stems. sets: the same in other layouts.
+    keep_gib: decoded pictures kept in memory; what does not fit is decoded again at each use.
+    clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
+    reference_share: share of stage-1 items from real degraded pictures.
+    min_target_luma: a visible picture of a lower mean, in [0, 1], is a night picture.
+    night_share: of visible stage-1 items, those of night pictures: clean as they are, and given no other exposure.
+    """
+
+    pairs: tuple[str, ...] = ()
+    sets: tuple[SetRecipe, ...] = ()
     references: tuple[ReferenceRecipe, ...] = ()
     clean_share: float = Field(0.12, ge=0, le=1)
     mixed_share: float = Field(0.25, ge=0, le=1)
     reference_share: float = Field(0.1, ge=0, le=1)
     min_target_luma: float = Field(0.22, ge=0, le=1)
+    night_share: float = Field(0.15, ge=0, le=1)
+    keep_gib: float = Field(4, ge=0)
+
+    @model_validator(mode="after")
+    def _names_pictures(self) -> "DataRecipe":
+        if not self.pairs and not self.sets:
+            raise ValueError("no pictures; name pictures in pairs or [[data.sets]]")
+        return self
 
 
 class StageRecipe(_Strict):
-    """Optimisation of one stage: Adam with warm-up and cosine decay, gradient clipping, averaged weights."""
+    """Optimisation of one stage: Adam with warm-up and cosine decay (or none), gradient clipping, averaged weights."""
 
     iterations: int = Field(gt=0)
     batch: int = Field(gt=0)
     crop: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 200
+    decay: Literal["cosine", "none"] = "cosine"
     clip_norm: float = 1.0
     ema_decay: float = 0.999
 
@@ -60,7 +91,7 @@ class RestoreRecipe(StageRecipe):
     """Stage 1. Differs from the lineage's t ~ U{0..T-1}, which a `random_share` of 1 gives.
 
     weighting: of pictures in Eq. 15, see `residual_loss`.
-    random_share: batches at random t, with the states of Eq. 12, half of them noisy.
+    random_share: batches at random t, with the states of Eq. 12. silent_share: of their pictures, those without noise.
     start_share: of the other batches, those at the start of the loop, which a one-step run visits alone. The rest are
         at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
         call learns to mend the first instead of reading the true picture off the state.
@@ -69,20 +100,29 @@ class RestoreRecipe(StageRecipe):
 
     weighting: Literal["pixel", "share"] = "pixel"
     random_share: float = Field(0.05, ge=0, le=1)
+    silent_share: float = Field(0.5, ge=0, le=1)
     start_share: float = Field(0.6, ge=0, le=1)
     max_steps: int = Field(3, ge=2, le=10)
     held_out_crops: int = Field(12, ge=1)
 
 
 class FuseRecipe(StageRecipe):
-    """Stage 2: weights of Eq. 19, and how often the controls are drawn at random."""
+    """Stage 2: weights of Eq. 19 (0 leaves a term out, as in Table 4), and how often the controls are drawn at random.
 
-    weight_intensity: float = 8.0
-    weight_gradient: float = 10.0
-    weight_color: float = 12.0
+    target: what the result is compared with: the clean pictures, or the inputs, the letter of Eq. 16 to 18.
+    one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
+    steps: of restoration, while the fusion network learns.
+    """
+
+    weight_intensity: float = Field(8.0, ge=0)
+    weight_gradient: float = Field(10.0, ge=0)
+    weight_color: float = Field(12.0, ge=0)
+    weight_residual: float = Field(1.0, ge=0)
     full_strength_share: float = Field(0.4, ge=0, le=1)
     balanced_share: float = Field(0.5, ge=0, le=1)
     steps: int = Field(1, ge=1, le=10)
+    target: Literal["clean", "source"] = "clean"
+    one_stage: bool = False
 
 
 class Recipe(_Strict):

@@ -1,4 +1,4 @@
-"""What the restoration network gains on held-out pictures: PSNR by kind of degradation and number of steps."""
+"""What a run is worth on held-out pictures: restoration by kind of degradation and number of steps, and fusion."""
 
 from pathlib import Path
 
@@ -6,50 +6,108 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
-from training.degradations import KINDS, Modality, degrade
-from training.pairs import find_pairs, is_bright, network_pictures, random_crop, read_kept, unit_pictures
+from training.degradations import KINDS, Modality, degrade, draw_kinds
+from training.losses import fusion_losses
+from training.pairs import (
+    MODALITIES,
+    find_pairs,
+    is_bright,
+    network_pictures,
+    random_crop,
+    unit_pictures,
+    whole_pairs,
+)
+from training.pictures import Pictures
 from training.recipe import DataRecipe
+from training.stage import Evaluation
 
 CROP_PX = 192
 STEPS = (1, 2, 3)
 CLEAN = "clean"
 CLEAN_PSNR_DB = 60.0  # an untouched picture would rule the mean
+FUSION_PAIRS = 12
+SHOWN = 4  # samples
 
 
 class Validation:
     """Crops of held-out pictures, `count` for each kind and clean, the same at each call."""
 
-    def __init__(self, root: Path, recipe: DataRecipe, count: int = 12) -> None:
-        pairs = find_pairs(root, recipe.pairs, held_out=True)
+    def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, count: int = 12) -> None:
+        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures)
         rng, generator = np.random.default_rng(5), Generator().manual_seed(5)
         self.sets: dict[tuple[Modality, str], tuple[Tensor, Tensor]] = {}
-        modalities: tuple[Modality, Modality] = ("infrared", "visible")
-        for modality in modalities:
-            pictures = [read_kept(getattr(pair, modality), modality) for pair in pairs]
+        for modality in MODALITIES:
+            held = [pictures(getattr(pair, f"{modality}_clean"), modality) for pair in pairs]
             if modality == "visible":
-                pictures = [p for p in pictures if is_bright(p, recipe)] or pictures
+                held = [p for p in held if is_bright(p, recipe)] or held
             for kind in (*KINDS[modality], CLEAN):
-                crops = [random_crop([pictures[rng.integers(len(pictures))]], CROP_PX, rng)[0] for _ in range(count)]
+                crops = [random_crop([held[rng.integers(len(held))]], CROP_PX, rng)[0] for _ in range(count)]
                 clean = unit_pictures(crops)
                 names = () if kind == CLEAN else (kind,)
                 degraded = degrade(clean, modality, [names] * count, generator)
                 self.sets[modality, kind] = network_pictures(degraded), network_pictures(clean)
 
     @torch.no_grad()
-    def __call__(self, model: CledFusion) -> dict[str, float]:
+    def __call__(self, model: CledFusion) -> Evaluation:
         """Return PSNR in dB: `visible_haze_input`, `visible_haze_1` and so on, and `visible_gain_1`, the mean gain."""
         result: dict[str, float] = {}
         gains: dict[str, list[float]] = {}
-        for (modality, kind), (x_in, clean) in self.sets.items():
+        samples: dict[str, list[Tensor]] = {}
+        device = next(model.parameters()).device
+        for (modality, kind), cpu_pictures in self.sets.items():
+            x_in, clean = (x.to(device) for x in cpu_pictures)
             before = psnr_db(x_in, clean)
             result[f"{modality}_{kind}_input"] = before
             for steps in STEPS:
-                after = psnr_db(x_in - model.sampler(x_in, steps), clean)
+                restored = x_in - model.sampler(x_in, steps)
+                after = psnr_db(restored, clean)
                 result[f"{modality}_{kind}_{steps}"] = after
                 if kind != CLEAN:
                     gains.setdefault(f"{modality}_gain_{steps}", []).append(after - before)
-        return result | {name: sum(values) / len(values) for name, values in gains.items()}
+                if steps == model.config.default_steps:
+                    samples[f"{modality}-{kind}"] = [x_in[0], restored[0], clean[0]]
+        result |= {name: sum(values) / len(values) for name, values in gains.items()}
+        return Evaluation(result, samples)
+
+
+class FusionValidation:
+    """Held-out pairs, clean and degraded, the same at each call."""
+
+    def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, crop: int) -> None:
+        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures)
+        rng, generator = np.random.default_rng(6), Generator().manual_seed(6)
+        chosen = [pairs[index] for index in rng.permutation(len(pairs))[:FUSION_PAIRS]]
+        crops = [
+            random_crop([pictures(pair.infrared_clean, "infrared"), pictures(pair.visible_clean, "visible")], crop, rng)
+            for pair in chosen
+        ]
+        self.clean: list[Tensor] = []
+        self.degraded: list[Tensor] = []
+        for modality, half in zip(MODALITIES, zip(*crops, strict=True), strict=True):
+            clean = unit_pictures(half)
+            kinds = [draw_kinds(modality, generator, clean=0.0, mixed=0.3) for _ in half]
+            self.clean.append(network_pictures(clean))
+            self.degraded.append(network_pictures(degrade(clean, modality, kinds, generator)))
+
+    @torch.no_grad()
+    def __call__(self, model: CledFusion) -> Evaluation:
+        """Return the losses of Eq. 16 to 18 at full strength and balance 0.5, towards the clean pair."""
+        device = next(model.parameters()).device
+        clean = [x.to(device) for x in self.clean]
+        strength, balance = torch.ones(2, device=device), torch.full((1,), 0.5, device=device)
+        result: dict[str, float] = {}
+        samples: dict[str, list[Tensor]] = {}
+        for name, pair in (("clean", clean), ("degraded", [x.to(device) for x in self.degraded])):
+            residuals = model.restore(*pair)
+            fused = model.fusion(pair[0], residuals[0], pair[1], residuals[1], strength, balance)
+            parts = fusion_losses(*((x + 1) / 2 for x in (fused, *clean)), balance)
+            result |= {f"held_out_{name}_{part}": value.item() for part, value in parts.items()}
+            restored = remove(pair[1], residuals[1], torch.ones(1, device=device))
+            for index in range(min(SHOWN, len(fused))):
+                samples[f"{name}-{index}"] = [pair[0][index], pair[1][index], restored[index], fused[index]]
+        return Evaluation(result, samples)
 
 
 def psnr_db(x: Tensor, reference: Tensor) -> float:

@@ -24,6 +24,7 @@ from cled_edge.network.presets import UNetConfig
 
 _EMBEDDING = 64
 _SINUSOIDS = 32
+_PROBES = 32
 _MAX_LOG_GAIN = 3.0  # a factor of 20: below 13 of 255, an 8-bit picture holds nothing to amplify
 
 
@@ -42,7 +43,13 @@ class ResidualUNet(nn.Module):
         widths = config.widths
         channels = 3 * config.unshuffle**2
         self.time_mlp = nn.Sequential(nn.Linear(_SINUSOIDS, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING))
-        self.exposure_mlp = nn.Sequential(nn.Linear(9, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING))
+        self.probe = nn.Conv2d(channels, _PROBES, 1, bias=False)
+        with torch.no_grad():  # blind at first to a patch's mean colour, which exposure is about
+            colours = self.probe.weight.reshape(_PROBES, -1, 3)
+            colours -= colours.mean(1, keepdim=True)
+        self.exposure_mlp = nn.Sequential(
+            nn.Linear(9 + _PROBES, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING)
+        )
         mean_colour = torch.eye(3).repeat(1, config.unshuffle**2) / config.unshuffle**2
         self.register_buffer("mean_colour", mean_colour[:, :, None, None], persistent=False)
         self.stem_state = nn.Conv2d(channels, widths[0], 1, bias=False)
@@ -56,11 +63,12 @@ class ResidualUNet(nn.Module):
         pairs = list(pairwise(widths))
         self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2) for width, deeper in pairs)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(deeper, width, 2, stride=2) for width, deeper in pairs)
+        self.skip_gates = nn.ModuleList(nn.Conv2d(width, width, 1) for width in widths[:-1])
         self.gain = nn.Conv2d(widths[0], channels, 1)
         self.offset = nn.Conv2d(widths[0], channels, 1)
         self.global_gain = nn.Linear(_EMBEDDING, 3)
         self.global_offset = nn.Linear(_EMBEDDING, 3)
-        for head in (self.gain, self.offset, self.global_gain, self.global_offset):
+        for head in (self.gain, self.offset, self.global_gain, self.global_offset, *self.skip_gates):
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
 
@@ -74,15 +82,17 @@ class ResidualUNet(nn.Module):
     def context(self, x_in: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the loop needs of the degraded input and never changes: an embedding and features.
 
-        x_in is patches, (N, h, w, 3 f^2). The embedding, (N, 64), tells how the picture is exposed: mean and spread of
-        its patches' mean colours. The features, (N, widths[0], h, w), are the input, brightened as its exposure asks,
-        and the mean of its columns.
+        x_in is patches, (N, h, w, 3 f^2). The embedding, (N, 64), tells how the picture is exposed, by mean and spread
+        of its patches' mean colours, and what its patches are made of: the energies that learned probes find in them
+        differ for noise, blur, rain and stripes. The features, (N, widths[0], h, w), are the input, brightened as its
+        exposure asks, and the mean of its columns.
         """
         inputs = planes(x_in)
         colours = F.conv2d(inputs, self.mean_colour)
         mean = colours.mean(dim=(2, 3))
         spread = ((colours.square().mean(dim=(2, 3)) - mean.square()).clamp_min(0) + 1e-3).sqrt()
-        exposure = self.exposure_mlp(torch.cat([mean, torch.log(mean + 1.01), torch.log(spread)], dim=1))
+        energies = torch.log(self.probe(inputs).abs().mean(dim=(2, 3)) + 1e-3)
+        exposure = self.exposure_mlp(torch.cat([mean, torch.log(mean + 1.01), torch.log(spread), energies], dim=1))
         gain, shift = torch.exp(self.stem_scale(exposure)), self.stem_shift(exposure)
         features = self.stem_input(inputs) * gain[:, :, None, None] + shift[:, :, None, None] + self.columns(x_in)
         return exposure, features
@@ -112,7 +122,8 @@ class ResidualUNet(nn.Module):
                 x = self.downs[level](x)
         for level in reversed(range(len(self.widths))):
             if level < len(self.ups):
-                x = self.ups[level](x) + skips.pop()
+                x = self.ups[level](x)
+                x = x + skips.pop() * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
             x = self.decoder[level](x, embedding)
         count = self.config.unshuffle**2
         gain = pixels(self.gain(x)) + self.global_gain(embedding).repeat(1, count)[:, None, None, :]

@@ -1,0 +1,282 @@
+"""The optimisation loop that both stages share: on one device or many, resumed to the same numbers, watched.
+
+Through Accelerate the same program runs on a CPU, on a GPU, and on many of either under `torchrun`. `batch` is what one
+process takes; a picture and its degradation depend on the seed, the iteration and its place in the whole batch, so two
+processes train as one with a doubled batch does.
+"""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from cled_edge.errors import CheckpointError, DivergedError, OutputError
+from training.pairs import prepared
+from training.recipe import StageRecipe
+
+log = logging.getLogger("training")
+LOG_EVERY = 50
+SAVE_EVERY = 500
+VALIDATE_EVERY = 2000
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What validation found: numbers, and rows of pictures, (3, H, W) in [-1, 1], by name."""
+
+    numbers: dict[str, float] = field(default_factory=dict)
+    samples: dict[str, list[Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one iteration: drawn for the whole batch, of which this process takes its part.
+
+    Every process draws the same, so that what holds for a batch as a whole is the same in all of them.
+    """
+
+    generator: torch.Generator
+    count: int  # pictures of this process
+    rank: int = 0
+    processes: int = 1
+
+    def shared(self, count: int) -> list[float]:
+        """Return numbers of U(0, 1), the same in every process."""
+        return [float(x) for x in torch.rand(count, generator=self.generator)]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """Return (count, *shape) of U(0, 1)."""
+        return self._own(torch.rand(self.processes * self.count, *shape, generator=self.generator))
+
+    def normal(self, *shape: int) -> Tensor:
+        """Return (count, *shape) of N(0, 1)."""
+        return self._own(torch.randn(self.processes * self.count, *shape, generator=self.generator))
+
+    def _own(self, drawn: Tensor) -> Tensor:
+        return drawn[self.rank * self.count :][: self.count]
+
+
+Loss = Callable[[nn.Module, list[Tensor], Draws], tuple[Tensor, dict[str, Tensor]]]
+
+
+class Stage:
+    """One stage of a run: trains a network, keeps averaged weights, log, curves, samples and the state to resume."""
+
+    def __init__(
+        self,
+        name: str,
+        recipe: StageRecipe,
+        seed: int,
+        out: Path,
+        accelerator: Accelerator,
+        precision: str = "fp32",
+        workers: int = 0,
+    ) -> None:
+        self.name, self.recipe, self.seed, self.out = name, recipe, seed, out
+        self.accelerator, self.precision, self.workers = accelerator, precision, workers
+        self.state_path = out / f"{name}.state.pt"
+
+    def run(
+        self,
+        network: nn.Module,
+        batches: Callable[[int], list[Tensor]],
+        loss_of: Loss,
+        evaluate: Callable[[], Evaluation],
+    ) -> None:
+        """Train `network` in place; it ends with its averaged weights, on the accelerator's device.
+
+        DivergedError if the loss or its gradient is not finite (the batch is kept for a look), OutputError if the disk
+        takes no more (what was saved before stays).
+        """
+        recipe, accelerator = self.recipe, self.accelerator
+        network.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=recipe.betas)
+        average = AveragedModel(network, multi_avg_fn=warmed_average(recipe.ema_decay))
+        start = self._resume(network, average, optimizer)
+        wrapped = accelerator.prepare_model(network)  # shares gradients among processes; of one, the network itself
+        bar = tqdm(
+            range(start, recipe.iterations),
+            desc=self.name,
+            initial=start,
+            total=recipe.iterations,
+            mininterval=5,
+            disable=not accelerator.is_main_process,
+        )
+        with self._journal() as journal:
+            for iteration, batch in zip(
+                bar, prepared(batches, range(start, recipe.iterations), self.workers), strict=True
+            ):
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.learning_rate * learning_rate_factor(iteration, recipe)
+                moved = [x.to(accelerator.device, non_blocking=True) for x in batch]
+                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+                    loss, parts = loss_of(wrapped, moved, self._draws(iteration, len(batch[0])))
+                optimizer.zero_grad()
+                accelerator.backward(loss)
+                norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
+                if not torch.isfinite(norm + loss.detach()):
+                    raise self._diverged(iteration, batch, loss.item())
+                optimizer.step()
+                average.update_parameters(network)
+                done = iteration + 1
+                if done % LOG_EVERY == 0:
+                    mean = accelerator.reduce(torch.stack([loss.detach(), *parts.values()]), "mean").tolist()
+                    journal.write(done, dict(zip(("loss", *parts), mean, strict=True)))
+                if done % SAVE_EVERY == 0:
+                    self._save(done, network, average, optimizer)
+                if done % VALIDATE_EVERY == 0 or done == recipe.iterations:
+                    journal.write_evaluation(done, self._evaluate_average(network, average, evaluate))
+        network.load_state_dict(average.module.state_dict())
+        self._save(recipe.iterations, network, average, optimizer)
+
+    def _draws(self, iteration: int, count: int) -> Draws:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration)
+        return Draws(generator, count, self.accelerator.process_index, self.accelerator.num_processes)
+
+    def _evaluate_average(
+        self, network: nn.Module, average: AveragedModel, evaluate: Callable[[], Evaluation]
+    ) -> Evaluation:
+        if not self.accelerator.is_main_process:
+            return Evaluation()
+        trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(average.module.state_dict())
+        network.eval()
+        result = evaluate()
+        network.load_state_dict(trained)
+        network.train()
+        return result
+
+    @contextmanager
+    def _journal(self) -> Iterator["Journal"]:
+        journal = Journal(self.name, self.out, self.accelerator.is_main_process)
+        try:
+            yield journal
+        finally:
+            journal.close()
+
+    def _diverged(self, iteration: int, batch: list[Tensor], loss: float) -> DivergedError:
+        kept = self.out / f"{self.name}-diverged-{iteration}-{self.accelerator.process_index}.pt"
+        _write_whole({"iteration": iteration, "batch": batch}, kept)
+        return DivergedError(
+            f"{self.name}: loss {loss:g} or its gradient is not finite at iteration {iteration}; its batch is in "
+            f"{kept}; lower learning_rate, or begin again from {self.state_path} with --precision fp32"
+        )
+
+    def _save(
+        self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer
+    ) -> None:
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "iteration": iteration,
+            "recipe": self._comparable_recipe(),
+            "network": network.state_dict(),
+            "average": average.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        _write_whole(state, self.state_path)
+
+    def _resume(self, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
+        if not self.state_path.exists():
+            return 0
+        state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        if state["recipe"] != self._comparable_recipe():
+            raise CheckpointError(
+                f"{self.state_path} was trained by another recipe; restore that, or choose another --out"
+            )
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimizer.load_state_dict(state["optimizer"])
+        log.info("%s: continuing at iteration %d from %s", self.name, state["iteration"], self.state_path)
+        return int(state["iteration"])
+
+    def _comparable_recipe(self) -> dict[str, Any]:
+        """Return what must be the same to continue a run: all but its length."""
+        return {**self.recipe.model_dump(mode="json", exclude={"iterations"}), "seed": self.seed}
+
+
+class Journal:
+    """What a run tells meanwhile: `log.jsonl`, curves for TensorBoard, and pictures. Silent in all but one process."""
+
+    def __init__(self, stage: str, out: Path, active: bool) -> None:
+        self.stage, self.out = stage, out
+        self.curves = SummaryWriter(str(out / "curves")) if active else None
+
+    def write(self, iteration: int, numbers: dict[str, float]) -> None:
+        """Log numbers."""
+        if self.curves is None:
+            return
+        line = {"stage": self.stage, "time_s": round(time.time(), 1), "iteration": iteration}
+        try:
+            with (self.out / "log.jsonl").open("a") as file:
+                file.write(json.dumps(line | {name: round(value, 5) for name, value in numbers.items()}) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.out}/log.jsonl: {error.strerror}; make room, then run the same again") from error
+        for name, value in numbers.items():
+            self.curves.add_scalar(f"{self.stage}/{name}", value, iteration)
+
+    def write_evaluation(self, iteration: int, result: Evaluation) -> None:
+        """Log numbers and keep pictures, a row a file, in `samples/`."""
+        if self.curves is None:
+            return
+        self.write(iteration, result.numbers)
+        folder = self.out / "samples"
+        folder.mkdir(exist_ok=True)
+        for name, pictures in result.samples.items():
+            row = ((torch.cat(pictures, dim=2).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+            self.curves.add_image(f"{self.stage}/{name}", row, iteration)
+            picture: np.ndarray[Any, Any] = row.permute(1, 2, 0).flip(2).numpy()
+            cv2.imwrite(str(folder / f"{self.stage}-{name}-{iteration:07d}.png"), picture)
+
+    def close(self) -> None:
+        """End the curves."""
+        if self.curves is not None:
+            self.curves.close()
+
+
+def warmed_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+    """Return the exponential average of AveragedModel, young at first: after n updates the decay is (1 + n) / (10 + n).
+
+    With a constant 0.999 a third of the average would still be the untrained weights after 1000 updates.
+    """
+
+    @torch.no_grad()
+    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+        n = float(updates)
+        torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
+
+    return update
+
+
+def learning_rate_factor(iteration: int, recipe: StageRecipe) -> float:
+    """Linear warm-up, then constant, or a cosine from 1 to 0.01."""
+    warm = min(1.0, (iteration + 1) / max(1, recipe.warmup))
+    if recipe.decay == "none":
+        return warm
+    return warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * iteration / recipe.iterations)))
+
+
+def _write_whole(state: dict[str, Any], path: Path) -> None:
+    """Write a file that appears whole or not at all; OutputError if the disk takes no more."""
+    partial = path.with_suffix(".partial")
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer, of a full disk
+        partial.unlink(missing_ok=True)
+        kept = f"; the {path.name} of before is untouched" if path.exists() else ""
+        raise OutputError(f"{path} could not be written ({error}){kept}; make room, then run the same again") from error
