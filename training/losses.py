@@ -7,7 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 Weighting = Literal["pixel", "share"]
-_RESIDUAL_FLOOR = 0.1  # of a mean over [-1, 1]: a degradation of 20 dB counts half, one hardly seen little
+_RESIDUAL_FLOOR = 0.3  # of a mean over [-1, 1]; with 0.1 a dark picture was not dared to be brightened
+_HOT = 0.16  # of the range of a luma: people, engines, not warm walls
+_REACH = 10  # cells: two and a half standard deviations
 _SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 # BT.601 full range, no offset.
 _LUMA = (0.299, 0.587, 0.114)
@@ -28,15 +30,18 @@ def residual_loss(predicted: Tensor, residual: Tensor, weighting: Weighting = "p
     return (error.mean(dim=(1, 2, 3)) / (residual.abs().mean(dim=(1, 2, 3)) + _RESIDUAL_FLOOR)).mean()
 
 
-def fusion_losses(fused: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> dict[str, Tensor]:
+def fusion_losses(
+    fused: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor, salience: float = 0.0
+) -> dict[str, Tensor]:
     """Return `intensity` (Eq. 16), `gradient` (Eq. 17) and `color` (Eq. 18), each a scalar.
 
     infrared and visible are the targets. balance is (N, 1) in [0, 1]: at 0.5 the maximum of Eq. 16/17; towards 0 the
     targets go linearly to the visible, towards 1 to the infrared (an extension; the paper defines no balance).
-    Intensity and gradient are of the luma; Eq. 18 keeps the colour.
+    Intensity and gradient are of the luma; Eq. 18 keeps the colour. salience: see `salient_maximum`.
     """
     luma, luma_infrared, luma_visible = (_weighted(x, _LUMA) for x in (fused, infrared, visible))
-    target = balanced_target(luma_infrared, luma_visible, balance)
+    maximum = salient_maximum(luma_infrared, luma_visible, salience)
+    target = balanced_target(luma_infrared, luma_visible, balance, maximum)
     gradients = zip(sobel(luma), sobel(luma_infrared), sobel(luma_visible), strict=True)
     return {
         "intensity": (luma - target).abs().mean(),
@@ -45,11 +50,36 @@ def fusion_losses(fused: Tensor, infrared: Tensor, visible: Tensor, balance: Ten
     }
 
 
-def balanced_target(infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
-    """Return the visible at balance 0, the maximum of both at 0.5 and the infrared at 1, linear in between."""
+def balanced_target(infrared: Tensor, visible: Tensor, balance: Tensor, middle: Tensor | None = None) -> Tensor:
+    """Return the visible at balance 0, `middle` (the maximum of both) at 0.5, the infrared at 1, linear in between."""
     b = balance.reshape(-1, 1, 1, 1)
+    middle = torch.maximum(infrared, visible) if middle is None else middle
+    return torch.where(b < 0.5, visible + 2 * b * (middle - visible), middle + (2 * b - 1) * (infrared - middle))
+
+
+def salient_maximum(infrared: Tensor, visible: Tensor, salience: float) -> Tensor:
+    """Return the maximum of two lumas (N, 1, H, W) in [0, 1], with what is hot standing out as it does in the infrared.
+
+    salience: 0 is the maximum of Eq. 16, in which a person before a lit road or in bright smoke sinks into it.
+    Otherwise differs from it: where the infrared is `_HOT` above its surroundings, `salience` times the contrast that
+    it has there and the maximum has lost is added; the result is clamped to 1.
+    """
     maximum = torch.maximum(infrared, visible)
-    return torch.where(b < 0.5, visible + 2 * b * (maximum - visible), maximum + (2 * b - 1) * (infrared - maximum))
+    if not salience:
+        return maximum
+    contrast, left = infrared - _surroundings(infrared), maximum - _surroundings(maximum)
+    lost = torch.minimum(contrast - left, contrast - _HOT).clamp_min(0)
+    return (maximum + salience * lost).clamp(max=1)
+
+
+def _surroundings(x: Tensor) -> Tensor:
+    """Blur (N, 1, H, W) by a Gaussian of about 32 pixels, on a grid of 8 pixels; borders replicated."""
+    grid = F.avg_pool2d(x, 8, ceil_mode=True, count_include_pad=False)
+    line = torch.arange(-_REACH, _REACH + 1, dtype=x.dtype, device=x.device)
+    kernel = torch.softmax(-line.square() / (2 * (32 / 8) ** 2), 0)
+    grid = F.conv2d(F.pad(grid, (_REACH, _REACH, 0, 0), mode="replicate"), kernel[None, None, None, :])
+    grid = F.conv2d(F.pad(grid, (0, 0, _REACH, _REACH), mode="replicate"), kernel[None, None, :, None])
+    return F.interpolate(grid, x.shape[-2:], mode="bilinear")
 
 
 def sobel(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -136,6 +136,9 @@ class _Batches:
         """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1]."""
         raise NotImplementedError
 
+    def _is_bright(self, path: Path) -> bool:
+        return self.pictures.facts(path, "visible").mean >= 255 * self.recipe.min_target_luma
+
     def _degraded(
         self, crops: list[Uint8], modality: Modality, generator: Generator, without: frozenset[str] = frozenset()
     ) -> list[Tensor]:
@@ -173,9 +176,6 @@ class RestorationBatches(_Batches):
             own = [_half_of(pair, modality) for pair in self.pairs]
             couples += [(path, clean) for path, clean in own if path != clean]
 
-    def _is_bright(self, path: Path) -> bool:
-        return self.pictures.facts(path, "visible").mean >= 255 * self.recipe.min_target_luma
-
     def _couples(self, entry: ReferenceRecipe) -> list[tuple[Path, Path]]:
         """Return the degraded pictures and their references that are trained on, paired by stem."""
         halves = SetRecipe(root="", infrared=entry.degraded, visible=entry.reference)
@@ -202,29 +202,31 @@ class RestorationBatches(_Batches):
 class FusionBatches(_Batches):
     """Stage 2: (infrared, clean infrared, visible, clean visible), each (N, 3, S, S) float32 in [-1, 1].
 
-    A half with a reference of its own comes as it is; the others are degraded.
+    A half with a reference of its own comes as it is; the others are degraded, night pictures in all but exposure.
     """
 
     def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:  # noqa: ARG002
-        members = _members(self.pairs[rng.integers(len(self.pairs))])
+        pair = self.pairs[rng.integers(len(self.pairs))]
+        members = _members(pair)
+        night = frozenset[str]() if self._is_bright(pair.visible_clean) else EXPOSURES
         crops = random_crop([self.pictures(*member) for member in members], self.crop, rng)
         pictures = []
         for modality in MODALITIES:
             of_half = [crop for crop, member in zip(crops, members, strict=True) if member[1] == modality]
-            pictures += self._degraded(of_half, modality, generator)
+            pictures += self._degraded(of_half, modality, generator, night)
         return pictures
 
 
 def prepared(make: Callable[[int], list[Tensor]], iterations: Iterable[int], workers: int) -> Iterator[list[Tensor]]:
     """Yield the batches of iterations in their order, prepared ahead by threads; without workers, when they are needed.
 
-    Decoding and arithmetic release the GIL. A worker computes in one thread: torch's own would fight over the cores.
+    Decoding and arithmetic release the GIL.
     """
     left = iter(iterations)
     if not workers:
         yield from map(make, left)
         return
-    with ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+    with ThreadPoolExecutor(workers) as pool:
         waiting = deque(pool.submit(make, k) for k in islice(left, AHEAD * workers))
         while waiting:
             batch = waiting.popleft().result()

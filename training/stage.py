@@ -32,6 +32,7 @@ log = logging.getLogger("training")
 LOG_EVERY = 50
 SAVE_EVERY = 500
 VALIDATE_EVERY = 2000
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -117,9 +118,8 @@ class Stage:
             disable=not accelerator.is_main_process,
         )
         with self._journal() as journal:
-            for iteration, batch in zip(
-                bar, prepared(batches, range(start, recipe.iterations), self.workers), strict=True
-            ):
+            ready = prepared(batches, range(start, recipe.iterations), self.workers)
+            for iteration, batch in zip(bar, ready, strict=True):
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.learning_rate * learning_rate_factor(iteration, recipe)
                 moved = [x.to(accelerator.device, non_blocking=True) for x in batch]
@@ -248,14 +248,14 @@ class Journal:
             self.curves.close()
 
 
-def warmed_average(decay: float) -> Callable[[list[Tensor], list[Tensor], Tensor], None]:
+def warmed_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:
     """Return the exponential average of AveragedModel, young at first: after n updates the decay is (1 + n) / (10 + n).
 
     With a constant 0.999 a third of the average would still be the untrained weights after 1000 updates.
     """
 
     @torch.no_grad()
-    def update(averaged: list[Tensor], current: list[Tensor], updates: Tensor) -> None:
+    def update(averaged: Tensors, current: Tensors, updates: Tensor | int) -> None:
         n = float(updates)
         torch._foreach_lerp_(averaged, current, 1 - min(decay, (1 + n) / (10 + n)))
 

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 import typer
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from cled_edge.errors import CheckpointError, OptionError, one_line_errors
@@ -70,10 +70,9 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
             with torch.no_grad():
                 residuals = list(model.restore(infrared, visible, stage.steps))
             fused = network(infrared, residuals[0], visible, residuals[1], strength, balance)
-        seen = [residual.detach().float() for residual in residuals]
-        targets = fusion_targets(batch, (seen[0], seen[1]), strength, recipe.data.min_target_luma, stage.target)
+        targets = fusion_targets(batch, strength, stage.target)
         with torch.autocast(infrared.device.type, enabled=False):  # a gradient of 1/256 is what bf16 would round away
-            parts = fusion_losses(_unit(fused.float()), _unit(targets[0]), _unit(targets[1]), balance)
+            parts = fusion_losses(_unit(fused.float()), _unit(targets[0]), _unit(targets[1]), balance, stage.salience)
             if stage.one_stage:
                 true = torch.cat([infrared - infrared_clean, visible - visible_clean])
                 parts["residual"] = residual_loss(torch.cat(list(residuals)).float(), true, recipe.restore.weighting)
@@ -96,25 +95,18 @@ class _Joint(nn.Module):
 
 
 def fusion_targets(
-    batch: list[Tensor],
-    residuals: tuple[Tensor, Tensor],
-    strength: Tensor,
-    min_target_luma: float,
-    target: Literal["clean", "source"] = "clean",
+    batch: list[Tensor], strength: Tensor, target: Literal["clean", "source"] = "clean"
 ) -> tuple[Tensor, Tensor]:
     """Return what each stream should contribute: the input less `strength` of its true residual.
 
-    The true residual comes from the clean picture. A visible one too dark to be clean has none, so the frozen
-    network's estimate stands in. target: `source` is the letter of Eq. 16 to 18, which name the inputs themselves and
-    so teach to degrade again.
+    The true residual comes from the clean picture. target: `source` is the letter of Eq. 16 to 18, which name the
+    inputs themselves and so teach to degrade again.
     """
     infrared, infrared_clean, visible, visible_clean = batch
     if target == "source":
         return infrared, visible
-    dark = (_unit(visible_clean).mean(dim=(1, 2, 3), keepdim=True) < min_target_luma).to(visible.dtype)
-    visible_residual = dark * residuals[1] + (1 - dark) * (visible - visible_clean)
     s = strength.reshape(-1, 2, 1, 1, 1)
-    return remove(infrared, infrared - infrared_clean, s[:, 0]), remove(visible, visible_residual, s[:, 1])
+    return remove(infrared, infrared - infrared_clean, s[:, 0]), remove(visible, visible - visible_clean, s[:, 1])
 
 
 class States:
@@ -248,7 +240,9 @@ def main(
     recipe = read_recipe(recipe_path)
     if device == "cuda" and not torch.cuda.is_available():
         raise OptionError("--device cuda: torch sees no GPU here; install a CUDA build of torch, or give --device cpu")
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available())
+    # Buffers are constants, the same everywhere, and some are views that cannot be written to.
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers)
     if not accelerator.is_main_process:
         log.setLevel(logging.WARNING)
     out.mkdir(parents=True, exist_ok=True)

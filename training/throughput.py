@@ -1,0 +1,167 @@
+"""Measure where the time of a training iteration goes: preparing batches, the network, and both together.
+
+    python -m training.throughput training/recipes/nano.toml --data ../shared/data
+    python -m training.throughput training/recipes/nano.toml --data ../shared/data --precision bf16 --compile
+
+Network: forward, plain L1 loss, backward and optimiser on a batch that is there already. The share in the network is
+its time over that of both together. They take turns, and medians count, but nothing else should run meanwhile.
+"""
+
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice, repeat
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from cled_edge.errors import DataError, OutputError, one_line_errors
+from cled_edge.network.sampler import CledFusion
+from training.pairs import FusionBatches, RestorationBatches, prepared
+from training.recipe import Recipe, model_of, read_recipe
+
+StageName = Literal["restore", "fuse"]
+Precision = Literal["fp32", "bf16"]
+ROUNDS = 5  # and one before, to warm up
+Step = Callable[[list[Tensor]], None]
+
+
+def batches_of(recipe: Recipe, stage: StageName, data: Path) -> RestorationBatches | FusionBatches:
+    """Return the batches of a stage; the pictures are decoded before this returns."""
+    kind, sizes = (RestorationBatches, recipe.restore) if stage == "restore" else (FusionBatches, recipe.fuse)
+    return kind(data, recipe.data, sizes.batch, sizes.crop, recipe.seed)
+
+
+def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bool) -> Step:
+    """Return one iteration of a stage on a fresh network: forward, backward, clipping, optimiser.
+
+    Stage 1 makes one call at the start of the loop, the least that training does; stage 2 the frozen loop and the
+    fusion network.
+    """
+    model = CledFusion(model_of(recipe)).train().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network = model.unet if stage == "restore" else model.fusion
+    if compiled:
+        model.unet.compile()
+        model.fusion.compile()
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
+    table = model.sampler.schedule.step_table(1)
+    at_start = torch.tensor([float(table.time[0])])
+
+    def loss_of(batch: list[Tensor]) -> Tensor:
+        if stage == "restore":
+            x_in, clean = batch
+            predicted = model.unet(table.start_input * x_in, x_in, at_start)
+            return (predicted.float() - (x_in - clean)).abs().mean()
+        infrared, _, visible, visible_clean = batch
+        with torch.no_grad():
+            residuals = model.restore(infrared, visible, recipe.fuse.steps)
+        strength, balance = torch.ones(len(infrared), 2), torch.full((len(infrared), 1), 0.5)
+        fused: Tensor = model.fusion(infrared, residuals[0], visible, residuals[1], strength, balance)
+        return (fused.float() - visible_clean).abs().mean()
+
+    def step(batch: list[Tensor]) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = loss_of(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+def mean_ms(batches: Iterator[list[Tensor]], step: Step, count: int) -> float:
+    """Return the mean milliseconds of `count` iterations."""
+    begin = time.perf_counter()
+    for batch in islice(batches, count):
+        step(batch)
+    return (time.perf_counter() - begin) / count * 1e3
+
+
+def refuse_other_batches(make: Callable[[int], list[Tensor]], count: int, workers: int) -> None:
+    """Raise a DataError if worker threads make other batches than the main thread does."""
+    for index, batch in enumerate(prepared(make, range(count), workers)):
+        if not all(torch.equal(a, b) for a, b in zip(batch, make(index), strict=True)):
+            raise DataError(f"batch {index} of {workers} workers differs from that of none; report it as a bug")
+
+
+def measure(
+    make: Callable[[int], list[Tensor]], step: Step, iterations: int, workers: Sequence[int]
+) -> dict[str, float]:
+    """Return milliseconds an iteration by name, medians of `ROUNDS` rounds, and shares in the network."""
+    count = max(1, iterations // ROUNDS)
+    fixed = make(0)
+    sources: dict[str, tuple[Callable[[int], Iterator[list[Tensor]]], Step]] = {
+        "data_ms": (lambda start: map(make, range(start, start + count)), _nothing),
+        "network_ms": (lambda _: repeat(fixed, count), step),
+    }
+    for number in workers:
+
+        def ahead(start: int, number: int = number) -> Iterator[list[Tensor]]:
+            return prepared(make, range(start, start + count), number)
+
+        sources[f"together_{number}_workers_ms"] = ahead, step
+    step(fixed)  # compiles
+    times: dict[str, list[float]] = {name: [] for name in sources}
+    for turn in range(ROUNDS + 1):
+        for name, (batches, consume) in sources.items():
+            times[name].append(mean_ms(batches(turn * count), consume, count))
+    result = {name: statistics.median(of_turns[1:]) for name, of_turns in times.items()}
+    shares = {
+        f"network_share_{number}_workers": result["network_ms"] / result[f"together_{number}_workers_ms"]
+        for number in workers
+    }
+    return result | shares
+
+
+def _nothing(batch: list[Tensor]) -> None:
+    """Leave a batch alone."""
+
+
+def main(
+    recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, see training/recipes")],
+    data: Annotated[Path, typer.Option(help="folder that holds the folders named in the recipe")],
+    stage: Annotated[StageName, typer.Option(help="which stage to measure")] = "restore",
+    precision: Annotated[Precision, typer.Option(help="of the network's arithmetic")] = "fp32",
+    compiled: Annotated[bool, typer.Option("--compile", help="compile the network first, as train does")] = False,
+    iterations: Annotated[int, typer.Option(min=1, help="iterations of each measurement")] = 50,
+    workers: Annotated[int, typer.Option(min=1, help="threads that prepare batches, beside none")] = 2,
+    out: Annotated[Path | None, typer.Option("--json", help="file for the same numbers")] = None,
+) -> None:
+    """Print the time of data and network, and that batches do not depend on the number of workers."""
+    recipe = read_recipe(recipe_path)
+    torch.manual_seed(recipe.seed)
+    make = batches_of(recipe, stage, data)
+    refuse_other_batches(make, 6, workers)
+    result = measure(make, step_of(recipe, stage, precision, compiled), iterations, (0, workers))
+    title = (
+        f"{recipe.preset}, {stage}, {precision}{', compiled' if compiled else ''}, {torch.get_num_threads()} threads"
+    )
+    table = Table("ms an iteration", "", "in the network", title=title)
+    table.add_row("data alone", f"{result['data_ms']:.1f}", "")
+    table.add_row("network alone", f"{result['network_ms']:.1f}", "")
+    for count in (0, workers):
+        share = f"{result[f'network_share_{count}_workers']:.0%}"
+        table.add_row(f"together, {count} workers", f"{result[f'together_{count}_workers_ms']:.1f}", share)
+    Console().print(table, f"batches are the same with 0 and {workers} workers")
+    if result["network_ms"] > 1.05 * result["together_0_workers_ms"]:
+        print("the network alone took longer than with its data: something else ran meanwhile; measure again")
+    if out is not None:
+        setting = {"preset": recipe.preset, "stage": stage, "precision": precision, "compiled": compiled}
+        machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
+        try:
+            out.write_text(json.dumps(setting | machine | result, indent=1) + "\n")
+        except OSError as error:
+            raise OutputError(f"{out} cannot be written: {error.strerror}; choose another --json") from error
+
+
+if __name__ == "__main__":
+    with one_line_errors():
+        typer.run(main)
