@@ -68,10 +68,11 @@ def haze(x: Tensor, generator: Generator) -> Tensor:
 def rain(x: Tensor, generator: Generator) -> Tensor:
     """Add bright slanted streaks: drops drawn out by a line, few and bright or many and faint, with a little veil."""
     n, _, height, width = x.shape
+    reach = 30
     share = torch.exp(_draw(n, math.log(0.0005), math.log(0.02), generator))
-    drops = (torch.rand(n, 1, height, width, generator=generator) < share).float()
-    lines = _lines(_draw(n, 8, 60, generator), _draw(n, 45, 135, generator), _draw(n, 0.5, 1.2, generator), reach=30)
-    streaks = _convolved(drops, lines / lines.amax((2, 3), keepdim=True))
+    drops = (torch.rand(n, 1, height + 2 * reach, width + 2 * reach, generator=generator) < share).float()
+    lines = _lines(_draw(n, 8, 60, generator), _draw(n, 45, 135, generator), _draw(n, 0.5, 1.2, generator), reach)
+    streaks = _convolved(drops, lines / lines.amax((2, 3), keepdim=True))[..., reach:-reach, reach:-reach]
     streaks = streaks / streaks.amax((2, 3), keepdim=True).clamp_min(1)
     return x * _draw(n, 0.88, 1.0, generator) + streaks * _draw(n, 0.06, 0.5, generator)
 
@@ -125,7 +126,8 @@ KINDS: dict[Modality, dict[str, Degradation]] = {
         "noise": noise,
     },
 }
-EXPOSURES = frozenset({"overexposure", "low_light"})  # two at once no camera makes
+EXPOSURES = frozenset({"overexposure", "low_light"})
+_EXCLUSIVE = EXPOSURES, frozenset({"overexposure", "haze"})  # no camera makes the first, nothing is left of the second
 
 
 def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], generator: Generator) -> Tensor:
@@ -141,15 +143,14 @@ def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], gener
     return x
 
 
-def draw_kinds(modality: Modality, generator: Generator, clean: float, mixed: float) -> tuple[str, ...]:
-    """Draw none (probability `clean`), two compatible kinds (`mixed`) or one kind."""
-    names = list(KINDS[modality])
+def draw_kinds(names: Sequence[str], generator: Generator, clean: float, mixed: float) -> tuple[str, ...]:
+    """Draw of the names none (probability `clean`), two compatible ones (`mixed`) or one."""
     draw = torch.rand((), generator=generator).item()
     order = torch.randperm(len(names), generator=generator).tolist()
     if draw < clean:
         return ()
     picked = tuple(names[i] for i in order[: 2 if draw < clean + mixed else 1])
-    return picked[:1] if set(picked) >= EXPOSURES else picked
+    return picked[:1] if any(pair <= set(picked) for pair in _EXCLUSIVE) else picked
 
 
 def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:

@@ -140,13 +140,17 @@ class _Batches:
         return self.pictures.facts(path, "visible").mean >= 255 * self.recipe.min_target_luma
 
     def _degraded(
-        self, crops: list[Uint8], modality: Modality, generator: Generator, without: frozenset[str] = frozenset()
+        self, crops: list[Uint8], modality: Modality, place: int, generator: Generator, without: frozenset[str]
     ) -> list[Tensor]:
         """Return (degraded, clean) of a crop that comes alone, or degraded and with its reference."""
         *real, clean = (unit_pictures([crop]) for crop in crops)
         if real:
             return [*real, clean]
-        kinds = draw_kinds(modality, generator, self.recipe.clean_share, self.recipe.mixed_share)
+        names = self.recipe.kinds_of(modality)
+        if self.recipe.cycle_kinds:
+            kinds: tuple[str, ...] = (names[place % len(names)],)
+        else:
+            kinds = draw_kinds(names, generator, self.recipe.clean_share, self.recipe.mixed_share)
         return [degrade(clean, modality, [[kind for kind in kinds if kind not in without]], generator), clean]
 
 
@@ -196,7 +200,7 @@ class RestorationBatches(_Batches):
         else:
             paths = (clean[rng.integers(len(clean))],)
         crops = random_crop([self.pictures(path, modality) for path in paths], self.crop, rng)
-        return self._degraded(crops, modality, generator, EXPOSURES if is_night else frozenset())
+        return self._degraded(crops, modality, place // 2, generator, EXPOSURES if is_night else frozenset())
 
 
 class FusionBatches(_Batches):
@@ -205,7 +209,7 @@ class FusionBatches(_Batches):
     A half with a reference of its own comes as it is; the others are degraded, night pictures in all but exposure.
     """
 
-    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:  # noqa: ARG002
+    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
         pair = self.pairs[rng.integers(len(self.pairs))]
         members = _members(pair)
         night = frozenset[str]() if self._is_bright(pair.visible_clean) else EXPOSURES
@@ -213,7 +217,7 @@ class FusionBatches(_Batches):
         pictures = []
         for modality in MODALITIES:
             of_half = [crop for crop, member in zip(crops, members, strict=True) if member[1] == modality]
-            pictures += self._degraded(of_half, modality, generator, night)
+            pictures += self._degraded(of_half, modality, place, generator, night)
         return pictures
 
 

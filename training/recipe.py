@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cled_edge.errors import DataError
 from cled_edge.network.presets import ModelConfig, preset
+from training.degradations import KINDS, Modality
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -50,7 +51,9 @@ class DataRecipe(_Strict):
 
     pairs: folders with `infrared/` and `visible/` pictures of equal stems. sets: the same in other layouts.
     keep_gib: decoded pictures kept in memory; what does not fit is decoded again at each use.
+    kinds_infrared, kinds_visible: degradations that are simulated; none named: all of `degradations.KINDS`.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
+    cycle_kinds: instead, the k-th item of a modality in a batch has the k-th kind, the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded pictures.
     min_target_luma: a visible picture of a lower mean, in [0, 1], is a night picture.
     night_share: of visible stage-1 items, those of night pictures: clean as they are, and given no other exposure.
@@ -59,6 +62,9 @@ class DataRecipe(_Strict):
     pairs: tuple[str, ...] = ()
     sets: tuple[SetRecipe, ...] = ()
     references: tuple[ReferenceRecipe, ...] = ()
+    kinds_infrared: tuple[str, ...] = ()
+    kinds_visible: tuple[str, ...] = ()
+    cycle_kinds: bool = False
     clean_share: float = Field(0.12, ge=0, le=1)
     mixed_share: float = Field(0.25, ge=0, le=1)
     reference_share: float = Field(0.1, ge=0, le=1)
@@ -67,10 +73,21 @@ class DataRecipe(_Strict):
     keep_gib: float = Field(4, ge=0)
 
     @model_validator(mode="after")
-    def _names_pictures(self) -> "DataRecipe":
+    def _names_what_there_is(self) -> "DataRecipe":
         if not self.pairs and not self.sets:
             raise ValueError("no pictures; name pictures in pairs or [[data.sets]]")
+        modalities: tuple[Modality, Modality] = ("infrared", "visible")
+        for modality in modalities:
+            unknown = set(self.kinds_of(modality)) - KINDS[modality].keys()
+            if unknown:
+                known = ", ".join(KINDS[modality])
+                raise ValueError(f"kinds_{modality} has no {sorted(unknown)[0]!r}; known: {known}")
         return self
+
+    def kinds_of(self, modality: Modality) -> tuple[str, ...]:
+        """Return the names of the degradations that are simulated."""
+        named = self.kinds_infrared if modality == "infrared" else self.kinds_visible
+        return named or tuple(KINDS[modality])
 
 
 class StageRecipe(_Strict):

@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
-from training.degradations import KINDS, Modality, degrade, draw_kinds
+from training.degradations import Modality, degrade, draw_kinds
 from training.losses import fusion_losses
 from training.pairs import (
     MODALITIES,
@@ -42,7 +42,7 @@ class Validation:
             held = [pictures(getattr(pair, f"{modality}_clean"), modality) for pair in pairs]
             if modality == "visible":
                 held = [p for p in held if is_bright(p, recipe)] or held
-            for kind in (*KINDS[modality], CLEAN):
+            for kind in (*recipe.kinds_of(modality), CLEAN):
                 crops = [random_crop([held[rng.integers(len(held))]], CROP_PX, rng)[0] for _ in range(count)]
                 clean = unit_pictures(crops)
                 names = () if kind == CLEAN else (kind,)
@@ -87,7 +87,7 @@ class FusionValidation:
         self.degraded: list[Tensor] = []
         for modality, half in zip(MODALITIES, zip(*crops, strict=True), strict=True):
             clean = unit_pictures(half)
-            kinds = [draw_kinds(modality, generator, clean=0.0, mixed=0.3) for _ in half]
+            kinds = [draw_kinds(recipe.kinds_of(modality), generator, clean=0.0, mixed=0.3) for _ in half]
             self.clean.append(network_pictures(clean))
             self.degraded.append(network_pictures(degrade(clean, modality, kinds, generator)))
 

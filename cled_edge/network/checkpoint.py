@@ -6,6 +6,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from cled_edge.errors import CheckpointError
 from cled_edge.network.presets import ModelConfig
@@ -44,10 +45,15 @@ def load_checkpoint(path: Path) -> tuple[CledFusion, dict[str, Any]]:
             f"{path} says format {metadata.get('format')!r}; needed {_FORMAT!r}; train or convert it again"
         )
     model = CledFusion(ModelConfig.from_dict(json.loads(metadata["config"])))
-    missing, unexpected = model.load_state_dict(weights, strict=False)
-    if missing or unexpected:
-        odd = (missing + unexpected)[0]
+    own = model.state_dict()
+    odd = next((n for n in sorted(own.keys() | weights.keys()) if _shape(own, n) != _shape(weights, n)), None)
+    if odd is not None:
         raise CheckpointError(
             f"{path} does not fit its own configuration, first at {odd!r}; it was written by another release"
         )
+    model.load_state_dict(weights)
     return model.eval(), json.loads(metadata["training"])
+
+
+def _shape(weights: dict[str, Tensor], name: str) -> tuple[int, ...] | None:
+    return tuple(weights[name].shape) if name in weights else None
