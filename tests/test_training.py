@@ -483,6 +483,29 @@ def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path,
         starting_model(tmp_path / "none", other, "all", out / "model.safetensors")
 
 
+def test_precision_is_measured_not_read_off_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from training import train as program
+
+    cpu = torch.device("cpu")
+    assert program.pick_precision("bf16", cpu) == "bf16"
+    for slower, wanted in ((torch.float32, "bf16"), (torch.bfloat16, "fp32")):
+        clock = {"now": 0.0, "step": 0.0}
+        ones = torch.ones
+
+        def made(*shape, dtype, device, clock=clock, slower=slower, ones=ones):
+            clock["step"] = 2.0 if dtype == slower else 1.0
+            return ones(2, 2, dtype=dtype)
+
+        def tick(clock=clock) -> float:
+            clock["now"] += clock["step"]
+            return clock["now"]
+
+        monkeypatch.setattr(torch, "ones", made)
+        monkeypatch.setattr(program.time, "perf_counter", tick)
+        assert program.pick_precision("auto", cpu) == wanted
+        monkeypatch.undo()
+
+
 def test_one_stage_trains_both_networks_at_once(data: Path, tmp_path: Path) -> None:
     path = tmp_path / "one.toml"
     path.write_text(RECIPE.format(iterations=1) + "one_stage = true\nweight_color = 0\n")
