@@ -4,20 +4,18 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
 from cled_edge import __version__
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.bench.commands import app as bench_app
 from cled_edge.errors import one_line_errors
+from cled_edge.progress import progress_bar
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 from cled_edge.score.commands import score
 
@@ -78,7 +76,7 @@ def fuse(
         if "auto" in fuser.backend.details:
             console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)
         expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)
-        with progress_bar(console, expected) as advance:
+        with progress_bar("fusing", expected, console) as advance:
             live = is_camera(infrared) or is_camera(visible)
             report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live)
     values = report.as_dict()
@@ -90,15 +88,6 @@ def fuse(
         raise report.failure
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
-
-
-@contextmanager
-def progress_bar(console: Console, expected: int | None) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal's standard error; yield the function that advances it."""
-    columns = TextColumn("fusing"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("fusing", total=expected)
-        yield lambda: bar.advance(task)
 
 
 def print_report(values: dict[str, Any], out: str) -> None:

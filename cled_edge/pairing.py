@@ -23,7 +23,7 @@ def pair_by_stem(infrared: Sequence[Path], visible: Sequence[Path]) -> list[tupl
         "infrared": sorted(halves["infrared"].keys() - halves["visible"].keys()),
         "visible": sorted(halves["visible"].keys() - halves["infrared"].keys()),
     }
-    lonely = [f"{len(stems)} only in {name}: {_listed(stems)}" for name, stems in only.items() if stems]
+    lonely = [f"{len(stems)} only in {name}: {listed(stems)}" for name, stems in only.items() if stems]
     if lonely:
         raise UnmatchedStemsError(
             f"stems differ, {'; '.join(lonely)}; rename or remove them so that every stem has both"
@@ -42,6 +42,7 @@ def _by_stem(paths: Sequence[Path], name: str) -> Mapping[str, Path]:
     return stems
 
 
-def _listed(stems: Sequence[str]) -> str:
+def listed(stems: Sequence[str]) -> str:
+    """Return the first stems by name and the count of the others."""
     more = f" and {len(stems) - _NAMED} more" if len(stems) > _NAMED else ""
     return ", ".join(stems[:_NAMED]) + more

@@ -16,11 +16,12 @@ from rich.console import Console
 
 from cled_edge.camera.source import open_pair
 from cled_edge.camera.synthetic import night_street
-from cled_edge.cli import INTERRUPTED, print_report, progress_bar
+from cled_edge.cli import INTERRUPTED, print_report
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.live import fuse_source
+from cled_edge.progress import progress_bar
 from cled_edge.sink import VideoSink
 
 RATE_HZ = 25.0
@@ -37,7 +38,7 @@ def main(
     with (
         open_pair(str(cameras[0]), str(cameras[1])) as source,
         Fuser.load() as fuser,
-        progress_bar(Console(stderr=True), frames) as advance,
+        progress_bar("fusing", frames, Console(stderr=True)) as advance,
     ):
         report = fuse_source(source, fuser, Controls(), str(fused), out / "restored", advance=advance)
     print_report(report.as_dict(), str(fused))

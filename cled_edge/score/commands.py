@@ -2,15 +2,15 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
+
+from cled_edge.progress import progress_bar
 
 FUSION_COLUMNS = {
     "mi": ("MI", 3),
@@ -65,7 +65,7 @@ def score(
     matched = sources.files()
     if out:
         check_writable(out)
-    with _progress(len(matched) * (1 + sequence)) as advance:
+    with progress_bar("scoring", len(matched) * (1 + sequence), Console(stderr=True)) as advance:
         rows = score_pictures(matched, chosen, advance)
         meter = flicker_of(matched, advance) if sequence else None
     against = {side: "reference" if side in sources.referenced else "input" for side in ("infrared", "visible")}
@@ -144,13 +144,3 @@ def _finite(values: Any) -> Any:
     if isinstance(values, list):
         return [_finite(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], None]]:
-    """Show a bar on a terminal's standard error; yield the function that advances it."""
-    console = Console(stderr=True)
-    columns = TextColumn("scoring"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("scoring", total=total)
-        yield lambda: bar.advance(task)

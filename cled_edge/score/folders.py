@@ -15,6 +15,7 @@ from cled_edge.backend.machine import usable_cores
 from cled_edge.camera.source import find_pictures
 from cled_edge.errors import CledEdgeError, OptionError, UnmatchedStemsError
 from cled_edge.image import grey_from_any, read_any_depth
+from cled_edge.pairing import listed
 from cled_edge.score.flicker import FlickerMeter
 from cled_edge.score.fusion import fusion_scores
 from cled_edge.score.luma import check_sizes, luma
@@ -25,7 +26,6 @@ Rows = dict[str, Scores]  # of one picture: "fused", "maximum", ... -> scores
 Files = dict[str, Path]  # of one stem: side -> file
 
 SIDES = "infrared", "visible"
-_NAMED = 3  # stems that an error names before it only counts
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def match_stems(found: Mapping[str, Sequence[Path]]) -> list[tuple[str, Files]]:
             files[side] = path
     stems = sorted(by_stem, key=_natural)
     lacking = {side: [stem for stem in stems if side not in by_stem[stem]] for side in found}
-    lonely = [f"{len(missing)} not in {side}: {_listed(missing)}" for side, missing in lacking.items() if missing]
+    lonely = [f"{len(missing)} not in {side}: {listed(missing)}" for side, missing in lacking.items() if missing]
     if lonely:
         raise UnmatchedStemsError(
             f"stems differ, {'; '.join(lonely)}; every stem needs a picture on all sides; remove or rename the others, "
@@ -193,8 +193,3 @@ def _read(path: Path, *, grey: bool) -> NDArray[Any]:
 def _natural(stem: str) -> list[tuple[int, str]]:
     """Return a sort key that counts runs of digits as numbers."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", stem)]
-
-
-def _listed(stems: Sequence[str]) -> str:
-    more = f" and {len(stems) - _NAMED} more" if len(stems) > _NAMED else ""
-    return ", ".join(stems[:_NAMED]) + more
