@@ -6,6 +6,7 @@ costs no more than a batch in one go: what one needs fits into the cache.
 """
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,6 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 from cled_edge.errors import DataError
+from cled_edge.network.unet import KINDS
 from training.datasets import Pair, is_held_out, pairs_of_set
 from training.degradations import EXPOSURES, Modality, degrade, draw_kinds
 from training.pictures import Member, Pictures, Uint8, read_kept, whole
@@ -127,13 +129,19 @@ class _Batches:
             place = self.rank * self.batch + row
             rng = np.random.default_rng((self.seed, iteration, place))
             pictures = self._item(place, rng, Generator().manual_seed(int(rng.integers(2**62))))
-            batch = batch or [torch.empty(self.batch, 3, self.crop, self.crop) for _ in pictures]
-            for x, picture in zip(batch, pictures, strict=True):
-                network_pictures(picture, out=x[row : row + 1])
+            batch = batch or [torch.empty(self.batch, *self._shape(item)) for item in pictures]
+            for x, item in zip(batch, pictures, strict=True):
+                if item.ndim == 4:
+                    network_pictures(item, out=x[row : row + 1])
+                else:
+                    x[row] = item
         return batch
 
+    def _shape(self, item: Tensor) -> tuple[int, ...]:
+        return (3, self.crop, self.crop) if item.ndim == 4 else tuple(item.shape)
+
     def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
-        """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1]."""
+        """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1], and vectors that go with them."""
         raise NotImplementedError
 
     def _is_bright(self, path: Path) -> bool:
@@ -141,21 +149,26 @@ class _Batches:
 
     def _degraded(
         self, crops: list[Uint8], modality: Modality, place: int, generator: Generator, without: frozenset[str]
-    ) -> list[Tensor]:
-        """Return (degraded, clean) of a crop that comes alone, or degraded and with its reference."""
+    ) -> tuple[list[Tensor], Tensor]:
+        """Return (degraded, clean) of a crop that comes alone, or degraded and with its reference; and its kinds."""
         *real, clean = (unit_pictures([crop]) for crop in crops)
         if real:
-            return [*real, clean]
+            return [*real, clean], torch.full((len(KINDS),), math.nan)
         names = self.recipe.kinds_of(modality)
         if self.recipe.cycle_kinds:
             kinds: tuple[str, ...] = (names[place % len(names)],)
         else:
             kinds = draw_kinds(names, generator, self.recipe.clean_share, self.recipe.mixed_share)
-        return [degrade(clean, modality, [[kind for kind in kinds if kind not in without]], generator), clean]
+        kinds = tuple(kind for kind in kinds if kind not in without)
+        labels = torch.tensor([float(kind in kinds) for kind in KINDS])
+        return [degrade(clean, modality, [kinds], generator), clean], labels
 
 
 class RestorationBatches(_Batches):
-    """Stage 1: (degraded, clean), each (N, 3, S, S) float32 in [-1, 1]; infrared and visible take turns.
+    """Stage 1: (degraded, clean, kinds); infrared and visible take turns.
+
+    degraded, clean: (N, 3, S, S) float32 in [-1, 1]. kinds: (N, 8), for each of the network's `KINDS` whether it was
+    simulated, 1 or 0, or NaN where nobody knows, in a real degraded picture.
 
     A share of the visible items comes from night pictures, darker than `min_target_luma`: they are clean as they are, a
     night street is dark, so their exposure is left alone. A share of the items comes from real degraded pictures with a
@@ -200,7 +213,9 @@ class RestorationBatches(_Batches):
         else:
             paths = (clean[rng.integers(len(clean))],)
         crops = random_crop([self.pictures(path, modality) for path in paths], self.crop, rng)
-        return self._degraded(crops, modality, place // 2, generator, EXPOSURES if is_night else frozenset())
+        without = EXPOSURES if is_night else frozenset[str]()
+        pictures, kinds = self._degraded(crops, modality, place // 2, generator, without)
+        return [*pictures, kinds]
 
 
 class FusionBatches(_Batches):
@@ -217,7 +232,7 @@ class FusionBatches(_Batches):
         pictures = []
         for modality in MODALITIES:
             of_half = [crop for crop, member in zip(crops, members, strict=True) if member[1] == modality]
-            pictures += self._degraded(of_half, modality, place, generator, night)
+            pictures += self._degraded(of_half, modality, place, generator, night)[0]
         return pictures
 
 

@@ -91,12 +91,18 @@ class DataRecipe(_Strict):
 
 
 class StageRecipe(_Strict):
-    """Optimisation of one stage: Adam with warm-up and cosine decay (or none), gradient clipping, averaged weights."""
+    """Optimisation of one stage: warm-up and cosine decay (or none), gradient clipping, averaged weights.
+
+    optimizer: the paper's Adam; or `muon`, which gives the update of a matrix or a dense convolution equal strength in
+        all directions (Newton-Schulz orthogonalisation) at `matrix_learning_rate`, and Adam for the rest.
+    """
 
     iterations: int = Field(gt=0)
     batch: int = Field(gt=0)
     crop: int = Field(gt=0)
     learning_rate: float = Field(gt=0)
+    optimizer: Literal["adam", "muon"] = "adam"
+    matrix_learning_rate: float = Field(0.02, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 200
     decay: Literal["cosine", "none"] = "cosine"
@@ -113,6 +119,7 @@ class RestoreRecipe(StageRecipe):
         at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
         call learns to mend the first instead of reading the true picture off the state.
     held_out_crops: crops per kind of degradation that validation restores.
+    weight_kinds: of telling which degradations a picture has, see `kinds_loss`; the lineage's network does not tell.
     """
 
     weighting: Literal["pixel", "share"] = "pixel"
@@ -121,6 +128,7 @@ class RestoreRecipe(StageRecipe):
     start_share: float = Field(0.6, ge=0, le=1)
     max_steps: int = Field(3, ge=2, le=10)
     held_out_crops: int = Field(12, ge=1)
+    weight_kinds: float = Field(0.0, ge=0)
 
 
 class FuseRecipe(StageRecipe):

@@ -25,6 +25,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cled_edge.errors import CheckpointError, DivergedError, OutputError
+from training.optimizers import Optimizers
 from training.pairs import prepared
 from training.recipe import StageRecipe
 
@@ -105,7 +106,7 @@ class Stage:
         """
         recipe, accelerator = self.recipe, self.accelerator
         network.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        optimizer = torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=recipe.betas)
+        optimizer = Optimizers(network, recipe)
         average = AveragedModel(network, multi_avg_fn=warmed_average(recipe.ema_decay))
         start = self._resume(network, average, optimizer)
         wrapped = accelerator.prepare_model(network)  # shares gradients among processes; of one, the network itself
@@ -120,8 +121,6 @@ class Stage:
         with self._journal() as journal:
             ready = prepared(batches, range(start, recipe.iterations), self.workers)
             for iteration, batch in zip(bar, ready, strict=True):
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.learning_rate * learning_rate_factor(iteration, recipe)
                 moved = [x.to(accelerator.device, non_blocking=True) for x in batch]
                 with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
                     loss, parts = loss_of(wrapped, moved, self._draws(iteration, len(batch[0])))
@@ -130,7 +129,7 @@ class Stage:
                 norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
                 if not torch.isfinite(norm + loss.detach()):
                     raise self._diverged(iteration, batch, loss.item())
-                optimizer.step()
+                optimizer.step(learning_rate_factor(iteration, recipe))
                 average.update_parameters(network)
                 done = iteration + 1
                 if done % LOG_EVERY == 0:
@@ -177,7 +176,7 @@ class Stage:
         )
 
     def _save(
-        self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer
+        self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: Optimizers
     ) -> None:
         if not self.accelerator.is_main_process:
             return
@@ -190,7 +189,7 @@ class Stage:
         }
         _write_whole(state, self.state_path)
 
-    def _resume(self, network: nn.Module, average: AveragedModel, optimizer: torch.optim.Optimizer) -> int:
+    def _resume(self, network: nn.Module, average: AveragedModel, optimizer: Optimizers) -> int:
         if not self.state_path.exists():
             return 0
         state = torch.load(self.state_path, map_location="cpu", weights_only=True)

@@ -56,7 +56,7 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
 
     def loss_of(batch: list[Tensor]) -> Tensor:
         if stage == "restore":
-            x_in, clean = batch
+            x_in, clean, _ = batch
             predicted = model.unet(table.start_input * x_in, x_in, at_start)
             return (predicted.float() - (x_in - clean)).abs().mean()
         infrared, _, visible, visible_clean = batch

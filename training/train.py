@@ -20,12 +20,14 @@ import typer
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from cled_edge.errors import CheckpointError, OptionError, one_line_errors
+from cled_edge.errors import CheckpointError, DataError, OptionError, one_line_errors
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
 from cled_edge.network.fusion import remove
+from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
+from cled_edge.network.unet import ResidualUNet
 from cled_edge.schedule import TRAIN_STEPS
-from training.losses import fusion_losses, residual_loss
+from training.losses import fusion_losses, kinds_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
 from training.pictures import Pictures
 from training.recipe import Recipe, RestoreRecipe, StageRecipe, model_of, read_recipe
@@ -44,11 +46,21 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
     states = States(model, stage)
 
     def loss_of(network: nn.Module, batch: list[Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        x_in, clean = batch
+        x_in, clean, kinds = batch
         x_t, time_in = states.draw(x_in, clean, draws)
-        return residual_loss(network(x_t, x_in, time_in).float(), x_in - clean, stage.weighting), {}
+        predicted, logits = network(x_t, x_in, time_in)
+        loss = residual_loss(predicted.float(), x_in - clean, stage.weighting)
+        if logits is None:
+            return loss, {}
+        told = kinds_loss(logits, kinds)
+        return loss + stage.weight_kinds * told, {"residual": loss.detach(), "kinds": told.detach()}
 
-    runner.stage("restore", stage, recipe.seed).run(model.unet, batches, loss_of, lambda: validation(model))
+    if stage.weight_kinds and not isinstance(model.unet, ResidualUNet):
+        raise DataError("recipe: restore.weight_kinds must be 0 for a lineage preset, whose network tells no kinds")
+    trained = _Judging(model.unet)
+    if runner.compiled:
+        trained.compile()
+    runner.stage("restore", stage, recipe.seed).run(trained, batches, loss_of, lambda: validation(model))
 
 
 def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> None:
@@ -59,6 +71,8 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     weights = {name: getattr(stage, f"weight_{name}") for name in ("intensity", "gradient", "color", "residual")}
     trained: nn.Module = _Joint(model, stage.steps) if stage.one_stage else model.fusion
     model.unet.requires_grad_(stage.one_stage).to(runner.accelerator.device)
+    if isinstance(model.unet, ResidualUNet):
+        model.unet.kinds.requires_grad_(False)  # not asked here; processes would wait for its gradient
 
     def loss_of(network: nn.Module, batch: list[Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
         infrared, infrared_clean, visible, visible_clean = batch
@@ -79,7 +93,23 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
         loss = torch.stack([weights[name] * part for name, part in parts.items()]).sum()
         return loss, {name: part.detach() for name, part in parts.items()}
 
+    if runner.compiled:
+        model.unet.compile()
+        trained.compile()
     runner.stage("fuse", stage, recipe.seed).run(trained, batches, loss_of, lambda: validation(model))
+
+
+class _Judging(nn.Module):
+    """The residual network as stage 1 trains it: it also tells which degradations it sees, if it is of the kind."""
+
+    def __init__(self, unet: ResidualUNet | LineageUNet) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor | None]:
+        if isinstance(self.unet, ResidualUNet):
+            return self.unet.judge(x_t, x_in, time)
+        return self.unet(x_t, x_in, time), None
 
 
 class _Joint(nn.Module):
@@ -150,9 +180,17 @@ class Runner:
     """What both stages of a run have in common: where it runs, at what precision, what it reads, where it writes."""
 
     def __init__(
-        self, accelerator: Accelerator, precision: str, out: Path, workers: int, pictures: Pictures, strict: bool
+        self,
+        accelerator: Accelerator,
+        precision: str,
+        out: Path,
+        workers: int,
+        pictures: Pictures,
+        strict: bool,
+        compiled: bool,
     ) -> None:
         self.accelerator, self.precision, self.out, self.workers = accelerator, precision, out, workers
+        self.compiled = compiled
         self.reading: dict[str, Any] = {"rank": accelerator.process_index, "pictures": pictures, "strict": strict}
 
     def stage(self, name: str, recipe: StageRecipe, seed: int) -> Stage:
@@ -250,14 +288,11 @@ def main(
     model_path = out / "model.safetensors"
     model, earlier = starting_model(model_path, recipe, stage, init)
     chosen = pick_precision(precision, accelerator.device)
-    if compiled:
-        model.unet.compile()
-        model.fusion.compile()
     log.info(
         "preset %s on %d x %s, %s, %d threads",
         *(recipe.preset, accelerator.num_processes, accelerator.device, chosen, torch.get_num_threads()),
     )
-    runner = Runner(accelerator, chosen, out, workers, Pictures(recipe.data.keep_gib), strict)
+    runner = Runner(accelerator, chosen, out, workers, Pictures(recipe.data.keep_gib), strict, compiled)
     stages = [("fuse", fuse_stage)] if recipe.fuse.one_stage else [("restore", restore_stage), ("fuse", fuse_stage)]
     for name, run_stage in stages:
         if stage in ("all", name):

@@ -22,6 +22,7 @@ from cled_edge.network.blocks import (
 )
 from cled_edge.network.presets import UNetConfig
 
+KINDS = ("haze", "rain", "blur", "overexposure", "low_light", "noise", "low_contrast", "stripes")
 _EMBEDDING = 64
 _SINUSOIDS = 32
 _PROBES = 32
@@ -63,21 +64,31 @@ class ResidualUNet(nn.Module):
         pairs = list(pairwise(widths))
         self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2) for width, deeper in pairs)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(deeper, width, 2, stride=2) for width, deeper in pairs)
+        self.summary_mlp = nn.Sequential(
+            nn.Linear(2 * widths[-1], _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING)
+        )
+        self.kinds = nn.Linear(_EMBEDDING, len(KINDS))
         self.skip_gates = nn.ModuleList(nn.Conv2d(width, width, 1) for width in widths[:-1])
         self.gain = nn.Conv2d(widths[0], channels, 1)
         self.offset = nn.Conv2d(widths[0], channels, 1)
         self.global_gain = nn.Linear(_EMBEDDING, 3)
         self.global_offset = nn.Linear(_EMBEDDING, 3)
-        for head in (self.gain, self.offset, self.global_gain, self.global_offset, *self.skip_gates):
+        heads = (self.gain, self.offset, self.global_gain, self.global_offset, self.summary_mlp[2])
+        for head in (*heads, *self.skip_gates):
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
         """Return the predicted residual, (N, 3, H, W)."""
+        return self.judge(x_t, x_in, time)[0]
+
+    def judge(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted residual, (N, 3, H, W), and a logit per degradation of `KINDS`, (N, 8)."""
         factor = self.config.unshuffle
         states, inputs = (patches_from_pictures(x, factor) for x in (x_t, x_in))
         seen = self.seen(states, self.start_input * inputs)
-        return pictures_from_patches(self.patches(seen, inputs, time, self.context(inputs)), factor)
+        x, skips, embedding = self.encode(seen, time, self.context(inputs))
+        return pictures_from_patches(self.decode(x, skips, embedding, inputs), factor), self.kinds(embedding)
 
     def context(self, x_in: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the loop needs of the degraded input and never changes: an embedding and features.
@@ -106,13 +117,20 @@ class ResidualUNet(nn.Module):
         return state
 
     def patches(self, seen: Tensor | None, x_in: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the predicted residual as patches, (N, h, w, 3 f^2); x_in is patches too, `seen` is None at the start.
+        """Return the predicted residual as patches, (N, h, w, 3 f^2); x_in is patches too, `seen` is None at the start."""
+        return self.decode(*self.encode(seen, time, context), x_in)
 
-        The clean estimate is a gain times the light of the input, plus an offset: low light, haze and overexposure are
-        of that form, and a narrow low-resolution network alone could not carry every pixel.
+    def encode(
+        self, seen: Tensor | None, time: Tensor, context: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        """Return the deepest features, those of the levels above, and the embedding of the way back up, (N, 64).
+
+        That one knows what the deepest features are over the whole picture, their means and spreads: which degradation
+        it is shows best there, and training asks for it (`kinds`).
         """
         exposure, features = context
-        embedding = F.silu(self.time_mlp(sinusoid(time, _SINUSOIDS)) + exposure)
+        start = self.time_mlp(sinusoid(time, _SINUSOIDS)) + exposure
+        embedding = F.silu(start)
         x = features if seen is None else seen + features
         skips: list[Tensor] = []
         for level, (stage, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
@@ -120,10 +138,20 @@ class ResidualUNet(nn.Module):
             if level < len(self.downs):
                 skips.append(x)
                 x = self.downs[level](x)
+        mean = x.mean(dim=(2, 3), keepdim=True)
+        spread = (x - mean).abs().mean(dim=(2, 3))
+        return x, skips, F.silu(start + self.summary_mlp(torch.cat([mean.flatten(1), spread], dim=1)))
+
+    def decode(self, x: Tensor, skips: list[Tensor], embedding: Tensor, x_in: Tensor) -> Tensor:
+        """Return the predicted residual as patches, (N, h, w, 3 f^2).
+
+        The clean estimate is a gain times the light of the input, plus an offset: low light, haze and overexposure are
+        of that form, and a narrow low-resolution network alone could not carry every pixel.
+        """
         for level in reversed(range(len(self.widths))):
             if level < len(self.ups):
                 x = self.ups[level](x)
-                x = x + skips.pop() * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
+                x = x + skips[level] * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
             x = self.decoder[level](x, embedding)
         count = self.config.unshuffle**2
         gain = pixels(self.gain(x)) + self.global_gain(embedding).repeat(1, count)[:, None, None, :]
