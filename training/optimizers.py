@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from training.recipe import StageRecipe
 
 
+_DECAY = 0.1  # its updates never get smaller by themselves: without, a run of 24,000 iterations diverged after 4,400
+
+
 class Optimizers:
     """One or two optimisers that step as one, at a common factor of their learning rates."""
 
@@ -22,7 +25,7 @@ class Optimizers:
             self.parts.append((adam, recipe.learning_rate))
         if matrices:
             rate = recipe.matrix_learning_rate
-            muon = torch.optim.Muon([view for _, view in self.views], lr=rate, weight_decay=0.0)
+            muon = torch.optim.Muon([view for _, view in self.views], lr=rate, weight_decay=_DECAY)
             self.parts.append((muon, rate))
 
     def step(self, factor: float) -> None:

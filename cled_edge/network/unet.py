@@ -104,7 +104,8 @@ class ResidualUNet(nn.Module):
         spread = ((colours.square().mean(dim=(2, 3)) - mean.square()).clamp_min(0) + 1e-3).sqrt()
         energies = torch.log(self.probe(inputs).abs().mean(dim=(2, 3)) + 1e-3)
         exposure = self.exposure_mlp(torch.cat([mean, torch.log(mean + 1.01), torch.log(spread), energies], dim=1))
-        gain, shift = torch.exp(self.stem_scale(exposure)), self.stem_shift(exposure)
+        log_gain = _MAX_LOG_GAIN * torch.tanh(self.stem_scale(exposure) / _MAX_LOG_GAIN)
+        gain, shift = torch.exp(log_gain), self.stem_shift(exposure)
         features = self.stem_input(inputs) * gain[:, :, None, None] + shift[:, :, None, None] + self.columns(x_in)
         return exposure, features
 
