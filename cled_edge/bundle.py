@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cled_edge.errors import BundleCorruptError, BundleMissingError, BundleVersionError
-from cled_edge.manifest import MANIFEST_NAME, SCHEMA_VERSION, GraphName, Manifest
+from cled_edge.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 
 SHIPPED = "nano"
 
@@ -38,9 +38,13 @@ class Bundle:
                 )
         return cls(folder, manifest, contents)
 
-    def graph(self, name: GraphName) -> bytes:
-        """Return the verified bytes of a graph."""
+    def graph(self, name: str) -> bytes:
+        """Return the verified bytes of a graph, by its name in the manifest."""
         return self._contents[self.manifest.graphs[name].file]
+
+    def content(self, file: str) -> bytes | None:
+        """Return the verified bytes of a file, or None if the bundle has none of that name."""
+        return self._contents.get(file)
 
 
 def shipped_bundle() -> Path:

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -14,10 +14,16 @@ from rich.table import Column, Table
 from cled_edge import __version__
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.bench.commands import app as bench_app
-from cled_edge.errors import one_line_errors
+from cled_edge.errors import ParityError, one_line_errors
 from cled_edge.progress import progress_bar
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 from cled_edge.score.commands import score
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cled_edge.backend.choice import BackendChoice
+    from cled_edge.manifest import CheckSpec
 
 INTERRUPTED = 130
 
@@ -88,6 +94,50 @@ def fuse(
         raise report.failure
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def verify(
+    bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle [default: the shipped nano]")] = None,
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME[:PRECISION]", help="repeat for several [default: all that this machine has]"),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
+) -> None:
+    """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
+    from cled_edge.backend.choice import BackendChoice, available_backends  # noqa: PLC0415
+    from cled_edge.bundle import Bundle  # noqa: PLC0415
+    from cled_edge.verify import read_golden, verify_all  # noqa: PLC0415
+
+    opened = Bundle.open(bundle)
+    choices = [BackendChoice.parse(text) for text in backend or ()] or [
+        choice for choice in available_backends() if choice.graphs in opened.manifest.precisions()
+    ]
+    checks = verify_all(opened, choices, read_golden(opened))
+    if as_json:
+        typer.echo(json.dumps([{"backend": str(c), **check.model_dump()} for c, check in checks], indent=2))
+    else:
+        print_checks(checks)
+    failed = [(choice, check) for choice, check in checks if check.verdict != "OK"]
+    if failed:
+        choice, check = failed[0]
+        raise ParityError(
+            f"{check.verdict}: {len(failed)} of {len(checks)} checks failed, first {check.tensor} on {choice}: "
+            f"{check.psnr_db} dB, needed {check.needed_db:g}; do not use that backend with this bundle, or "
+            "find the node with python -m export.bisect"
+        )
+
+
+def print_checks(checks: "Sequence[tuple[BackendChoice, CheckSpec]]") -> None:
+    """Print a row for each check."""
+    numbers = (Column(name, justify="right") for name in ("steps", "cases", "PSNR dB", "needed"))
+    table = Table("backend", "opset", "size", "form", *numbers, "verdict")
+    for choice, check in checks:
+        size, psnr = "{}x{}".format(*check.size), f"{check.psnr_db:.1f}"
+        counts = (str(check.steps), str(check.cases), psnr, f"{check.needed_db:g}")
+        table.add_row(str(choice), str(check.opset), size, check.form, *counts, check.verdict)
+    Console().print(table)
 
 
 def print_report(values: dict[str, Any], out: str) -> None:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, open_backend
 from cled_edge.backend.protocol import Backend
 from cled_edge.bundle import Bundle
-from cled_edge.errors import OptionError, SizeMismatchError
+from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any, swapped
+from cled_edge.manifest import REFERENCE_OPSET, GraphRole
 from cled_edge.schedule import check_steps
 
 ColorOrder = Literal["RGB", "BGR"]
@@ -66,10 +67,13 @@ class Fused:
 class Fuser:
     """Fuses pairs with one bundle on one backend. Not thread-safe: use one per thread."""
 
-    def __init__(self, bundle: Bundle, backend: Backend, color_order: ColorOrder = "RGB") -> None:
+    def __init__(
+        self, bundle: Bundle, backend: Backend, color_order: ColorOrder = "RGB", opset: int = REFERENCE_OPSET
+    ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.color_order = color_order
+        self.opset = opset
 
     @classmethod
     def load(
@@ -94,34 +98,70 @@ class Fuser:
         return cls(opened, open_backend(choice, opened, threads, size), color_order)
 
     def __call__(
-        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None = None, **values: float
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        controls: Controls | None = None,
+        strength_map: Uint8 | None = None,
+        **values: float,
     ) -> Fused:
         """Fuse a pair of equal height and width.
 
         infrared: uint8 or uint16, (H, W) or (H, W, 3). visible: uint8, (H, W, 3) or (H, W).
         Controls come as one object or by name: fuser(infrared, visible, strength_visible=0.5).
+        strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
+            all of it; None is 255 everywhere.
         """
         controls = _controls(controls, values)
         check_sizes(infrared.shape, visible.shape)
-        loop = self.bundle.manifest.graphs.get("fused_loop")
-        steps = controls.steps or self.bundle.manifest.schedule.default_steps
-        if loop is not None and loop.steps == steps:
-            return self.in_one_graph(infrared, visible, controls)
-        return self.step_by_step(infrared, visible, controls)
+        _check_map(strength_map, infrared.shape)
+        if self.loop_graph(infrared.shape[:2], controls, strength_map is not None) is not None:
+            return self.in_one_graph(infrared, visible, controls, strength_map)
+        return self.step_by_step(infrared, visible, controls, strength_map)
 
-    def in_one_graph(self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) -> Fused:
-        """Fuse by `fused_loop`: bytes in, bytes out."""
+    def loop_graph(self, size: tuple[int, ...], controls: Controls, strength_map: bool = False) -> str | None:
+        """Return the name of the `fused_loop` for pictures of `size`, (height, width), if the bundle has it."""
+        steps = controls.steps or self.bundle.manifest.schedule.default_steps
+        return self._find("fused_loop", size, steps, strength_map)
+
+    def _find(
+        self, role: GraphRole, size: tuple[int, ...], steps: int | None = None, strength_map: bool = False
+    ) -> str | None:
+        height, width = size
+        precision = self.backend.choice.graphs
+        return self.bundle.manifest.find(role, precision, self.opset, (height, width), steps, strength_map)
+
+    def _reference_graph(self, role: GraphRole, size: tuple[int, ...]) -> str:
+        found = self._find(role, size)
+        if found is None:
+            raise BackendError(
+                f"{self.bundle.path} has no {role} graph in {self.backend.choice.graphs}, opset {self.opset}, for "
+                f"{size[0]}x{size[1]} (height x width); export it: python -m export.to_onnx --size {size[0]}x{size[1]}"
+            )
+        return found
+
+    def in_one_graph(
+        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
+    ) -> Fused:
+        """Fuse by `fused_loop`: bytes in, bytes out. OptionError if the bundle has none for this."""
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
-        grey, rgb = self._padded_bytes(infrared, visible)
+        graph = self.loop_graph((height, width), controls, strength_map is not None)
+        if graph is None:
+            raise OptionError(f"{self.bundle.path} has no fused_loop of {controls.steps} steps for {height}x{width}")
+        multiple = 1 if self.bundle.manifest.graphs[graph].size else self.bundle.manifest.size_multiple
+        grey, rgb = self._padded_bytes(infrared, visible, multiple)
         inputs: dict[str, NDArray[Any]] = {
             "infrared": grey[None, :, :, None],
             "visible": rgb[None],
             "strength": controls.strength,
             "balance": np.array([controls.balance], np.float32),
         }
+        if strength_map is not None:
+            bottom, right = (-side % multiple for side in (height, width))
+            inputs["strength_map"] = _padded(strength_map, bottom, right)[None]
         clock.lap("prepare")
-        outputs = self.backend.run("fused_loop", inputs)
+        outputs = self.backend.run(graph, inputs)
         clock.lap("network")
         # The backend will write over its outputs: what leaves here is a copy.
         picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs)
@@ -129,13 +169,20 @@ class Fuser:
         clock.lap("output")
         return Fused(*fused, clock.laps_ns)
 
-    def step_by_step(self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) -> Fused:
+    def step_by_step(
+        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
+    ) -> Fused:
         """Fuse by `unet_step` and `fusion`: the reference form, for any number of steps."""
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
         x_in = self.prepare(infrared, visible)
         clock.lap("prepare")
         residual = self.residual(x_in, controls)
+        if strength_map is not None:
+            # Both uses below take strength times residual: the map may as well be part of the residual.
+            bottom, right = (after - before for after, before in zip(x_in.shape[2:], (height, width), strict=True))
+            shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32) / 255
+            residual = residual * shares
         clock.lap("steps")
         fused = self.fusion(x_in, residual, controls)
         clock.lap("fusion")
@@ -150,19 +197,18 @@ class Fuser:
 
     def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
         """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
-        grey, rgb = self._padded_bytes(infrared, visible)
+        grey, rgb = self._padded_bytes(infrared, visible, self.bundle.manifest.size_multiple)
         x_in = np.empty((2, 3, *grey.shape), np.float32)
         x_in[0] = network_from_bytes(grey)
         x_in[1] = network_from_bytes(rgb).transpose(2, 0, 1)
         return x_in
 
-    def _padded_bytes(self, infrared: NDArray[Any], visible: NDArray[Any]) -> tuple[Uint8, Uint8]:
-        """Return grey (H', W') and RGB (H', W', 3), padded by reflection to the bundle's multiple."""
+    def _padded_bytes(self, infrared: NDArray[Any], visible: NDArray[Any], multiple: int) -> tuple[Uint8, Uint8]:
+        """Return grey (H', W') and RGB (H', W', 3), padded by reflection to a multiple."""
         grey = grey_from_any(infrared)
         rgb = rgb_from_any(visible)
         if self.color_order == "BGR":
             rgb = swapped(rgb)
-        multiple = self.bundle.manifest.size_multiple
         bottom, right = (-side % multiple for side in grey.shape)
         if bottom or right:
             grey, rgb = (_padded(x, bottom, right) for x in (grey, rgb))
@@ -172,6 +218,7 @@ class Fuser:
         """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
         schedule = self.bundle.manifest.schedule
         rows = schedule.tables[controls.steps or schedule.default_steps]
+        graph = self._reference_graph("unet_step", x_in.shape[2:])
         x_t, residual = x_in * np.float32(schedule.start_input), x_in
         for step_time, coef in zip(rows.time, rows.coef, strict=True):
             inputs = {
@@ -180,7 +227,7 @@ class Fuser:
                 "t": np.array([step_time], np.float32),
                 "coef": np.array(coef, np.float32),
             }
-            x_t, residual = self.backend.run("unet_step", inputs)
+            x_t, residual = self.backend.run(graph, inputs)
         return residual
 
     def fusion(self, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
@@ -193,7 +240,7 @@ class Fuser:
             "strength": controls.strength,
             "balance": np.array([controls.balance], np.float32),
         }
-        return self.backend.run("fusion", inputs)[0]
+        return self.backend.run(self._reference_graph("fusion", x_in.shape[2:]), inputs)[0]
 
     def _ordered_copy(self, rgb: Uint8) -> Uint8:
         """Return the picture as an array of its own, in the caller's colour order."""
@@ -219,6 +266,14 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
         raise SizeMismatchError(
             f"infrared is {h}x{w}, visible {other_h}x{other_w} (height x width); they must be registered to the same "
             "pixels: warp one onto the other, or crop and resize both to one size first"
+        )
+
+
+def _check_map(strength_map: Uint8 | None, shape: tuple[int, ...]) -> None:
+    if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*shape[:2], 2)):
+        raise OptionError(
+            f"strength_map is {strength_map.dtype} {strength_map.shape}, needed uint8 {(*shape[:2], 2)}: height, width, "
+            "infrared and visible"
         )
 
 

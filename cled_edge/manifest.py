@@ -1,16 +1,20 @@
 """What a bundle says of itself: `manifest.json`, as models that refuse what they do not know."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 MANIFEST_NAME = "manifest.json"
+GOLDEN_NAME = "golden.safetensors"
 
-GraphName = Literal["unet_step", "fusion", "fused_loop"]
-REFERENCE_GRAPHS: tuple[GraphName, ...] = ("unet_step", "fusion")
+GraphRole = Literal["unet_step", "fusion", "fused_loop"]
+GraphPrecision = Literal["fp32", "fp16", "int8"]
+Verdict = Literal["OK", "NONFINITE", "CONSTANT", "TOLERANCE"]
+REFERENCE_GRAPHS: tuple[GraphRole, ...] = ("unet_step", "fusion")
+REFERENCE_OPSET = 17  # the newest that TensorRT 8.6 parses
 
 
 class _Model(BaseModel):
@@ -30,11 +34,22 @@ class TensorSpec(_Model):
 
 
 class GraphSpec(_Model):
-    """An ONNX file of the bundle. `steps`, for `fused_loop` alone, is how many steps it runs from bytes to bytes."""
+    """An ONNX file of the bundle.
 
+    precision: of its weights and of the arithmetic that takes the time; inputs and outputs have types of their own.
+    size: (height, width) of the pictures it takes, whatever the multiple; None if it takes any multiple.
+    steps, strength_map: of `fused_loop` alone: how many steps it runs from bytes to bytes, and whether it takes a map.
+    nodes: how many there are of each ONNX operator.
+    """
+
+    role: GraphRole
     file: str
-    steps: int | None = Field(None, ge=MIN_STEPS, le=MAX_STEPS)
+    precision: GraphPrecision
     opset: int
+    size: tuple[int, int] | None = None
+    steps: int | None = Field(None, ge=MIN_STEPS, le=MAX_STEPS)
+    strength_map: bool = False
+    nodes: dict[str, int]
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -95,27 +110,49 @@ class FileSpec(_Model):
     sha256: str
 
 
-class VerificationSpec(_Model):
-    """Whole loop in ONNX Runtime against eager PyTorch, both FP32, at export: the worst case found."""
+class CheckSpec(_Model):
+    """The worst of what graphs of one kind computed, against eager PyTorch in FP32, on `cases` pairs of one size.
 
-    min_psnr_db: float
-    pairs: int
-    sizes: tuple[tuple[int, int], ...]
+    verdict: NONFINITE, CONSTANT (of what is not) and TOLERANCE (under needed_db) are failures. tensor: the worst one.
+    """
+
+    precision: GraphPrecision
+    opset: int
+    size: tuple[int, int]
+    form: Literal["step by step", "one graph"]
+    steps: int
+    cases: int
+    psnr_db: float
+    needed_db: float
+    verdict: Verdict
+    tensor: str
+
+
+class VerificationSpec(_Model):
+    """What export verified, in ONNX Runtime, and of what pairs; `golden.safetensors` holds some to do it again."""
+
     inputs: str
+    backend: str
+    checks: tuple[CheckSpec, ...]
+
+    @property
+    def min_psnr_db(self) -> float:
+        """Return the worst of the FP32 checks; 0 if there are none."""
+        return min((check.psnr_db for check in self.checks if check.precision == "fp32"), default=0.0)
 
 
 class Manifest(_Model):
     """`manifest.json`. Height and width of every picture are padded to multiples of `size_multiple`.
 
-    `unet_step` and `fusion` are the reference form and always there; `fused_loop` is the same in one graph, faster, for
-    one number of steps.
+    Graphs `unet_step` and `fusion`, in FP32 and for any size, are the reference form and always there. A `fused_loop`
+    is the same in one graph, faster, for one number of steps. The others are these at another precision, opset or size.
     """
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     name: str
     created_by: str
     size_multiple: int = Field(gt=0)
-    graphs: dict[GraphName, GraphSpec]
+    graphs: dict[str, GraphSpec]
     schedule: ScheduleSpec
     preprocessing: PreprocessingSpec
     files: dict[str, FileSpec]
@@ -124,14 +161,37 @@ class Manifest(_Model):
 
     @model_validator(mode="after")
     def _reference_graphs(self) -> "Manifest":
-        missing = set(REFERENCE_GRAPHS) - self.graphs.keys()
-        if missing:
-            raise ValueError(f"graphs lacks {', '.join(sorted(missing))}")
+        for role in REFERENCE_GRAPHS:
+            if self.find(role) is None:
+                raise ValueError(f"graphs lacks the reference {role}: fp32, opset {REFERENCE_OPSET}, any size")
         return self
 
     @model_validator(mode="after")
     def _steps_of_the_loop(self) -> "Manifest":
         for name, graph in self.graphs.items():
-            if (graph.steps is None) == (name == "fused_loop"):
+            if (graph.steps is None) == (graph.role == "fused_loop"):
                 raise ValueError(f"graph {name} has steps {graph.steps}: fused_loop needs them, no other graph has any")
         return self
+
+    def find(
+        self,
+        role: GraphRole,
+        precision: GraphPrecision = "fp32",
+        opset: int = REFERENCE_OPSET,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        strength_map: bool = False,
+    ) -> str | None:
+        """Return the name of the graph that does this, or None: one of just this size, or else one of any size."""
+        found = {
+            graph.size: name
+            for name, graph in self.graphs.items()
+            if (graph.role, graph.precision, graph.opset) == (role, precision, opset)
+            and (graph.steps, graph.strength_map) == (steps, strength_map)
+        }
+        return found.get(size, found.get(None))
+
+    def precisions(self) -> tuple[GraphPrecision, ...]:
+        """Return those of its graphs at the reference opset."""
+        found = {graph.precision for graph in self.graphs.values() if graph.opset == REFERENCE_OPSET}
+        return tuple(precision for precision in get_args(GraphPrecision) if precision in found)

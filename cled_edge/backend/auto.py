@@ -57,7 +57,8 @@ def choose(
     Each must agree with ONNX Runtime in fp32 to 40 dB on a rendered pair, in all three pictures. The runs take about
     2 s, compiling comes on top. What was found is kept for this bundle, SDK versions, CPU, threads and size.
     """
-    candidates = available_backends() if choices is None else list(choices)
+    known = bundle.manifest.precisions()
+    candidates = [c for c in available_backends() if c.graphs in known] if choices is None else list(choices)
     if candidates == [REFERENCE]:
         return Verdict(REFERENCE, f"auto: {REFERENCE}, the only backend here")
     name = _cache_name(bundle, threads, size, candidates)

@@ -10,6 +10,7 @@ from cled_edge.errors import BackendError, OptionError
 if TYPE_CHECKING:  # the command line's --help reads the registry: it need not wait for NumPy
     from cled_edge.backend.protocol import Backend, BackendType
     from cled_edge.bundle import Bundle
+    from cled_edge.manifest import GraphPrecision
 
 AUTO = "auto"
 PROBE_SIZE = (480, 640)  # height, width; what `auto` measures at unless told the size of the frames
@@ -17,21 +18,28 @@ PROBE_SIZE = (480, 640)  # height, width; what `auto` measures at unless told th
 
 @dataclass(frozen=True)
 class Registered:
-    """Where a backend lives, the precisions it knows (the first is its default), and how to install what it needs."""
+    """Where a backend lives, the precisions it knows, and how to install what it needs.
+
+    precisions: to each, the first is the default, the precision of the graphs it runs. OpenVINO's bf16 and fp16 are its
+    own way to run FP32 graphs.
+    """
 
     module: str
     type_name: str
-    precisions: tuple[str, ...]
+    precisions: "dict[str, GraphPrecision]"
     install: str
 
 
+_TYPED: "dict[str, GraphPrecision]" = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 _OPENVINO = "cled_edge.backend.openvino", "OpenVinoBackend"
 _INSTALL_OPENVINO = "pip install 'cled-edge[openvino]'"
 REGISTRY = {
-    "onnxruntime": Registered("cled_edge.backend.ort", "OnnxRuntimeBackend", ("fp32",), "pip install onnxruntime"),
-    "openvino": Registered(*_OPENVINO, ("fp32", "bf16", "fp16"), _INSTALL_OPENVINO),
-    "openvino-gpu": Registered(*_OPENVINO, ("fp16", "fp32"), _INSTALL_OPENVINO),
-    "openvino-npu": Registered(*_OPENVINO, ("fp16",), _INSTALL_OPENVINO),
+    "onnxruntime": Registered(
+        "cled_edge.backend.ort", "OnnxRuntimeBackend", _TYPED, "pip install onnxruntime"
+    ),
+    "openvino": Registered(*_OPENVINO, {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8"}, _INSTALL_OPENVINO),
+    "openvino-gpu": Registered(*_OPENVINO, {"fp16": "fp32", "fp32": "fp32", "int8": "int8"}, _INSTALL_OPENVINO),
+    "openvino-npu": Registered(*_OPENVINO, {"fp16": "fp32", "int8": "int8"}, _INSTALL_OPENVINO),
 }
 
 
@@ -54,15 +62,22 @@ class BackendChoice:
         if self.precision not in known:
             raise OptionError(
                 f"precision {self.precision!r} is not one of backend {self.name}; it has {', '.join(known)}; "
-                f"write {self.name}:{known[0]}"
+                f"write {self.name}:{next(iter(known))}"
             )
 
     @classmethod
     def parse(cls, text: str) -> "BackendChoice":
         """Read NAME or NAME:PRECISION; without a precision it is the backend's default. OptionError if unknown."""
         name, colon, precision = text.strip().partition(":")
-        default = REGISTRY[name].precisions[0] if name in REGISTRY else None
+        default = next(iter(REGISTRY[name].precisions)) if name in REGISTRY else None
         return cls(name, precision if colon else default)
+
+    @property
+    def graphs(self) -> "GraphPrecision":
+        """The precision of the graphs it runs; `auto` has none yet, an OptionError."""
+        if self.precision is None:
+            raise OptionError("backend auto runs no graphs before it has measured")
+        return REGISTRY[self.name].precisions[self.precision]
 
     def __str__(self) -> str:
         return self.name if self.precision is None else f"{self.name}:{self.precision}"
@@ -79,6 +94,12 @@ def open_backend(
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     check_threads(threads)
     if choice.name != AUTO:
+        if choice.graphs not in bundle.manifest.precisions():
+            raise BackendError(
+                f"backend {choice}: {bundle.path} has no {choice.graphs} graphs, only "
+                f"{', '.join(bundle.manifest.precisions())}; export them: python -m export.to_onnx --precision "
+                f"{choice.graphs}"
+            )
         return backend_type(choice.name)(bundle, choice, threads)
     from cled_edge.backend.auto import choose  # noqa: PLC0415  it opens backends itself
 

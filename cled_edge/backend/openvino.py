@@ -16,10 +16,9 @@ from cled_edge.backend.machine import instruction_sets
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BackendError, OptionError
-from cled_edge.manifest import GraphName
 
 DEVICES = {"openvino": "CPU", "openvino-gpu": "GPU", "openvino-npu": "NPU"}
-TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}  # our words, OpenVINO's
+TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # our words, OpenVINO's around Q/DQ nodes
 KEPT_SHAPES = 8  # compiled graphs in memory; a folder of pictures may hold a hundred sizes
 
 Shapes = tuple[tuple[str, tuple[int, ...]], ...]
@@ -41,8 +40,10 @@ class OpenVinoBackend:
         self._ov = _import_sdk(choice.name)
         self._core = _shared_core(self._ov)
         self._bundle, self._device = bundle, device
-        self._properties = _properties(device, TYPES[choice.precision], threads)
-        self._compiled: dict[tuple[GraphName, Shapes], cycle[Any]] = {}
+        # Around an INT8 graph's Q/DQ nodes a GPU works in what it is made for.
+        rest = "f16" if choice.precision == "int8" and device != "CPU" else TYPES[choice.precision]
+        self._properties = _properties(device, rest, threads)
+        self._compiled: dict[tuple[str, Shapes], cycle[Any]] = {}
         self._lock = threading.Lock()
         self._closed = False
         self.choice = choice
@@ -74,7 +75,7 @@ class OpenVinoBackend:
         """Return the SDK and its version."""
         return f"openvino {_import_sdk(name).__version__.partition('-')[0]}"
 
-    def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> list[Array]:
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         """Return the graph's outputs in the manifest's order."""
         contiguous = {name: np.ascontiguousarray(value) for name, value in inputs.items()}
         key = graph, tuple((name, value.shape) for name, value in sorted(contiguous.items()))
@@ -97,7 +98,7 @@ class OpenVinoBackend:
             self._closed = True
             self._compiled.clear()
 
-    def _compile(self, graph: GraphName, inputs: Mapping[str, Array]) -> "cycle[Any]":
+    def _compile(self, graph: str, inputs: Mapping[str, Array]) -> "cycle[Any]":
         """Return two requests that take turns, so that outputs outlive the next run.
 
         The two share all but their outputs (nano at 480x640: 19 MB more). Copying the outputs of the step graph takes
@@ -113,7 +114,7 @@ class OpenVinoBackend:
             self.details["threads"] = compiled.get_property("INFERENCE_NUM_THREADS")
         return cycle([compiled.create_infer_request() for _ in range(2)])
 
-    def _compile_anew(self, graph: GraphName, shapes: dict[str, list[int]]) -> Any:
+    def _compile_anew(self, graph: str, shapes: dict[str, list[int]]) -> Any:
         model = self._core.read_model(self._bundle.graph(graph))
         model.reshape(shapes)
         return self._core.compile_model(model, self._device, self._properties)
@@ -140,7 +141,7 @@ class OpenVinoBackend:
         if found != wanted:
             raise BackendError(f"asked for {wanted}, OpenVINO compiled for {found}; choose another precision")
 
-    def _cache_name(self, graph: GraphName, shapes: dict[str, list[int]]) -> str:
+    def _cache_name(self, graph: str, shapes: dict[str, list[int]]) -> str:
         """Name a compiled graph by all it depends on.
 
         OpenVINO's own CACHE_DIR hashes the model, the properties, its version and the device's CACHING_PROPERTIES.

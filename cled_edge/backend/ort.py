@@ -13,13 +13,12 @@ from cled_edge.backend.machine import instruction_sets, usable_cores
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BackendError
-from cled_edge.manifest import GraphName
 
 NAME = "onnxruntime"
 
 
 class OnnxRuntimeBackend:
-    """One session per graph, fp32, CPU provider only. See `Backend`; here outputs are the caller's to keep."""
+    """One session per graph, CPU provider only. See `Backend`; here outputs are the caller's to keep."""
 
     def __init__(self, bundle: Bundle, choice: BackendChoice, threads: int = 0) -> None:
         self._ort = _import_sdk()
@@ -27,7 +26,7 @@ class OnnxRuntimeBackend:
         # ONNX Runtime's own choice pins its threads to cores. On a busy machine (two of two cores taken) the fusion
         # graph then takes 164 ms instead of 113, as a pinned thread cannot move away.
         self._threads = threads or usable_cores()
-        self._sessions: dict[GraphName, Any] = {}
+        self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._closed = False
         self.choice = choice
@@ -42,16 +41,16 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def precisions(cls, name: str) -> tuple[str, ...]:  # noqa: ARG003  one device
-        """Return the precisions that this machine has."""
+        """Return the precisions that this machine has: ONNX Runtime computes in FP32 what it has no kernel for."""
         _import_sdk()
-        return ("fp32",)
+        return ("fp32", "fp16", "int8")
 
     @classmethod
     def sdk(cls, name: str) -> str:
         """Return the SDK and its version."""
         return f"{name} {_import_sdk().__version__}"
 
-    def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> list[Array]:
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         """Return the graph's outputs in the manifest's order."""
         with self._lock:
             if self._closed:
@@ -71,7 +70,7 @@ class OnnxRuntimeBackend:
             self._closed = True
             self._sessions.clear()
 
-    def _open(self, graph: GraphName) -> Any:
+    def _open(self, graph: str) -> Any:
         """Return a session on the optimised graph, from the cache if it is there: 44 ms for both instead of 257."""
         try:
             name = self._cache_name(graph)
@@ -89,7 +88,7 @@ class OnnxRuntimeBackend:
                 f"{self._bundle.path}: ONNX Runtime refused {graph}: {one_line(error)}; export the bundle again"
             ) from error
 
-    def _optimise(self, graph: GraphName) -> tuple[Any, bytes]:
+    def _optimise(self, graph: str) -> tuple[Any, bytes]:
         """Return a session on the bundle's graph, and that graph as optimised for this CPU."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "optimised.onnx"
@@ -116,7 +115,7 @@ class OnnxRuntimeBackend:
         options.enable_mem_pattern = False  # 311 MB with, 221 MB without, the same latency
         return options
 
-    def _cache_name(self, graph: GraphName) -> str:
+    def _cache_name(self, graph: str) -> str:
         """Name the optimised graph by its source, by what optimised it and for which CPU.
 
         The last optimisation level blocks channels by the width of the vector registers, so a graph saved on an

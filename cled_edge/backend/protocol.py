@@ -7,7 +7,6 @@ from numpy.typing import NDArray
 
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.bundle import Bundle
-from cled_edge.manifest import GraphName
 
 Array = NDArray[Any]  # of the dtype and shape that the manifest states
 
@@ -15,7 +14,7 @@ Array = NDArray[Any]  # of the dtype and shape that the manifest states
 class Backend(Protocol):
     """Runs the graphs of one bundle on one device. A graph is made ready when it first runs at a shape.
 
-    choice: what was opened. description: SDK, version, device and precision, in one line.
+    choice: what was opened; it names the precision of the graphs to run. description: SDK, version, device and precision, in one line.
     details: what a benchmark should record; `cache` says of each graph whether a file spared work, and fills as they
     run. One thread at a time may run a backend, and any may close it: closing waits for the run under way.
     """
@@ -24,8 +23,8 @@ class Backend(Protocol):
     description: str
     details: dict[str, Any]
 
-    def run(self, graph: GraphName, inputs: Mapping[str, Array]) -> list[Array]:
-        """Return the graph's outputs in the manifest's order; BackendError says what failed.
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
+        """Return the outputs of a graph, named as in the manifest, in its order; BackendError says what failed.
 
         Contiguous inputs are read in place, and not kept. Outputs belong to the backend: they stay as they are through
         the next run of the same graph, so they may be its input, and the run after that may overwrite them. Copy what

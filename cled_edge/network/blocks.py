@@ -63,10 +63,13 @@ class ScaledConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve; shapes as of nn.Conv2d."""
+        return F.conv2d(x, self.plain_weight().to(x.dtype), self.bias, self.stride, self.padding)
+
+    def plain_weight(self) -> Tensor:
+        """Return the weight of the plain convolution that this one is, FP32."""
         weight = self.weight.float()
         variance, mean = torch.var_mean(weight, dim=(1, 2, 3), keepdim=True, unbiased=False)
-        scale = torch.rsqrt(variance * weight[0].numel() + 1e-4) * self.gain
-        return F.conv2d(x, ((weight - mean) * scale).to(x.dtype), self.bias, self.stride, self.padding)
+        return (weight - mean) * torch.rsqrt(variance * weight[0].numel() + 1e-4) * self.gain
 
 
 class TransformerBlock(nn.Module):
@@ -88,11 +91,11 @@ class TransformerBlock(nn.Module):
 
 
 class ChannelNorm(nn.LayerNorm):
-    """Layer normalisation over the channels of (N, C, H, W), with gain and bias, eps 1e-5."""
+    """Layer normalisation over the channels of (N, C, H, W), with gain and bias, eps 1e-5, in FP32."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x normalised per pixel, same shape."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        """Return x normalised per pixel, same shape and type."""
+        return super().forward(x.permute(0, 2, 3, 1).float()).permute(0, 3, 1, 2).to(x.dtype)
 
 
 class ChannelSelfAttention(nn.Module):
@@ -170,8 +173,8 @@ class WindowSelfAttention(nn.Module):
         q = self.to_q(x).reshape(n, rows, self.window, columns, self.window, width)
         q = self._heads(q.transpose(2, 3).reshape(n * rows * columns, self.window**2, width))
         k, v = (self._heads(self._windows(to(x), rows, columns)) for to in (self.to_k, self.to_v))
-        attention = (q * self.scale) @ k.transpose(-1, -2) + self.position[:, self.offsets]
-        out = (attention.softmax(dim=-1) @ v).transpose(1, 2)
+        attention = (q * self.scale) @ k.transpose(-1, -2) + self.position[:, self.offsets].to(q.dtype)
+        out = (attention.float().softmax(dim=-1).to(v.dtype) @ v).transpose(1, 2)
         out = out.reshape(n, rows, columns, self.window, self.window, width).transpose(2, 3)
         out = out.reshape(n, rows * self.window, columns * self.window, width)
         out = self.to_out(out[:, :height_px, :width_px])
@@ -223,9 +226,16 @@ class SpatialCrossAttention(ChannelCrossAttention):
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
         n, width, height_px, width_px = q.shape
-        q, k, v = (x.reshape(n, 1, width, -1).transpose(-1, -2) for x in (q * temperature, k, v))
-        out = F.scaled_dot_product_attention(q, k, v)
-        return out.transpose(-1, -2).reshape(n, width, height_px, width_px)
+        q, k, v = (x.reshape(n, 1, width, -1).transpose(-1, -2) for x in (q * temperature.to(q.dtype), k, v))
+        return softmax_attention(q, k, v).transpose(-1, -2).reshape(n, width, height_px, width_px)
+
+
+def softmax_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return scaled dot-product attention of (..., tokens, width); with FP16 tokens, logits and softmax are FP32."""
+    if q.dtype != torch.float16:
+        return F.scaled_dot_product_attention(q, k, v)
+    attention = (q.float() @ k.float().transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
+    return attention.to(v.dtype) @ v
 
 
 def _channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, heads: int) -> Tensor:
@@ -233,9 +243,9 @@ def _channel_attention(q: Tensor, k: Tensor, v: Tensor, temperature: Tensor, hea
     n, width, height_px, width_px = q.shape
     pixels = height_px * width_px
     q, k, v = (x.reshape(n, heads, width // heads, pixels) for x in (q, k, v))
-    q, k = (_unit_rows(x * pixels**-0.5) for x in (q, k))
+    q, k = (_unit_rows(x.float() * pixels**-0.5) for x in (q, k))
     attention = (q @ k.transpose(-1, -2) * temperature).softmax(dim=-1)
-    return (attention @ v).reshape(n, width, height_px, width_px)
+    return (attention.to(v.dtype) @ v).reshape(n, width, height_px, width_px)
 
 
 def _unit_rows(x: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ class _Encoder(nn.Module):
         self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2) for width, deeper in pairs)
 
     def forward(self, x: Tensor) -> list[Tensor]:
-        levels = [self.stages[0](self.stem(x))]
+        levels = [self.stages[0](self.stem(x.to(self.stem.weight.dtype)))]
         for down, stage in zip(self.downs, list(self.stages)[1:], strict=True):
             levels.append(stage(down(levels[-1])))
         return levels
@@ -140,7 +140,7 @@ class _Draw(nn.Module):
 
     def forward(self, x: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:  # noqa: ARG002
         # Graphs keep their inputs: an unused one would be dropped from the export.
-        return pixels(self.draw(x)) + 0 * balance.reshape(-1, 1, 1, 1)
+        return pixels(self.draw(x)).float() + 0 * balance.reshape(-1, 1, 1, 1)
 
 
 class _Mix(nn.Module):
@@ -172,9 +172,9 @@ class _Mix(nn.Module):
         free = 4 * b * (1 - b)
         # Luma by a convolution: what it writes is laid out as the heads' outputs are, and none has to be reordered.
         brighter = F.conv2d(planes(infrared), self.luma) - F.conv2d(planes(visible), self.luma)
-        more = (2 * b).clamp(max=1) + free * self.more_infrared(x)
-        less = (2 * b - 1).clamp(min=0) + free * self.less_visible(x)
-        change = more * F.relu(brighter) - less * F.relu(-brighter) + free * self.correction(x)
+        more = (2 * b).clamp(max=1) + free * self.more_infrared(x).float()
+        less = (2 * b - 1).clamp(min=0) + free * self.less_visible(x).float()
+        change = more * F.relu(brighter) - less * F.relu(-brighter) + free * self.correction(x).float()
         return visible + pixels(F.conv2d(change, self.spread))
 
 

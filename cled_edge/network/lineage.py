@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import sinusoid
+from cled_edge.network.blocks import sinusoid, softmax_attention
 from cled_edge.network.presets import UNetConfig
 
 _GROUPS = 8
@@ -56,7 +56,7 @@ class LineageUNet(nn.Module):
     def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
         """Return the predicted residual, (N, 3, H, W)."""
         embedding = self.time_mlp(sinusoid(time, self.config.widths[0]))
-        stem = x = self.stem(torch.cat([x_t, x_in], dim=1))
+        stem = x = self.stem(torch.cat([x_t, x_in], dim=1).to(self.stem.weight.dtype))
         skips: list[Tensor] = []
         for level in self.encoder:
             x = level(x, embedding, skips)
@@ -64,7 +64,7 @@ class LineageUNet(nn.Module):
         for level in reversed(self.decoder):
             x = level(x, embedding, skips)
         residual: Tensor = self.head(self.final_block(torch.cat([x, stem], dim=1), embedding))
-        return residual
+        return residual.float()
 
 
 class _EncoderLevel(nn.Module):
@@ -108,29 +108,30 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return (N, width_out, H, W) for x (N, width_in, H, W) and embedding (1 or N, time_width)."""
-        scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].chunk(2, dim=1)
+        scale, shift = self.modulation(F.silu(embedding))[:, :, None, None].to(x.dtype).chunk(2, dim=1)
         h = F.silu(self.norm_in(self.conv_in(x)) * (scale + 1) + shift)
         h = F.silu(self.norm_out(self.conv_out(h)))
         return h + self.skip(x)
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation in 8 groups, eps 1e-5, written out in FP32 reductions for export.
+    """Group normalisation in 8 groups, eps 1e-5; for export `written_out` in FP32 reductions.
 
     torch's own becomes an InstanceNormalization at opset 17, which TensorRT 8.6's Python cannot run natively.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__(_GROUPS, width, eps=_EPS)
+        self.written_out = False
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x normalised, same shape."""
-        if not torch.onnx.is_in_onnx_export():
+        """Return x normalised, same shape and type."""
+        if not self.written_out:
             return super().forward(x)
         grouped = x.float().reshape(x.shape[0], _GROUPS, -1)
         centred = grouped - grouped.mean(dim=2, keepdim=True)
         scaled = centred * torch.rsqrt(centred.square().mean(dim=2, keepdim=True) + _EPS)
-        return scaled.reshape(x.shape).to(x.dtype) * self.weight[:, None, None] + self.bias[:, None, None]
+        return (scaled.reshape(x.shape) * self.weight[:, None, None] + self.bias[:, None, None]).to(x.dtype)
 
 
 class StandardisedConv2d(nn.Conv2d):
@@ -138,11 +139,14 @@ class StandardisedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with (w - mean) / std."""
+        return F.conv2d(x, self.plain_weight().to(x.dtype), self.bias, self.stride, self.padding)
+
+    def plain_weight(self) -> Tensor:
+        """Return the weight of the plain convolution that this one is, FP32."""
         weight = self.weight.float()
         mean = weight.mean(dim=(1, 2, 3), keepdim=True)
         variance = weight.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-        weight = ((weight - mean) * torch.rsqrt(variance + _EPS)).to(x.dtype)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return (weight - mean) * torch.rsqrt(variance + _EPS)
 
 
 class _GainNorm(nn.Module):
@@ -153,9 +157,10 @@ class _GainNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(1, width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x.mean(dim=1, keepdim=True)
-        variance = x.var(dim=1, keepdim=True, unbiased=False)
-        return (x - mean) * torch.rsqrt(variance + _EPS) * self.gain
+        exact = x.float()
+        mean = exact.mean(dim=1, keepdim=True)
+        variance = exact.var(dim=1, keepdim=True, unbiased=False)
+        return ((exact - mean) * torch.rsqrt(variance + _EPS) * self.gain).to(x.dtype)
 
 
 class LinearAttention(nn.Module):
@@ -172,10 +177,11 @@ class LinearAttention(nn.Module):
         """Return (N, width, H, W)."""
         n, _, height, width = x.shape
         q, k, v = self.to_qkv(self.norm(x)).reshape(n, 3, _HEADS, _HEAD_WIDTH, height * width).unbind(dim=1)
-        q = q.softmax(dim=-2) * _HEAD_WIDTH**-0.5
-        context = k.softmax(dim=-1) @ (v / (height * width)).transpose(-1, -2)
+        # What leaves here is of the size of 1 / (H W), under FP16's smallest number: to_out is FP32 in every precision.
+        q = q.float().softmax(dim=-2) * _HEAD_WIDTH**-0.5
+        context = k.float().softmax(dim=-1) @ (v.float() / (height * width)).transpose(-1, -2)
         out = context.transpose(-1, -2) @ q
-        return x + self.to_out(out.reshape(n, -1, height, width))
+        return x + self.to_out(out.reshape(n, -1, height, width)).to(x.dtype)
 
 
 class SoftmaxAttention(nn.Module):
@@ -193,5 +199,5 @@ class SoftmaxAttention(nn.Module):
         n, _, height, width = x.shape
         qkv = self.to_qkv(self.norm(x)).reshape(n, 3, _HEADS, _HEAD_WIDTH, height * width)
         q, k, v = qkv.transpose(-1, -2).unbind(dim=1)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = softmax_attention(q, k, v)
         return x + self.to_out(out.transpose(-1, -2).reshape(n, -1, height, width))

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cled_edge.errors import OptionError
 from cled_edge.network.fusion import FusionNet, remove
@@ -108,9 +109,12 @@ class FusedLoop(nn.Module):
 
     It computes what the step and fusion graphs do, but stays in patches from end to end, works out once what does not
     change over the loop, and leaves each step's time modulation to constant folding. Own presets only.
+
+    size: (height, width) of the frames, padded in here to the model's multiple; None takes multiples alone.
+    Bytes become floats before anything else and again at the very end: TensorRT allows UINT8 nowhere in between.
     """
 
-    def __init__(self, model: CledFusion, steps: int) -> None:
+    def __init__(self, model: CledFusion, steps: int, size: tuple[int, int] | None = None) -> None:
         super().__init__()
         if not isinstance(model.unet, ResidualUNet):
             raise OptionError(
@@ -118,6 +122,8 @@ class FusedLoop(nn.Module):
             )
         self.unet, self.fusion = model.unet, model.fusion
         self.factor = model.config.unet.unshuffle
+        self.size, multiple = size, model.config.size_multiple
+        self.margin = tuple(-side % multiple for side in size) if size else (0, 0)  # below, right
         table = model.sampler.schedule.step_table(steps)
         self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
         self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
@@ -130,14 +136,20 @@ class FusedLoop(nn.Module):
     to_rgb: Tensor
 
     def forward(
-        self, infrared: Tensor, visible: Tensor, strength: Tensor, balance: Tensor
+        self,
+        infrared: Tensor,
+        visible: Tensor,
+        strength: Tensor,
+        balance: Tensor,
+        strength_map: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (fused, restored infrared, restored visible), uint8 (1, H, W, 3), (1, H, W, 1) and (1, H, W, 3).
 
-        infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB; strength is (2,), balance (1,). H and W are
-        multiples of the model's.
+        infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB; strength is (2,), balance (1,). strength_map,
+        if any, is uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
         """
-        x_in = torch.cat([self._patches(infrared, self.to_rgb), self._patches(visible, self.to_same)])
+        frames = self._patches(infrared, self.to_rgb), self._patches(visible, self.to_same)
+        x_in = torch.cat([frame / 127.5 - 1 for frame in frames])
         context = self.unet.context(x_in)
         start = self.unet.start_input * x_in
         x_t, residual, seen = start, x_in, None
@@ -146,6 +158,9 @@ class FusedLoop(nn.Module):
                 seen = self.unet.seen(x_t, start)
             predicted = self.unet.patches(seen, x_in, time.reshape(1), context)
             x_t, residual = next_state(x_t, x_in, predicted, coef)
+        if strength_map is not None:
+            shares = (self._patches(share, self.to_rgb) for share in strength_map.float().split(1, dim=3))
+            residual = residual * torch.cat([share / 255 for share in shares])
         restored = remove(x_in, residual, strength.reshape(2, 1, 1, 1))
         fused = self.fusion.patches(restored[:1], restored[1:], balance)
         # The three infrared channels estimate one picture; their mean is the better estimate.
@@ -153,19 +168,24 @@ class FusedLoop(nn.Module):
         return self._frame(fused), self._frame(grey), self._frame(restored[1:])
 
     def _patches(self, frame: Tensor, spread: Tensor) -> Tensor:
-        """Return patches in [-1, 1] of uint8 (1, H, W, C). Bytes are moved before they become floats."""
-        n, height, width, channels = frame.shape
-        f = self.factor
-        x = frame.reshape(n, height // f, f, width // f, f * channels).transpose(2, 3)
-        return x.reshape(n, height // f, width // f, f * f * channels).to(spread.dtype) @ (spread / 127.5) - 1
+        """Return patches in [0, 255] of (1, H, W, C), padded by reflection, its channels spread to three."""
+        x, f, (below, right) = frame.float(), self.factor, self.margin
+        if below or right:
+            x = F.pad(x.permute(0, 3, 1, 2), (0, right, 0, below), mode="reflect").permute(0, 2, 3, 1)
+        n, height, width, channels = x.shape
+        x = x.reshape(n, height // f, f, width // f, f * channels).transpose(2, 3)
+        return x.reshape(n, height // f, width // f, f * f * channels) @ spread
 
     def _frame(self, patches: Tensor) -> Tensor:
-        """Undo `_patches`, rounded and clamped."""
+        """Return the uint8 (1, H, W, C) of patches in [-1, 1], rounded, clamped, without the padding."""
         n, height, width, channels = patches.shape
         f = self.factor
-        x = ((patches + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+        x = ((patches + 1) * 127.5).round().clamp(0, 255)
         x = x.reshape(n, height, width, f, channels // f).transpose(2, 3)
-        return x.reshape(n, height * f, width * f, channels // f**2)
+        x = x.reshape(n, height * f, width * f, channels // f**2)
+        if self.size:
+            x = x[:, : self.size[0], : self.size[1]]
+        return x.to(torch.uint8)
 
 
 def _tensor(values: np.ndarray | np.float64, like: Tensor) -> Tensor:

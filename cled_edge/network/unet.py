@@ -4,6 +4,9 @@ It works on patches: a picture's f x f blocks of pixels as channels at 1 / f of 
 there from first byte to last, so that pictures are cut up once and put together once. What a CPU or a GPU multiplies
 fast is all that is left: dense convolutions of 32 channels and more, nothing normalised at run time, no attention over
 positions.
+
+Dense convolutions may have FP16 weights (export/precision.py). Everything else is FP32 and stays so: pictures, the
+embedding, means over a picture, and the arithmetic that ends in a picture.
 """
 
 from itertools import pairwise
@@ -57,7 +60,7 @@ class ResidualUNet(nn.Module):
         self.stem_input = nn.Conv2d(channels, widths[0], 1)
         self.stem_scale = nn.Linear(_EMBEDDING, widths[0])
         self.stem_shift = nn.Linear(_EMBEDDING, widths[0])
-        self.columns = _ColumnContext(channels, widths[0])
+        self.columns = ColumnContext(channels, widths[0])
         self.encoder = nn.ModuleList(_Stage(w, n) for w, n in zip(widths, config.encoder_blocks, strict=True))
         self.decoder = nn.ModuleList(_Stage(w, n) for w, n in zip(widths, config.decoder_blocks, strict=True))
         self.gates = nn.ModuleList(ChannelGate(width) for width in widths)
@@ -105,16 +108,16 @@ class ResidualUNet(nn.Module):
         energies = torch.log(self.probe(inputs).abs().mean(dim=(2, 3)) + 1e-3)
         exposure = self.exposure_mlp(torch.cat([mean, torch.log(mean + 1.01), torch.log(spread), energies], dim=1))
         log_gain = _MAX_LOG_GAIN * torch.tanh(self.stem_scale(exposure) / _MAX_LOG_GAIN)
-        gain, shift = torch.exp(log_gain), self.stem_shift(exposure)
-        features = self.stem_input(inputs) * gain[:, :, None, None] + shift[:, :, None, None] + self.columns(x_in)
-        return exposure, features
+        stem = self.stem_input(inputs.to(self.stem_input.weight.dtype))
+        gain, shift = (x[:, :, None, None].to(stem.dtype) for x in (torch.exp(log_gain), self.stem_shift(exposure)))
+        return exposure, stem * gain + shift + self.columns(x_in).to(stem.dtype)
 
     def seen(self, x_t: Tensor, start: Tensor) -> Tensor:
         """Return what the network sees of a state, (N, widths[0], h, w): how far the patches x_t have come.
 
         `start` is where the loop starts, (1 - D_T) x_in, so that the first evaluation has nothing to see: 0.
         """
-        state: Tensor = self.stem_state(planes(x_t - start))
+        state: Tensor = self.stem_state(planes(x_t - start).to(self.stem_state.weight.dtype))
         return state
 
     def patches(self, seen: Tensor | None, x_in: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
@@ -139,8 +142,9 @@ class ResidualUNet(nn.Module):
             if level < len(self.downs):
                 skips.append(x)
                 x = self.downs[level](x)
-        mean = x.mean(dim=(2, 3), keepdim=True)
-        spread = (x - mean).abs().mean(dim=(2, 3))
+        exact = x.float()
+        mean = exact.mean(dim=(2, 3), keepdim=True)
+        spread = (exact - mean).abs().mean(dim=(2, 3))
         return x, skips, F.silu(start + self.summary_mlp(torch.cat([mean.flatten(1), spread], dim=1)))
 
     def decode(self, x: Tensor, skips: list[Tensor], embedding: Tensor, x_in: Tensor) -> Tensor:
@@ -155,8 +159,8 @@ class ResidualUNet(nn.Module):
                 x = x + skips[level] * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
             x = self.decoder[level](x, embedding)
         count = self.config.unshuffle**2
-        gain = pixels(self.gain(x)) + self.global_gain(embedding).repeat(1, count)[:, None, None, :]
-        offset = pixels(self.offset(x)) + self.global_offset(embedding).repeat(1, count)[:, None, None, :]
+        gain = pixels(self.gain(x)).float() + self.global_gain(embedding).repeat(1, count)[:, None, None, :]
+        offset = pixels(self.offset(x)).float() + self.global_offset(embedding).repeat(1, count)[:, None, None, :]
         light = x_in + 1
         return light - light * torch.exp((2 * gain).clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)) - offset
 
@@ -166,7 +170,7 @@ class ResidualUNet(nn.Module):
         return self.config.widths
 
 
-class _ColumnContext(nn.Module):
+class ColumnContext(nn.Module):
     """What a column has in common over the height of the picture (strip pooling): where sensor stripes show.
 
     The mean of a column less that of its neighbours, through two small convolutions along the row.
@@ -213,7 +217,7 @@ class ResBlock(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         """Return (N, width, H, W) for x of that shape and embedding (N, 64)."""
-        scale, shift = (to(embedding)[:, :, None, None] for to in (self.scale, self.shift))
+        scale, shift = (to(embedding)[:, :, None, None].to(x.dtype) for to in (self.scale, self.shift))
         return x + self.conv_out(F.silu(self.conv_in(x) * (1 + scale) + shift))
 
 
@@ -229,5 +233,5 @@ class ChannelGate(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the gated x, same shape; the identity before training."""
-        pooled = x.mean(dim=(2, 3), keepdim=True)
-        return x * (2 * torch.sigmoid(self.excite(F.silu(self.squeeze(pooled)))))
+        pooled = x.float().mean(dim=(2, 3), keepdim=True)
+        return x * (2 * torch.sigmoid(self.excite(F.silu(self.squeeze(pooled))))).to(x.dtype)

@@ -1,0 +1,218 @@
+"""Whether a bundle computes here what its network did: golden pairs and what eager PyTorch made of them in FP32.
+
+Export verifies with whole pictures before a bundle appears; `golden.safetensors` in the bundle holds a few pairs and
+samples of what is to come out, so that `cled-edge verify` can repeat it on any machine and backend, without torch.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from cled_edge.backend.choice import BackendChoice, open_backend
+from cled_edge.bundle import Bundle
+from cled_edge.errors import BundleCorruptError, BundleMissingError
+from cled_edge.fuser import Controls, Fuser
+from cled_edge.image import Float32, Uint8
+from cled_edge.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
+
+# Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
+NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
+EXACT_DB = 200.0  # what equal arrays count as
+SAMPLES = 2048  # of each array that a golden case keeps
+_FRAMES = ("picture", "infrared", "visible")
+Form = Literal["step by step", "one graph"]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A pair, controls, and what eager PyTorch makes of them.
+
+    infrared: (H, W), visible: (H, W, 3), strength_map: (H, W, 2) or None; uint8. controls.steps is a number.
+    expected: `residual` (2, 3, H', W') and `fused` (1, 3, H', W'), float32, padded as the fuser does; `picture` (H, W, 3),
+    `infrared` (H, W) and `visible` (H, W, 3), uint8. Where `positions` names an array, `expected` holds only those of
+    its elements, by their place in the flat array.
+    """
+
+    infrared: Uint8
+    visible: Uint8
+    controls: Controls
+    expected: dict[str, Array]
+    strength_map: Uint8 | None = None
+    positions: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        height, width = self.infrared.shape
+        return height, width
+
+    def sampled(self, seed: int) -> "Case":
+        """Return the case with SAMPLES elements of each expected array."""
+        rng = np.random.default_rng(seed)
+        positions = {
+            name: rng.integers(array.size, size=min(SAMPLES, array.size), dtype=np.int32)
+            for name, array in self.expected.items()
+        }
+        expected = {name: array.reshape(-1)[positions[name]] for name, array in self.expected.items()}
+        return replace(self, expected=expected, positions=positions)
+
+    def compared(self, name: str, seen: Array) -> tuple[Array, Array]:
+        """Return what was seen and what was expected of an array, where both are known."""
+        if name in self.positions:
+            return seen.reshape(-1)[self.positions[name]], self.expected[name]
+        return seen, self.expected[name]
+
+
+def verify(
+    bundle: Bundle, choice: BackendChoice | str, cases: Sequence[Case], opset: int = REFERENCE_OPSET
+) -> list[CheckSpec]:
+    """Run every case that the graphs of one precision and opset can take, step by step and in one graph.
+
+    Returns a check per size, form and number of steps: the worst of its cases.
+    """
+    choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
+    checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
+    with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
+        for case in cases:
+            for form, outputs in _outputs(fuser, case):
+                verdict, psnr_db, tensor = _worst(case, outputs)
+                steps = case.controls.steps or bundle.manifest.schedule.default_steps
+                needed = NEEDED_DB[choice.precision or "fp32"]
+                check = CheckSpec(
+                    precision=choice.graphs,
+                    opset=opset,
+                    size=case.size,
+                    form=form,
+                    steps=steps,
+                    cases=1,
+                    psnr_db=round(psnr_db, 1),
+                    needed_db=needed,
+                    verdict="TOLERANCE" if verdict == "OK" and psnr_db < needed else verdict,
+                    tensor=tensor,
+                )
+                key = (case.size, form, steps)
+                checks[key] = _merged(checks[key], check) if key in checks else check
+    return list(checks.values())
+
+
+def verify_all(
+    bundle: Bundle, choices: Sequence[BackendChoice], cases: Sequence[Case]
+) -> list[tuple[BackendChoice, CheckSpec]]:
+    """Run the cases on every backend, at every opset for which the bundle has graphs of its precision."""
+    checks = []
+    for choice in choices:
+        graphs = bundle.manifest.graphs.values()
+        for opset in sorted({graph.opset for graph in graphs if graph.precision == choice.graphs}):
+            checks += [(choice, check) for check in verify(bundle, choice, cases, opset)]
+    return checks
+
+
+def _merged(one: CheckSpec, other: CheckSpec) -> CheckSpec:
+    worst = min(one, other, key=lambda check: (check.verdict == "OK", check.psnr_db))
+    return worst.model_copy(update={"cases": one.cases + other.cases})
+
+
+def _outputs(fuser: Fuser, case: Case) -> Iterator[tuple[Form, dict[str, Array]]]:
+    manifest = fuser.bundle.manifest
+    x_in = fuser.prepare(case.infrared, case.visible)
+    padded = (x_in.shape[2], x_in.shape[3])
+    precision = fuser.backend.choice.graphs
+    if case.strength_map is None and manifest.find("unet_step", precision, fuser.opset, padded) is not None:
+        residual = fuser.residual(x_in, case.controls).copy()
+        # Before rounding to bytes, which would hide a difference or make one of it.
+        yield "step by step", {"residual": residual, "fused": fuser.fusion(x_in, residual, case.controls)}
+    if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is not None:
+        fused = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
+        yield "one graph", {name: getattr(fused, name) for name in _FRAMES}
+
+
+def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:
+    judged = [(*judge(*case.compared(name, seen)), name) for name, seen in outputs.items()]
+    return min(judged, key=lambda row: (row[0] == "OK", row[1]))
+
+
+def judge(seen: Array, needed: Array) -> tuple[Verdict, float]:
+    """Return a verdict, OK, NONFINITE or CONSTANT, and the PSNR in dB: over 255 for bytes, over 2 for floats."""
+    if not (np.isfinite(seen).all() and np.isfinite(needed).all()):
+        return "NONFINITE", 0.0
+    span = 255.0 if needed.dtype == np.uint8 else 2.0
+    error = float(np.mean(np.square(seen.astype(np.float64) - needed)))
+    psnr_db = EXACT_DB if error == 0 else min(EXACT_DB, 10 * math.log10(span**2 / error))
+    is_constant = float(np.ptp(seen)) == 0 and float(np.ptp(needed)) > 0
+    return ("CONSTANT" if is_constant else "OK"), psnr_db
+
+
+def write_golden(cases: Iterable[Case]) -> bytes:
+    """Return the content of `golden.safetensors`; a pair that several cases share is stored once."""
+    arrays: dict[str, Array] = {}
+    described = []
+    pairs: dict[int, int] = {}
+    for index, case in enumerate(cases):
+        pair = pairs.setdefault(id(case.infrared), len(pairs))
+        arrays |= {f"pair{pair}.infrared": case.infrared, f"pair{pair}.visible": case.visible}
+        if case.strength_map is not None:
+            arrays[f"case{index}.strength_map"] = case.strength_map
+        for name, values in case.expected.items():
+            arrays[f"case{index}.{name}"] = values
+            arrays[f"case{index}.{name}.at"] = case.positions[name]
+        described.append({"pair": pair, "controls": vars(case.controls), "expected": list(case.expected)})
+    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, {"cases": json.dumps(described)})
+
+
+def read_golden(bundle: Bundle) -> list[Case]:
+    """Return the bundle's golden cases.
+
+    BundleMissingError if it has none, BundleCorruptError if they are not as `write_golden` writes them.
+    """
+    content = bundle.content(GOLDEN_NAME)
+    if content is None:
+        raise BundleMissingError(f"{bundle.path} has no {GOLDEN_NAME}; export it again, with this release")
+    try:
+        arrays = load(content)
+        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        described = _Described(cases=json.loads(header["__metadata__"]["cases"]))
+        return [_case(index, entry, arrays) for index, entry in enumerate(described.cases)]
+    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        raise BundleCorruptError(
+            f"{bundle.path / GOLDEN_NAME} is not as export writes it ({error}); export the bundle again"
+        ) from error
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    pair: int
+    controls: dict[str, float | None]
+    expected: tuple[str, ...]
+
+
+class _Described(BaseModel):
+    cases: tuple[_Entry, ...]
+
+
+def _case(index: int, entry: _Entry, arrays: dict[str, Array]) -> Case:
+    controls = dict(entry.controls)
+    steps = controls.pop("steps", None)
+    strength_map = arrays.get(f"case{index}.strength_map")
+    infrared, visible = arrays[f"pair{entry.pair}.infrared"], arrays[f"pair{entry.pair}.visible"]
+    expected = {name: arrays[f"case{index}.{name}"] for name in entry.expected}
+    positions = {name: arrays[f"case{index}.{name}.at"] for name in entry.expected}
+    is_pair = infrared.dtype == visible.dtype == np.uint8 and visible.shape == (*infrared.shape, 3)
+    if not is_pair or infrared.ndim != 2 or any(len(positions[n]) != len(expected[n]) for n in expected):
+        raise ValueError(f"case {index} has arrays of other shapes or types")
+    return Case(
+        infrared,
+        visible,
+        Controls(None if steps is None else int(steps), **controls),  # type: ignore[arg-type]
+        expected,
+        strength_map,
+        positions,
+    )

@@ -1,0 +1,68 @@
+"""A model's numbers as they are to stand in its graphs: standardised convolutions made plain, dense weights in FP16.
+
+The type is in the graph and nowhere else, so that a strongly typed TensorRT network, ONNX Runtime and OpenVINO mean the
+same by it. What stays FP32 are the places where FP16 breaks (method.md 2.4): embeddings, norms, softmax, means over a
+picture, the L2 norm over H * W, what is of the size of 1 / (H W), and the arithmetic that ends in a picture.
+"""
+
+import copy
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from cled_edge.manifest import GraphPrecision
+from cled_edge.network import unet
+from cled_edge.network.blocks import ScaledConv2d, WindowSelfAttention
+from cled_edge.network.lineage import GroupNorm, LinearAttention, StandardisedConv2d
+from cled_edge.network.sampler import CledFusion
+
+# Modules that work in FP32 whatever the graph's precision, with all that is in them.
+_EXACT = (unet.ChannelGate, unet.ColumnContext)
+_EXACT_NAMES = ("time_mlp", "probe")
+
+
+def at_precision(model: CledFusion, precision: GraphPrecision) -> CledFusion:
+    """Return a copy for export, in evaluation mode: plain convolutions, and FP16 dense weights if `fp16`.
+
+    int8 begins from the FP32 graph (export/int8.py).
+    """
+    plain = _with_plain_convolutions(copy.deepcopy(model)).eval()
+    for module in plain.modules():
+        if isinstance(module, GroupNorm):
+            module.written_out = True
+    if precision == "fp16":
+        for module in _dense(plain):
+            module.half()
+    return plain
+
+
+def _with_plain_convolutions(model: CledFusion) -> CledFusion:
+    """Replace convolutions that standardise their weights by those that hold the result, computed in FP32."""
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, ScaledConv2d | StandardisedConv2d):
+                plain = nn.Conv2d(
+                    child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding  # type: ignore[arg-type]
+                )
+                with torch.no_grad():
+                    plain.weight.copy_(child.plain_weight())
+                    if plain.bias is not None and child.bias is not None:
+                        plain.bias.copy_(child.bias)
+                setattr(parent, name, plain)
+    return model
+
+
+def _dense(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the convolutions, and the projections of window attention, that take the bulk of the time."""
+    for name, child in module.named_children():
+        if isinstance(child, _EXACT) or name in _EXACT_NAMES:
+            continue
+        if isinstance(child, nn.Conv2d | nn.ConvTranspose2d) or (
+            isinstance(child, nn.Linear) and isinstance(module, WindowSelfAttention)
+        ):
+            yield child
+        elif isinstance(child, LinearAttention):
+            yield child.to_qkv
+        else:
+            yield from _dense(child)
