@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from cled_edge.manifest import GraphName, GraphSpec, TensorSpec
-from cled_edge.network.sampler import CledFusion, FusedLoop
+from cled_edge.network.lineage import LineageUNet, folded
+from cled_edge.network.sampler import CledFusion, FusedLoop, ResidualStep
 from cled_edge.network.unet import ResidualUNet
 
 OPSET = 17
@@ -48,9 +49,10 @@ def graphs_of(model: CledFusion) -> tuple[Graph, ...]:
         _vector("strength", 2, (0.0, 1.0), "share of the residual to remove, infrared then visible"),
         _vector("balance", 1, (0.0, 1.0), "0 is the visible, 1 the infrared, 0.5 the paper's loss"),
     )
+    unet = model.unet
     step = Graph(
         "unet_step",
-        model.sampler.step,
+        ResidualStep(folded(unet)) if isinstance(unet, LineageUNet) else model.sampler.step,
         (
             _picture("x_t", (-3.0, 3.0), "state, I_t of Eq. 12"),
             _picture("x_in", PICTURE, "degraded input"),
@@ -74,7 +76,7 @@ def graphs_of(model: CledFusion) -> tuple[Graph, ...]:
         ),
         (_picture("fused", PICTURE, "fused picture"),),
     )
-    if not isinstance(model.unet, ResidualUNet):
+    if not isinstance(unet, ResidualUNet):
         return step, fusion
     steps = model.config.default_steps
     loop = Graph(

@@ -11,16 +11,20 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
 
+import onnx  # noqa: E402
+import onnxruntime  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 from cled_edge.errors import CheckpointError, OutputError, one_line_errors  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
-from cled_edge.network.lineage import LineageUNet  # noqa: E402
+from cled_edge.network.lineage import LineageUNet, StandardisedConv2d, folded  # noqa: E402
 from cled_edge.network.presets import PRESETS  # noqa: E402
+from cled_edge.network.sampler import next_state  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
 from export import import_lineage as program  # noqa: E402
+from export.graphs import graphs_of, write_graph  # noqa: E402
 from export.import_lineage import import_unet  # noqa: E402
 
 
@@ -270,6 +274,41 @@ def test_half_precision_becomes_fp32(foreign, tmp_path: Path) -> None:
     weights = import_unet(tmp_path / "half.pt").weights
     assert {value.dtype for value in weights.values()} == {torch.float32}
     assert torch.equal(weights["stem.bias"], foreign.init_conv.bias.half().float())
+
+
+@pytest.mark.parametrize("name", ["T", "S"])
+def test_folded_convolutions_are_plain_and_compute_the_same(name: str, tmp_path: Path) -> None:
+    foreign = seeded(name)
+    torch.save(foreign.state_dict(), tmp_path / "it.pt")
+    net = loaded(tmp_path / "it.pt", name)
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    plain = folded(net)
+    assert any(isinstance(module, StandardisedConv2d) for module in net.modules())
+    assert not any(isinstance(module, StandardisedConv2d) for module in plain.modules())
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items())
+    assert not torch.equal(plain.state_dict()["middle_in.conv_in.weight"], before["middle_in.conv_in.weight"])
+    assert_same(plain, foreign, (32, 32))
+    assert_same(folded(plain), foreign, (16, 16))
+
+
+def test_exported_step_has_plain_weights_and_computes_what_the_foreign_network_does(foreign, tmp_path: Path) -> None:
+    torch.save(foreign.state_dict(), tmp_path / "it.pt")
+    step, _ = graphs_of(import_unet(tmp_path / "it.pt").model(seed=0))
+    write_graph(step, 8, tmp_path / step.file)
+    graph = onnx.load(tmp_path / step.file).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    convolutions = [node for node in graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 60
+    assert all(node.input[1] in constants for node in convolutions)
+
+    x_t, x_in = pictures((32, 48))
+    time, coef = torch.tensor([894.487]), torch.tensor([1.0, 0.0, -0.5, 0.3])
+    with torch.no_grad():
+        wanted = next_state(x_t, x_in, foreign(torch.cat([x_t, x_in], 1), time), coef)
+    inputs = {name: x.numpy() for name, x in zip(("x_t", "x_in", "t", "coef"), (x_t, x_in, time, coef), strict=True)}
+    seen = onnxruntime.InferenceSession(tmp_path / step.file).run(["x_prev", "residual"], inputs)
+    for one, other in zip(seen, wanted, strict=True):
+        torch.testing.assert_close(torch.from_numpy(one), other, atol=1e-4, rtol=0)
 
 
 def test_program_writes_a_checkpoint_that_says_what_is_untrained(foreign, tmp_path: Path, caplog) -> None:

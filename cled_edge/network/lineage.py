@@ -1,5 +1,6 @@
 """The lineage's residual UNet (DiffUIR's), as published: the starting point, and where foreign checkpoints fit."""
 
+import copy
 from collections.abc import Iterable
 
 import torch
@@ -100,8 +101,8 @@ class ResBlock(nn.Module):
     def __init__(self, width_in: int, width_out: int, time_width: int) -> None:
         super().__init__()
         self.modulation = nn.Linear(time_width, 2 * width_out)
-        self.conv_in = StandardisedConv2d(width_in, width_out, 3, padding=1)
-        self.conv_out = StandardisedConv2d(width_out, width_out, 3, padding=1)
+        self.conv_in: nn.Conv2d = StandardisedConv2d(width_in, width_out, 3, padding=1)
+        self.conv_out: nn.Conv2d = StandardisedConv2d(width_out, width_out, 3, padding=1)
         self.norm_in = GroupNorm(width_out)
         self.norm_out = GroupNorm(width_out)
         self.skip = nn.Conv2d(width_in, width_out, 1) if width_in != width_out else nn.Identity()
@@ -138,11 +139,35 @@ class StandardisedConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve with (w - mean) / std."""
+        return F.conv2d(x, self.standardised().to(x.dtype), self.bias, self.stride, self.padding)
+
+    def standardised(self) -> Tensor:
+        """Return (w - mean) / std, FP32, of the weights' shape."""
         weight = self.weight.float()
         mean = weight.mean(dim=(1, 2, 3), keepdim=True)
         variance = weight.var(dim=(1, 2, 3), keepdim=True, unbiased=False)
-        weight = ((weight - mean) * torch.rsqrt(variance + _EPS)).to(x.dtype)
-        return F.conv2d(x, weight, self.bias, self.stride, self.padding)
+        return (weight - mean) * torch.rsqrt(variance + _EPS)
+
+
+def folded(unet: LineageUNet) -> LineageUNet:
+    """Return a copy whose standardised convolutions are plain ones with the standardised weights: for export.
+
+    Checkpoints keep the weights as they were trained. The exporter cannot fold the means (torch 2.13), and in FP16 the
+    division by a small standard deviation would change the weights.
+    """
+    plain = copy.deepcopy(unet)
+    for block in plain.modules():
+        if isinstance(block, ResBlock):
+            block.conv_in, block.conv_out = _plain(block.conv_in), _plain(block.conv_out)
+    return plain
+
+
+def _plain(conv: nn.Conv2d) -> nn.Conv2d:
+    if not isinstance(conv, StandardisedConv2d):
+        return conv
+    plain = nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1).to(conv.weight)
+    plain.load_state_dict({**conv.state_dict(), "weight": conv.standardised()})
+    return plain
 
 
 class _GainNorm(nn.Module):
