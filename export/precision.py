@@ -7,6 +7,7 @@ picture, the L2 norm over H * W, what is of the size of 1 / (H W), and the arith
 
 import copy
 from collections.abc import Iterator
+from typing import TypeVar
 
 import torch
 from torch import nn
@@ -19,6 +20,7 @@ from cled_edge.network.sampler import CledFusion
 
 # Modules that work in FP32 whatever the graph's precision, with all that is in them.
 _EXACT = (unet.ChannelGate, unet.ColumnContext)
+Module = TypeVar("Module", bound=nn.Module)
 _EXACT_NAMES = ("time_mlp", "probe")
 
 
@@ -27,7 +29,7 @@ def at_precision(model: CledFusion, precision: GraphPrecision) -> CledFusion:
 
     int8 begins from the FP32 graph (export/int8.py).
     """
-    plain = _with_plain_convolutions(copy.deepcopy(model)).eval()
+    plain = with_plain_convolutions(model).eval()
     for module in plain.modules():
         if isinstance(module, GroupNorm):
             module.written_out = True
@@ -37,8 +39,12 @@ def at_precision(model: CledFusion, precision: GraphPrecision) -> CledFusion:
     return plain
 
 
-def _with_plain_convolutions(model: CledFusion) -> CledFusion:
-    """Replace convolutions that standardise their weights by those that hold the result, computed in FP32."""
+def with_plain_convolutions(model: Module) -> Module:
+    """Return a copy whose standardised convolutions are plain ones that hold the result, computed in FP32.
+
+    Checkpoints keep the weights as they were trained. In FP16 the division by a small deviation would change them.
+    """
+    model = copy.deepcopy(model)
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, ScaledConv2d | StandardisedConv2d):
