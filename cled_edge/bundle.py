@@ -1,7 +1,6 @@
 """A bundle on disk: a folder with `manifest.json` and the graphs it names, verified before any of it is parsed."""
 
 import hashlib
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,33 +9,42 @@ from pydantic import ValidationError
 
 from cled_edge.errors import BundleCorruptError, BundleMissingError, BundleVersionError
 from cled_edge.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
+from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, is_plain_name, json_from_bytes, shown
+from cled_edge.trust.signature import SIGNATURE_NAME, check_signature
 
 SHIPPED = "nano"
+MAX_BUNDLE_BYTES = 2 * 2**30  # of all files: they are held in memory
+_AGAIN = "copy or export the bundle again"
+_MANIFESTS = Reader(BundleMissingError, BundleCorruptError, "give the folder that python -m export.to_onnx wrote")
+_FILES = Reader(BundleMissingError, BundleCorruptError, f"its manifest names it; {_AGAIN}")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A folder whose every file has the size and SHA-256 that its manifest states."""
+    """A folder whose every file has the size and SHA-256 that its manifest states.
+
+    manifest_bytes: `manifest.json` as it was read, which is what a signature signs.
+    """
 
     path: Path
     manifest: Manifest
+    manifest_bytes: bytes
     _contents: dict[str, bytes]
 
     @classmethod
-    def open(cls, path: Path | str | None = None) -> "Bundle":
+    def open(cls, path: Path | str | None = None, *, public_key: Path | str | None = None) -> "Bundle":
         """Read and verify the bundle in `path`, or the one inside this package if None.
 
-        Raises BundleMissingError, BundleCorruptError or BundleVersionError, each naming the file.
+        public_key: a PEM file; the bundle must be signed by its owner, which is verified before anything is parsed.
+        Every file is read once, into memory: at most 2 GiB in all. Raises SignatureError, BundleMissingError,
+        BundleCorruptError or BundleVersionError, each naming the file.
         """
         folder = shipped_bundle() if path is None else Path(path)
-        manifest = _read_manifest(folder)
-        contents = {name: _read_verified(folder, name, manifest) for name in manifest.files}
-        for graph in manifest.graphs.values():
-            if graph.file not in contents:
-                raise BundleCorruptError(
-                    f"{folder / MANIFEST_NAME}: graph file {graph.file!r} has no hash; export it again"
-                )
-        return cls(folder, manifest, contents)
+        content = read_manifest_bytes(folder)
+        if public_key is not None:
+            check_signature(folder, content, public_key)
+        manifest = manifest_from_bytes(content, folder)
+        return cls(folder, manifest, content, {name: read_verified(folder, name, manifest) for name in manifest.files})
 
     def graph(self, name: str) -> bytes:
         """Return the verified bytes of a graph, by its name in the manifest."""
@@ -52,51 +60,64 @@ def shipped_bundle() -> Path:
     return Path(str(files("cled_edge") / "bundles" / SHIPPED))
 
 
-def _read_manifest(folder: Path) -> Manifest:
+def read_manifest_bytes(folder: Path) -> bytes:
+    """Return `manifest.json` of a bundle, 4 MiB at most, not parsed."""
+    return _MANIFESTS.read(folder / MANIFEST_NAME, MAX_JSON_BYTES)
+
+
+def manifest_from_bytes(content: bytes, folder: Path) -> Manifest:
+    """Parse `manifest.json` of a bundle; the names in it are safe to open, and every graph has a hash.
+
+    BundleCorruptError if it is not JSON or names what no bundle may hold, BundleVersionError if it is not understood.
+    """
     path = folder / MANIFEST_NAME
-    if not path.is_file():
-        raise BundleMissingError(f"{path} does not exist; give the folder that python -m export.to_onnx wrote")
     try:
-        values = json.loads(_read_bytes(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BundleCorruptError(f"{path} is not JSON ({error}); copy or export the bundle again") from error
+        values = json_from_bytes(content)
+    except ValueError as error:
+        raise BundleCorruptError(f"{path} is not JSON ({error}); {_AGAIN}") from error
     version = values.get("schema_version") if isinstance(values, dict) else None
     if version != SCHEMA_VERSION:
         raise BundleVersionError(
-            f"{path} has schema version {version!r}, needed {SCHEMA_VERSION}; upgrade cled-edge or export again"
+            f"{path} has schema version {shown(repr(version))}, needed {SCHEMA_VERSION}; "
+            "upgrade cled-edge or export again"
         )
     try:
-        return Manifest.model_validate(values)
+        manifest = Manifest.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BundleVersionError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = shown(".".join(str(part) for part in first["loc"]))
+        raise BundleVersionError(f"{path}: {where}: {shown(first['msg'], 200)}; export the bundle again") from error
+    _check_files(path, manifest)
+    return manifest
 
 
-def _read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
+    """Return a file that the manifest names; another size is refused before it is read, another SHA-256 after it."""
     path = folder / name
     expected = manifest.files[name]
-    if Path(name).name != name:
-        raise BundleCorruptError(f"{folder / MANIFEST_NAME} names {name!r}; files must lie in the bundle's own folder")
-    if not path.is_file():
-        raise BundleMissingError(
-            f"{path} does not exist, though the manifest names it; copy or export the bundle again"
-        )
-    content = _read_bytes(path)
-    if len(content) != expected.bytes:
-        raise BundleCorruptError(
-            f"{path} has {len(content)} bytes, its manifest says {expected.bytes}; copy or export the bundle again"
-        )
+    with _FILES.opened(path) as (file, size):
+        if size != expected.bytes:
+            raise BundleCorruptError(f"{path} has {size} bytes, its manifest says {expected.bytes}; {_AGAIN}")
+        content = _FILES.exactly(path, file, size)
     digest = hashlib.sha256(content).hexdigest()
     if digest != expected.sha256:
         raise BundleCorruptError(
-            f"{path} has SHA-256 {digest[:12]}..., its manifest says {expected.sha256[:12]}...; copy or export it again"
+            f"{path} has SHA-256 {digest[:12]}..., its manifest says {shown(expected.sha256[:12])}...; "
+            "copy or export it again"
         )
     return content
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleMissingError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+def _check_files(path: Path, manifest: Manifest) -> None:
+    for name in manifest.files:
+        if not is_plain_name(name) or name.lower() in (MANIFEST_NAME, SIGNATURE_NAME):
+            raise BundleCorruptError(
+                f"{path} names '{shown(name)}'; files must lie in the bundle's own folder, with plain names "
+                "(letters, digits, '.', '_', '-'); export it again"
+            )
+    total = sum(spec.bytes for spec in manifest.files.values())
+    if total > MAX_BUNDLE_BYTES:
+        raise BundleCorruptError(f"{path} states {total} bytes in all, needed {MAX_BUNDLE_BYTES} at most; {_AGAIN}")
+    for graph in manifest.graphs.values():
+        if graph.file not in manifest.files:
+            raise BundleCorruptError(f"{path}: graph file '{shown(graph.file)}' has no hash; export it again")

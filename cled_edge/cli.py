@@ -1,4 +1,4 @@
-"""The command line: `cled-edge fuse`. Exit codes are listed in cled_edge/errors.py; 130 is an interrupt."""
+"""The command line: `cled-edge fuse` and others. Exit codes are listed in cled_edge/errors.py; 130 is an interrupt."""
 
 import json
 import os
@@ -18,6 +18,7 @@ from cled_edge.errors import ParityError, one_line_errors
 from cled_edge.progress import progress_bar
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 from cled_edge.score.commands import score
+from cled_edge.trust.commands import RequireSignature, inspect, keygen, sign
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +30,8 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(bench_app, name="bench")
-app.command()(score)
+for command in (score, inspect, sign, keygen):
+    app.command()(command)
 
 
 @app.callback()
@@ -62,6 +64,7 @@ def fuse(
     bundle: Annotated[
         Path | None, typer.Option(metavar="DIR", help="exported model [default: the shipped nano]")
     ] = None,
+    require_signature: RequireSignature = None,
     backend: Annotated[
         str,
         typer.Option(metavar="NAME[:PRECISION]", help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured"),
@@ -78,7 +81,10 @@ def fuse(
 
     controls = Controls(steps, strength_infrared, strength_visible, balance)
     console = Console(stderr=True)
-    with open_pair(infrared, visible) as source, Fuser.load(bundle, backend=backend, threads=threads) as fuser:
+    with (
+        open_pair(infrared, visible) as source,
+        Fuser.load(bundle, backend=backend, threads=threads, public_key=require_signature) as fuser,
+    ):
         if "auto" in fuser.backend.details:
             console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)
         expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)

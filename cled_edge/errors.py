@@ -17,7 +17,8 @@
     ├── DataError               15   training data that is not as described
     ├── ResultError             16   a file that is not a result of cled-edge bench
     ├── SlowerError             17   bench compare --fail-if-slower found B slower than A
-    └── DivergedError           18   training reached a loss or a gradient that is not finite
+    ├── DivergedError           18   training reached a loss or a gradient that is not finite
+    └── SignatureError          19   a signature is missing, malformed or wrong, or a key is none
 
 A message says what was seen, what was needed and what to do next, in one line.
 """
@@ -133,6 +134,12 @@ class DivergedError(CledEdgeError):
     """A loss or a gradient of a training run is not finite."""
 
     exit_code = 18
+
+
+class SignatureError(CledEdgeError):
+    """A bundle is not signed by the key that was demanded, or a key cannot be used."""
+
+    exit_code = 19
 
 
 @contextmanager

@@ -84,17 +84,19 @@ class Fuser:
         threads: int = 0,
         color_order: ColorOrder = "RGB",
         size: tuple[int, int] = PROBE_SIZE,
+        public_key: Path | str | None = None,
     ) -> "Fuser":
         """Open a bundle (None is the one shipped inside the package) on a backend, NAME or NAME:PRECISION.
 
         The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16, and
         "auto" takes what a short measurement at `size` (height, width) finds fastest here.
-        color_order is that of the visible and fused arrays: RGB, or BGR as OpenCV has it.
+        color_order is that of the visible and fused arrays: RGB, or BGR as OpenCV has it. With public_key, a PEM file,
+        a bundle that its owner has not signed is refused with a SignatureError.
         """
         if color_order not in ("RGB", "BGR"):
             raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
-        opened = Bundle.open(bundle)
+        opened = Bundle.open(bundle, public_key=public_key)
         return cls(opened, open_backend(choice, opened, threads, size), color_order)
 
     def __call__(

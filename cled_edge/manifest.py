@@ -106,7 +106,7 @@ class PreprocessingSpec(_Model):
 class FileSpec(_Model):
     """Size and hash of a file, checked before it is parsed."""
 
-    bytes: int
+    bytes: int = Field(ge=0)
     sha256: str
 
 

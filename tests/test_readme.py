@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "CONTRIBUTING.md",
     *ROOT.glob("*/README.md"),
     ROOT / "training" / "weights" / "README.md",
+    ROOT / "export" / "BUNDLE.md",
 ]
 
 

@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cled_edge.errors import OptionError, SlowerError
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
+from cled_edge.trust.commands import RequireSignature
 
 CAMERA_RATE_HZ = 30.0
 STREAMS = 4
@@ -35,6 +36,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")
 def run(
     context: typer.Context,
     bundle: Bundle = None,
+    require_signature: RequireSignature = None,
     backends: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="measured in turns [default: onnxruntime]; NAME:PRECISION")
     ] = None,
@@ -82,7 +84,7 @@ def run(
     if out:
         check_writable(out)
     with (
-        open_subjects(targets, inputs, controls, threads) as subjects,
+        open_subjects(targets, inputs, controls, threads, require_signature) as subjects,
         _progress("measuring", duration_s * len(subjects)) as advance,
     ):
         record = bench(subjects, plan, peak_values, advance)
@@ -100,6 +102,7 @@ def compare(
         str, typer.Argument(metavar="A", help="bundle folder, backend, BUNDLE@BACKEND, or RESULT.json[@BACKEND]")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="what is judged against A")],
+    require_signature: RequireSignature = None,
     margin_percent: Annotated[float, typer.Option(help="smallest difference that matters")] = 3.0,
     infrared: Infrared = None,
     visible: Visible = None,
@@ -133,7 +136,8 @@ def compare(
         comparison = compare_results(find_result(a), find_result(b), margin_percent, seed)
     else:
         clock, inputs = SystemClock(), Inputs(infrared, visible, _size(height, width))
-        with open_subjects([Target.parse(a), Target.parse(b)], inputs, Controls(steps), threads) as (one, other):
+        targets = [Target.parse(a), Target.parse(b)]
+        with open_subjects(targets, inputs, Controls(steps), threads, require_signature) as (one, other):
             judged: Subject = DelayedSubject(other, insert_delay_percent, clock) if insert_delay_percent else other
             with _progress("comparing", duration_s) as advance:
                 comparison = compare_subjects(

@@ -79,16 +79,16 @@ class FuserSubject:
 
 @contextmanager
 def open_subjects(
-    targets: list[Target], inputs: Inputs, controls: Controls, threads: int
+    targets: list[Target], inputs: Inputs, controls: Controls, threads: int, public_key: Path | None = None
 ) -> Iterator[list[FuserSubject]]:
-    """Open every target on the same pairs; close all afterwards."""
+    """Open every target on the same pairs; close all afterwards. public_key: a PEM file that must have signed each."""
     with ExitStack() as stack:
         feeds = inputs.feeds(len(targets))
         for feed in feeds:
             stack.callback(feed.close)
         subjects = []
         for target, feed in zip(targets, feeds, strict=True):
-            bundle = Bundle.open(target.bundle)
+            bundle = Bundle.open(target.bundle, public_key=public_key)
             fuser = stack.enter_context(Fuser(bundle, open_backend(target.backend, bundle, threads, feed.size)))
             subjects.append(FuserSubject(target.label, fuser, feed, controls, threads))
         yield subjects

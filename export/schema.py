@@ -1,0 +1,27 @@
+"""Write `bundle.schema.json`, the JSON schema of `manifest.json`, from the models in cled_edge/manifest.py.
+
+python -m export.schema
+"""
+
+import json
+from pathlib import Path
+
+from cled_edge.manifest import Manifest
+
+SCHEMA_FILE = Path(__file__).parent / "bundle.schema.json"
+
+
+def schema_text() -> str:
+    """Return the schema as the file holds it."""
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def main() -> None:
+    """Write the schema beside this file."""
+    SCHEMA_FILE.write_text(schema_text(), encoding="utf-8")
+    print(f"wrote {SCHEMA_FILE}")
+
+
+if __name__ == "__main__":
+    main()
