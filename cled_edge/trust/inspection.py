@@ -110,9 +110,9 @@ def _signature(folder: Path, content: bytes, *, trusted: bool) -> tuple[dict[str
     return values | {"state": "invalid", "reason": str(wrong)}, wrong
 
 
-def _graphs(graphs: Any) -> list[dict[str, Any]]:
-    """Return the graphs of a manifest with their role in each, whether the manifest keys them by it or lists them."""
-    return [{"role": role, **graph} for role, graph in graphs.items()] if isinstance(graphs, dict) else graphs
+def _graphs(graphs: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the graphs of a manifest as a list, with their names."""
+    return [{"name": name, **graph} for name, graph in graphs.items()]
 
 
 def _unnamed(folder: Path, manifest: Manifest) -> list[str]:

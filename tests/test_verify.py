@@ -1,0 +1,136 @@
+"""Golden pairs verify a bundle again where it runs, and tell the ways of being wrong apart."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load, save
+from typer.testing import CliRunner
+
+from cled_edge.bundle import Bundle, shipped_bundle
+from cled_edge.cli import app
+from cled_edge.errors import BundleCorruptError, BundleMissingError, ParityError
+from cled_edge.fuser import Controls, Fuser
+from cled_edge.verify import Case, judge, read_golden, verify, write_golden
+from tests.test_bundle import edit_manifest
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return read_golden(Bundle.open())
+
+
+def test_the_shipped_bundle_verifies_here(cases) -> None:
+    checks = verify(Bundle.open(), "onnxruntime", cases)
+    assert len({check.size for check in checks}) >= 3
+    assert {check.form for check in checks} == {"step by step", "one graph"}
+    assert all(check.verdict == "OK" and check.psnr_db >= 60 for check in checks)
+
+
+def test_golden_pairs_survive_being_written(cases) -> None:
+    content = write_golden(cases)
+    assert content == write_golden(cases)
+    arrays = load(content)
+    assert len([name for name in arrays if name.endswith(".infrared") and name.startswith("pair")]) < len(cases)
+    assert all(case.positions.keys() == case.expected.keys() for case in cases)
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(float("nan"), "NONFINITE"), (float("inf"), "NONFINITE"), (0.5, "CONSTANT")]
+)
+def test_verdicts_are_told_apart(value: float, verdict: str) -> None:
+    needed = np.linspace(-1, 1, 12, dtype=np.float32)
+    assert judge(np.full(12, value, np.float32), needed)[0] == verdict
+    assert judge(needed, needed) == ("OK", 200.0)
+    assert judge(np.full(12, 0.5, np.float32), np.full(12, 0.5, np.float32)) == ("OK", 200.0)
+    assert judge(needed + 0.02, needed)[1] == pytest.approx(40.0, abs=0.01)  # over a range of 2
+    assert judge(np.array([10], np.uint8), np.array([11], np.uint8))[1] == pytest.approx(48.13, abs=0.01)
+
+
+class Wrong:
+    """A backend whose outputs are changed on the way."""
+
+    def __init__(self, inner, change) -> None:
+        self.inner, self.change, self.choice, self.details = inner, change, inner.choice, inner.details
+
+    def run(self, graph, inputs):
+        return [self.change(x) for x in self.inner.run(graph, inputs)]
+
+    def close(self) -> None:
+        self.inner.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "verdict"),
+    [
+        (lambda x: x + np.float32(0.01) if x.dtype == np.float32 else x, "TOLERANCE"),
+        (lambda x: np.full_like(x, np.nan) if x.dtype == np.float32 else x, "NONFINITE"),
+        (lambda x: np.full_like(x, 0), "CONSTANT"),
+    ],
+)
+def test_a_wrong_backend_is_found(cases, monkeypatch, change, verdict: str) -> None:
+    from cled_edge import verify as module
+
+    opened = module.open_backend
+    monkeypatch.setattr(module, "open_backend", lambda choice, bundle: Wrong(opened(choice, bundle), change))
+    checks = verify(Bundle.open(), "onnxruntime", cases[:1])
+    assert verdict in {check.verdict for check in checks if check.form == "step by step"}
+
+
+def test_the_command_prints_what_it_found_and_exits_13_where_it_fails(tmp_path: Path) -> None:
+    runner = CliRunner()
+    fine = runner.invoke(app, ["verify", "--backend", "onnxruntime", "--json"])
+    assert fine.exit_code == 0
+    assert {row["verdict"] for row in json.loads(fine.stdout)} == {"OK"}
+    # A bundle whose golden pairs are of another network.
+    copy = Path(shutil.copytree(shipped_bundle(), tmp_path / "copy"))
+    cases = read_golden(Bundle.open())
+    for case in cases:
+        case.expected["fused"] *= -1
+    replace_file(copy, "golden.safetensors", write_golden(cases))
+    wrong = runner.invoke(app, ["verify", str(copy), "--backend", "onnxruntime"])
+    assert isinstance(wrong.exception, ParityError)
+    assert "TOLERANCE: " in str(wrong.exception)
+    assert "first fused on onnxruntime:fp32" in str(wrong.exception)
+
+
+def replace_file(bundle: Path, name: str, content: bytes) -> None:
+    import hashlib
+
+    (bundle / name).write_bytes(content)
+    files = json.loads((bundle / "manifest.json").read_text())["files"]
+    files[name] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    edit_manifest(bundle, files=files)
+
+
+def test_golden_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shipped_bundle(), tmp_path / "copy"))
+    good = (copy / "golden.safetensors").read_bytes()
+    arrays = load(good)
+    wrong_shape = {**arrays, "pair0.infrared": arrays["pair0.infrared"].reshape(-1)}
+    header = {"cases": json.dumps([])}
+    for content in (b"", b"nothing", good[:-4], save(arrays), save(wrong_shape, described(good)), b"\xff" * 64):
+        replace_file(copy, "golden.safetensors", content)
+        with pytest.raises(BundleCorruptError, match="not as export writes it"):
+            read_golden(Bundle.open(copy))
+    replace_file(copy, "golden.safetensors", save(arrays, header))
+    assert read_golden(Bundle.open(copy)) == []
+    files = json.loads((copy / "manifest.json").read_text())["files"]
+    del files["golden.safetensors"]
+    edit_manifest(copy, files=files)
+    with pytest.raises(BundleMissingError, match="has no golden"):
+        read_golden(Bundle.open(copy))
+
+
+def described(content: bytes) -> dict[str, str]:
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+
+
+def test_a_bundle_without_the_graphs_that_a_backend_runs_says_how_to_get_them() -> None:
+    from cled_edge.errors import BackendError
+
+    with pytest.raises(BackendError, match=r"has no fp16 graphs, only fp32.*--precision fp16"):
+        Fuser.load(backend="onnxruntime:fp16")
+    assert Controls().steps is None
