@@ -61,6 +61,13 @@ def fuse(
         typer.Option(metavar="NAME[:PRECISION]", help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured"),
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")] = 0,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="fuse larger pictures in overlapping tiles of that size, such as 768x1024 [default: whole]",
+        ),
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="stop after so many pairs")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print counts and latencies as JSON")] = False,
 ) -> None:
@@ -69,7 +76,9 @@ def fuse(
     from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
     from cled_edge.fuser import Controls, Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_source  # noqa: PLC0415
+    from cled_edge.tiling import Tiling  # noqa: PLC0415
 
+    tiling = None if tile is None else Tiling.parse(tile)
     controls = Controls(steps, strength_infrared, strength_visible, balance)
     console = Console(stderr=True)
     with open_pair(infrared, visible) as source, Fuser.load(bundle, backend=backend, threads=threads) as fuser:
@@ -78,7 +87,7 @@ def fuse(
         expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)
         with progress_bar("fusing", expected, console) as advance:
             live = is_camera(infrared) or is_camera(visible)
-            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live)
+            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live, tiling=tiling)
     values = report.as_dict()
     if as_json:
         typer.echo(json.dumps(values, indent=2))
