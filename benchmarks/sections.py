@@ -138,6 +138,28 @@ def scaling(results: Path) -> str:
     return _section("Scaling", words, parts)
 
 
+def tiling(results: Path) -> str:
+    """Return how pictures fused in tiles differ from the same fused whole, and the memory of both."""
+    ways, keys = ("cut", "overlap", "tone"), {"psnr_db": "PSNR dB", "tone_levels": "off by", "ratio": "seams"}
+    parts = []
+    for result in _load(results, "tiling"):
+        found: dict[tuple[object, ...], dict[str, Any]] = {}
+        for row in result["rows"]:
+            name = f"{row['folder']} {row['stems'][0] if len(row['stems']) == 1 else 'mosaic'}"
+            found.setdefault((name, _size(row["size"]), row["output"]), {})[row["method"]] = row
+        rows: Rows = [[*case, *(f"{row[way][key]:.1f}" for key in keys for way in ways)] for case, row in found.items()]
+        taken = [row for row in result["memory"] if "grown_mb" in row]
+        memory = (f"{_size(x['size'])} {'in tiles' if x['tile'] else 'whole'} {x['grown_mb']} MB" for x in taken)
+        where = f"Bundle {result['bundle']}, tiles of {_size(result['tile'])}, on {machine_line(result['machine'])}"
+        header = ["scene", "pair", "output", *(f"{word}, {way}" for word in keys.values() for way in ways)]
+        parts.append(f"{where}; memory grows by: {', '.join(memory)}.\n\n{markdown(header, rows)}")
+    words = (
+        "*Cut*: tiles side by side; *overlap*: blended; *tone*: also brought to one tone, as `--tile` does. *Off by*:"
+    )
+    words += " 8-bit levels from the whole. *Seams*: steps at borders of tiles over those elsewhere; 1 is none."
+    return _section("Tiles", words, parts)
+
+
 def search(results: Path) -> str:
     """Return the search for the shape of the network, and what each piece of the fusion network costs and gives."""
     parts = []
@@ -283,7 +305,7 @@ def _quality(
 
 
 _QUALITY = (bars, restored, degraded, clean, people, paper)
-_OTHER = (live, camera, start, peaks, operators, scaling, search, instrument, detection)
+_OTHER = (live, camera, start, peaks, operators, scaling, tiling, search, instrument, detection)
 TABLES: dict[str, Callable[[Path], str]] = {table.__name__: table for table in (*_OTHER, *_QUALITY)}
 
 

@@ -70,6 +70,13 @@ def fuse(
         typer.Option(metavar="NAME[:PRECISION]", help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured"),
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")] = 0,
+    tile: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            help="fuse larger pictures in overlapping tiles of that size, such as 768x1024 [default: whole]",
+        ),
+    ] = None,
     max_frames: Annotated[int | None, typer.Option(min=1, help="stop after so many pairs")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print counts and latencies as JSON")] = False,
 ) -> None:
@@ -78,7 +85,9 @@ def fuse(
     from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
     from cled_edge.fuser import Controls, Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_source  # noqa: PLC0415
+    from cled_edge.tiling import Tiling  # noqa: PLC0415
 
+    tiling = None if tile is None else Tiling.parse(tile)
     controls = Controls(steps, strength_infrared, strength_visible, balance)
     console = Console(stderr=True)
     with (
@@ -90,7 +99,7 @@ def fuse(
         expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)
         with progress_bar("fusing", expected, console) as advance:
             live = is_camera(infrared) or is_camera(visible)
-            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live)
+            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live, tiling=tiling)
     values = report.as_dict()
     if as_json:
         typer.echo(json.dumps(values, indent=2))
@@ -109,6 +118,7 @@ def verify(
         list[str] | None,
         typer.Option(metavar="NAME[:PRECISION]", help="repeat for several [default: all that this machine has]"),
     ] = None,
+    require_signature: RequireSignature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
 ) -> None:
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
@@ -116,7 +126,7 @@ def verify(
     from cled_edge.bundle import Bundle  # noqa: PLC0415
     from cled_edge.verify import read_golden, verify_all  # noqa: PLC0415
 
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, public_key=require_signature)
     choices = [BackendChoice.parse(text) for text in backend or ()] or [
         choice for choice in available_backends() if choice.graphs in opened.manifest.precisions()
     ]

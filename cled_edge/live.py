@@ -14,6 +14,7 @@ from cled_edge.fuser import Controls, Fused, Fuser
 from cled_edge.latency import IDLE, LatencyLog, process_age_s
 from cled_edge.relay import ReadAhead, WriteBehind
 from cled_edge.sink import VIDEO_SUFFIXES, WINDOW, FolderSink, Sink, open_sink
+from cled_edge.tiling import Tiling, fuse_tiled
 
 RESTORED = ("infrared", "visible")  # subfolders of --restored
 
@@ -64,9 +65,11 @@ def fuse_source(
     advance: Callable[[], None] = lambda: None,
     *,
     live: bool = False,
+    tiling: Tiling | None = None,
 ) -> Report:
     """Fuse every pair of `source` into `out` (see `open_sink`) and, if given, the folder `restored`.
 
+    tiling: how to cut pictures that do not fit one tile; None fuses all of them whole.
     live: the source is a camera, which does not wait; always the newest pair is fused, and those that it overtook are
     counted. An interrupt (Ctrl-C) ends the run in order, and so does a source that gives out after the first pair:
     outputs are closed and kept, and the report says so. An output that would overwrite an input is an OptionError.
@@ -74,6 +77,8 @@ def fuse_source(
     """
     refuse_overwriting(source, out, restored)
     manifest = fuser.bundle.manifest
+    if tiling:
+        tiling.check(manifest.size_multiple)
     steps = controls.steps or manifest.schedule.default_steps
     report = Report(fuser.backend.description, manifest.name, steps, announced=source.announced)
     start = time.perf_counter()
@@ -85,7 +90,7 @@ def fuse_source(
             reader,
             WriteBehind(output.write, beside=out != WINDOW) as writer,
         ):
-            _fuse_all(reader, fuser, controls, writer, report, max_frames)
+            _fuse_all(reader, fuser, controls, tiling, writer, report, max_frames)
     except KeyboardInterrupt:
         report.interrupted = True
     report.dropped = reader.dropped
@@ -113,6 +118,7 @@ def _fuse_all(
     reader: ReadAhead[FramePair],
     fuser: Fuser,
     controls: Controls,
+    tiling: Tiling | None,
     writer: WriteBehind["_Frame"],
     report: Report,
     max_frames: int | None,
@@ -126,7 +132,7 @@ def _fuse_all(
         wait_ns = time.perf_counter_ns() - start_ns + writer.waited_ns
         report.read += 1
         pair, decode_ns = drawn
-        fused = _fuse(fuser, pair, controls)
+        fused = _fuse(fuser, pair, controls, tiling)
         stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
         if not writer.put(_Frame(fused, pair.stem, stages_ns)):
             return
@@ -143,9 +149,11 @@ def _next_pair(reader: ReadAhead[FramePair], report: Report) -> tuple[FramePair,
         return None
 
 
-def _fuse(fuser: Fuser, pair: FramePair, controls: Controls) -> Fused:
+def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> Fused:
     """Fuse one pair; what is wrong with it names it."""
     try:
+        if tiling:
+            return fuse_tiled(fuser, pair.infrared, pair.visible, controls, tiling)
         return fuser(pair.infrared, pair.visible, controls)
     except (OptionError, SizeMismatchError) as error:
         raise type(error)(f"pair {pair.stem}: {error}") from error

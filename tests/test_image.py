@@ -55,6 +55,13 @@ def test_sixteen_bit_infrared_uses_the_band_that_it_fills() -> None:
     assert not grey_from_any(np.full((4, 4), 21000, np.uint16)).any()
 
 
+def test_sixteen_bit_infrared_is_stretched_as_a_whole_however_high(rng) -> None:
+    counts = (rng.normal(20000, 300, (700, 9)) + np.arange(700)[:, None]).astype(np.uint16)
+    low, high = (np.float32(np.percentile(counts, share, method="lower")) for share in (0.1, 99.9))
+    wanted = np.rint(np.clip((counts - low) * np.float32(255 / (high - low)), 0, 255))
+    assert np.abs(grey_from_any(counts) - wanted).max() <= 1, "percentiles may fall between two counts"
+
+
 @pytest.mark.parametrize(
     ("convert", "picture", "words"),
     [

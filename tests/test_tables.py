@@ -117,6 +117,25 @@ CONTENTS: dict[str, Any] = {
             {"mode": "compile-fp32", "failed": "not done within 600 s"},
         ],
     },
+    "tiling-nano-m.json": {
+        "machine": MACHINE,
+        "bundle": "nano",
+        "tile": [768, 1024],
+        "rows": [
+            {
+                "folder": "llvip",
+                "stems": ["010001"],
+                "size": [1536, 2048],
+                "output": "visible",
+                "method": method,
+                "psnr_db": psnr_db,
+                "tone_levels": 2.9,
+                "ratio": 0.7,
+            }
+            for method, psnr_db in (("cut", 16.63), ("overlap", 17.04), ("tone", 35.22))
+        ],
+        "memory": [{"size": [1536, 2048], "tile": None, "grown_mb": 670.3}, {"failed": "not done within 120 s"}],
+    },
     "scaling-nano-m.json": {
         "machine": MACHINE,
         "bundle": "nano",
@@ -331,3 +350,9 @@ def test_check_tells_and_writes_nothing(tmp_path: Path, monkeypatch: pytest.Monk
     assert CliRunner().invoke(app, []).exit_code == 0
     assert "stale" not in page.read_text()
     assert CliRunner().invoke(app, ["--check"]).exit_code == 0
+
+
+def test_tiles_stand_way_beside_way_with_the_memory_that_could_be_measured(results: Path) -> None:
+    text = TABLES["tiling"](results)
+    assert "| llvip 010001 | 1536x2048 | visible | 16.6 | 17.0 | 35.2 | 2.9 | 2.9 | 2.9 | 0.7 | 0.7 | 0.7 |" in text
+    assert "memory grows by: 1536x2048 whole 670.3 MB." in text

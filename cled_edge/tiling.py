@@ -1,0 +1,241 @@
+"""Pictures larger than a camera's, fused tile by tile: the tiles overlap, are brought to one tone and blended.
+
+The networks steer by means over all that they see, so that a tile alone may come out 140 of 255 levels brighter than in
+the whole picture (benchmarks/tiling.py). No overlap hides that. The whole picture, reduced until it fits one tile, is
+therefore fused first, and tells every tile its tone: around each reduced pixel, a gain and an offset.
+"""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.errors import OptionError
+from cled_edge.fuser import Controls, Fused, Fuser, check_sizes
+from cled_edge.image import Float32, Uint8, grey_from_any
+
+OVERLAP_PX = 128
+_REACH = 16  # reduced pixels on each side of one that tell its gain and offset
+_FLAT = 30.0  # variance, in 8-bit levels squared, below which there is little to tell a gain from
+_MAX_GAIN = 4.0
+_SHRUNK_ROWS = 64  # made at a time
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How pictures are cut: tiles of one size, (height, width), of which neighbours share `overlap_px` or more.
+
+    Both are multiples of the bundle's size multiple, which `check` refuses otherwise.
+    """
+
+    tile: tuple[int, int]
+    overlap_px: int = OVERLAP_PX
+
+    def __post_init__(self) -> None:
+        """Refuse a tile smaller than twice the overlap, with an OptionError."""
+        if self.overlap_px < 1:
+            raise OptionError(f"overlap_px is {self.overlap_px}; it must be 1 or more")
+        if min(self.tile) < 2 * self.overlap_px:
+            raise OptionError(
+                f"tile {self} has a side below twice the overlap of {self.overlap_px} pixels; take a larger one"
+            )
+
+    @classmethod
+    def parse(cls, text: str) -> "Tiling":
+        """Return the tiling of `HEIGHTxWIDTH`; anything else is an OptionError."""
+        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+        if not found:
+            raise OptionError(f"tile is {text!r}; it must be HEIGHTxWIDTH in pixels, such as 768x1024")
+        return cls((int(found[1]), int(found[2])))
+
+    def __str__(self) -> str:
+        return "{}x{}".format(*self.tile)
+
+    def check(self, multiple: int) -> None:
+        """Raise OptionError unless the tile's sides and the overlap are multiples of `multiple`."""
+        if any(side % multiple for side in self.tile):
+            nearest = "{}x{}".format(*(side + -side % multiple for side in self.tile))
+            raise OptionError(f"tile is {self}; this bundle needs multiples of {multiple}; take {nearest}")
+        if self.overlap_px % multiple:
+            raise OptionError(f"overlap_px is {self.overlap_px}; this bundle needs a multiple of {multiple}")
+
+
+def fuse_tiled(
+    fuser: Fuser, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None, tiling: Tiling
+) -> Fused:
+    """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
+
+    Pictures as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile, one
+    row of tiles in float32, and a picture of 16 bit once more in 8. The latency of a stage is its sum over all tiles
+    and the reduced picture; `output` has the blending. OptionError if the tiling does not fit the bundle, or if even
+    reduced by the bundle's size multiple the picture would not fit one tile.
+    """
+    check_sizes(infrared.shape, visible.shape)
+    multiple = fuser.bundle.manifest.size_multiple
+    tiling.check(multiple)
+    size = infrared.shape[0], infrared.shape[1]
+    rows, columns = (
+        Axis.cut(side, tile, tiling.overlap_px, multiple) for side, tile in zip(size, tiling.tile, strict=True)
+    )
+    if len(rows.starts) == len(columns.starts) == 1:
+        return fuser(infrared, visible, controls)
+    stages_ns: Counter[str] = Counter()
+    start_ns = time.perf_counter_ns()
+    infrared = grey_from_any(infrared)  # here, as 16 bit is stretched by what the whole picture holds
+    factor = reduction(size, tiling, multiple)
+    reduced = shrunk(infrared, factor), shrunk(visible, factor)
+    stages_ns["prepare"] += time.perf_counter_ns() - start_ns
+    whole = fuser(*reduced, controls)
+    stages_ns.update(whole.latency_ns)
+    result = Fused(np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8), stages_ns)
+    band = _Band(rows.tile_px, _pictures(result))
+    for row, top in enumerate(rows.starts):
+        for column, left in enumerate(columns.starts):
+            place = rows.slice(row), columns.slice(column)
+            fused = fuser(infrared[place], visible[place], controls)
+            start_ns = time.perf_counter_ns()
+            weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]
+            for index, (picture, tone) in enumerate(zip(_pictures(fused), _pictures(whole), strict=True)):
+                band.add(index, place[1], toned(picture, tone[top // factor :, left // factor :], factor), weight)
+            stages_ns.update(fused.latency_ns)
+            stages_ns["output"] += time.perf_counter_ns() - start_ns
+        start_ns = time.perf_counter_ns()
+        band.leave(rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.side_px)
+        stages_ns["output"] += time.perf_counter_ns() - start_ns
+    return result
+
+
+def _pictures(fused: Fused) -> tuple[Uint8, Uint8, Uint8]:
+    return fused.picture, fused.infrared, fused.visible
+
+
+def reduction(size: tuple[int, int], tiling: Tiling, multiple: int) -> int:
+    """Return by how much to reduce a picture to fit one tile: a divisor of `multiple`, on which all tiles start."""
+    for factor in range(1, multiple + 1):
+        if multiple % factor == 0 and all(a <= b * factor for a, b in zip(size, tiling.tile, strict=True)):
+            return factor
+    least = "{}x{}".format(*(max(2 * tiling.overlap_px, -(-side // multiple**2) * multiple) for side in size))
+    raise OptionError(f"tile {tiling} is too small for a picture of {size[0]}x{size[1]}; take {least} or larger")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """Where the tiles lie along one side of a picture, and how much of each is seen there.
+
+    starts: multiples of the bundle's, so that a tile's patches are those of the whole picture. The last tile is shifted
+    to end with the picture, or beyond it by less than a multiple: the fuser pads it there, as it does whole pictures.
+    weights: (tiles, side_px) in [0, 1]; their sum over the tiles is 1 at every pixel.
+    """
+
+    side_px: int
+    tile_px: int
+    starts: tuple[int, ...]
+    weights: Float32
+
+    @classmethod
+    def cut(cls, side_px: int, tile_px: int, overlap_px: int, multiple: int) -> "Axis":
+        """Return the fewest tiles that cover the side and overlap so much; tile and overlap are in multiples."""
+        apart, padded = tile_px - overlap_px, side_px + -side_px % multiple
+        tile_px = min(tile_px, padded)
+        last = padded - tile_px
+        starts = (*range(0, last, apart), last)
+        return cls(side_px, tile_px, starts, _weights(side_px, tile_px, starts))
+
+    def slice(self, index: int) -> slice:
+        """Return the pixels of a tile that lie in the picture."""
+        return slice(self.starts[index], min(self.starts[index] + self.tile_px, self.side_px))
+
+
+def _weights(side_px: int, tile_px: int, starts: Sequence[int]) -> Float32:
+    """Return raised cosines over the whole of each overlap: what a tile takes of a pixel, the next one's ramp gives."""
+    centres = np.arange(side_px) + 0.5
+    ramps = [np.ones(side_px)]
+    for before, start in pairwise(starts):
+        share = np.clip((centres - start) / (before + tile_px - start), 0, 1)
+        ramps.append(0.5 - 0.5 * np.cos(np.pi * share))
+    ramps.append(np.zeros(side_px))
+    return -np.diff(ramps, axis=0).astype(np.float32)
+
+
+class _Band:
+    """The rows in work: sums of weighted tiles in float32, which leave for the result rounded once."""
+
+    def __init__(self, height_px: int, results: Sequence[Uint8]) -> None:
+        self._results = results
+        self._sums = [np.zeros((height_px, *result.shape[1:]), np.float32) for result in results]
+        self._top = 0
+
+    def add(self, index: int, columns: slice, picture: Float32, weight: Float32) -> None:
+        """Add a picture of a tile, which begins at the band's first row, to the result of that index; spoils it."""
+        picture *= weight[:, :, None] if picture.ndim == 3 else weight
+        self._sums[index][: len(picture), columns] += picture
+
+    def leave(self, until: int) -> None:
+        """Round the rows above `until` into the results; the band begins there then."""
+        count = until - self._top
+        for result, total in zip(self._results, self._sums, strict=True):
+            np.rint(total[:count], out=total[:count])
+            result[self._top : until] = total[:count]
+            total[:-count] = total[count:]
+            total[-count:] = 0
+        self._top = until
+
+
+def shrunk(picture: NDArray[Any], factor: int) -> Uint8:
+    """Return means over squares of `factor` pixels, rounded; what is left at the bottom and right has no part in it.
+
+    (H, W) or (H, W, C) becomes (H // factor, W // factor), or 1 where a side is shorter than the factor.
+    """
+    height, width = (side // factor for side in picture.shape[:2])
+    used = picture[: height * factor or None, : width * factor or None]
+    reduced = np.empty((max(height, 1), max(width, 1), *picture.shape[2:]), picture.dtype)
+    for top in range(0, len(reduced), _SHRUNK_ROWS):
+        # In bands: OpenCV copies what is reversed in memory, as BGR seen as RGB is.
+        out = reduced[top : top + _SHRUNK_ROWS]
+        band = used[top * factor : (top + _SHRUNK_ROWS) * factor]
+        out[:] = cv2.resize(band, out.shape[1::-1], interpolation=cv2.INTER_AREA).reshape(out.shape)
+    return reduced
+
+
+def toned(picture: Uint8, tone: Uint8, factor: int) -> Float32:
+    """Return a tile in the tone of the whole picture, float32 in [0, 255], same shape.
+
+    `tone` is the whole picture, reduced by `factor`, from where the tile begins. As in a guided filter, each
+    surrounding of 33x33 reduced pixels gives the gain and the offset that bring the tile, reduced alike, nearest to it.
+    """
+    small = shrunk(picture, factor)
+    gain, offset = _gain_and_offset(small, tone[: small.shape[0], : small.shape[1]])
+    result = _grown(gain, picture, factor)
+    result *= picture
+    result += _grown(offset, picture, factor)
+    return np.clip(result, 0, 255, out=result)
+
+
+def _gain_and_offset(small: Uint8, wanted: Uint8) -> tuple[Float32, Float32]:
+    x, y = small.astype(np.float32), wanted.astype(np.float32)
+    mean_x, mean_y = _around(x), _around(y)
+    variance, covariance = _around(x * x) - mean_x * mean_x, _around(x * y) - mean_x * mean_y
+    gain: Float32 = np.clip((covariance + _FLAT) / (variance + _FLAT), 1 / _MAX_GAIN, _MAX_GAIN)
+    return _around(gain), _around(mean_y - gain * mean_x)
+
+
+def _around(x: Float32) -> Float32:
+    side = 2 * _REACH + 1
+    return np.asarray(cv2.blur(x, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
+
+
+def _grown(x: Float32, picture: Uint8, factor: int) -> Float32:
+    """Return what `shrunk` reduced at the size of `picture` again, linear in between."""
+    height, width = picture.shape[:2]
+    rows, columns = (side // factor * factor or side for side in (height, width))
+    grown = cv2.resize(x, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    if (rows, columns) != (height, width):
+        grown = cv2.copyMakeBorder(grown, 0, height - rows, 0, width - columns, cv2.BORDER_REPLICATE)
+    return np.asarray(grown, np.float32)
