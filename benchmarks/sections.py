@@ -160,6 +160,40 @@ def tiling(results: Path) -> str:
     return _section("Tiles", words, parts)
 
 
+def graphs(results: Path) -> str:
+    """Return what was exported: sizes, nodes, and how far each graph is from eager PyTorch."""
+    header = ["bundle", "graph", "precision", "opset", "KB", "nodes", "PSNR dB", "checks"]
+    parts = []
+    for result in _load(results, "bundles"):
+        keys = ("bundle", "graph", "precision", "opset", "kb", "nodes", "psnr_db", "checks")
+        rows: Rows = [["" if row[key] is None else row[key] for key in keys] for row in result["graphs"]]
+        parts.append(f"On {machine_line(result['machine'])}:\n\n{markdown(header, rows)}")
+    words = (
+        "The worst whole loop that ran the graph, in ONNX Runtime against eager PyTorch in FP32: steps and fusion before "
+        "rounding, loops as bytes. Needed: 60 dB in FP32, 50 in FP16, 40 in INT8."
+    )
+    return _section("Graphs", words, parts)
+
+
+def precisions(results: Path) -> str:
+    """Return what each precision costs and gives."""
+    header = ["bundle", "backend", "p50 ms", "p90 ms", "of fp32", "PSNR dB", "needed"]
+    parts = []
+    for result in _load(results, "bundles"):
+        p50 = {(row["bundle"], row["backend"]): row["ms"]["p50"] for row in result["precisions"]}
+        rows: Rows = []
+        for row in result["precisions"]:
+            exact = p50.get((row["bundle"], f"{row['backend'].partition(':')[0]}:fp32"))
+            ratio = f"{row['ms']['p50'] / exact:.2f}" if exact else ""
+            times = [_ms(row["ms"][name]) for name in ("p50", "p90")]
+            rows.append([row["bundle"], row["backend"], *times, ratio, row["psnr_db"], f"{row['needed_db']:g}"])
+        if rows:
+            where = f"On {machine_line(result['machine'])}, whole calls at {_size(result['size'])} in turns"
+            parts.append(f"{where}:\n\n{markdown(header, rows)}")
+    words = "Latency beside agreement with eager PyTorch in FP32, the worst of the bundle's golden pairs."
+    return _section("Precisions", words, parts)
+
+
 def search(results: Path) -> str:
     """Return the search for the shape of the network, and what each piece of the fusion network costs and gives."""
     parts = []
@@ -305,7 +339,7 @@ def _quality(
 
 
 _QUALITY = (bars, restored, degraded, clean, people, paper)
-_OTHER = (live, camera, start, peaks, operators, scaling, tiling, search, instrument, detection)
+_OTHER = (live, camera, start, peaks, operators, scaling, tiling, graphs, precisions, search, instrument, detection)
 TABLES: dict[str, Callable[[Path], str]] = {table.__name__: table for table in (*_OTHER, *_QUALITY)}
 
 
