@@ -18,8 +18,17 @@ from cled_edge.image import write_png  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cled_edge.network.presets import PRESETS  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
+from cled_edge.network.unet import KINDS as network_kinds  # noqa: E402, N811
 from training.degradations import KINDS, degrade, draw_kinds  # noqa: E402
-from training.losses import balanced_target, fusion_losses, residual_loss, salient_maximum, sobel  # noqa: E402
+from training.losses import (  # noqa: E402
+    balanced_target,
+    fusion_losses,
+    kinds_loss,
+    residual_loss,
+    salient_maximum,
+    sobel,
+)
+from training.optimizers import Optimizers, as_matrix, is_matrix  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
@@ -165,6 +174,41 @@ def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:
     assert residual_loss(predicted, residual, "share").item() == pytest.approx((0.5 / 1.2 + 0.05 / 0.3) / 2)
 
 
+def test_kinds_that_nobody_knows_are_left_out() -> None:
+    logits = torch.zeros(2, 8)
+    logits[0, 3] = 20.0
+    known = torch.zeros(2, 8)
+    known[0, 3] = 1.0
+    right = kinds_loss(logits, known)
+    assert right.item() == pytest.approx(15 / 16 * 0.6931, abs=1e-3)
+    known[1] = torch.nan
+    assert kinds_loss(logits, known).item() == pytest.approx(7 / 8 * 0.6931, abs=1e-3)
+    assert kinds_loss(logits, torch.full((2, 8), torch.nan)).item() == 0
+    assert set(network_kinds) == {kind for kinds in KINDS.values() for kind in kinds}
+
+
+@pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
+def test_muon_moves_dense_weights_alike_in_all_directions_and_the_rest_by_adam(memory) -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3), torch.nn.Conv2d(6, 6, 3, groups=6), torch.nn.Linear(4, 4))
+    net = net.to(memory_format=memory)
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    recipe = restore_recipe(optimizer="muon", matrix_learning_rate=0.01, learning_rate=1e-3)
+    optimizer = Optimizers(net, recipe)
+    sum(((k + 1) * p).square().sum() for k, p in enumerate(net.parameters())).backward()
+    optimizer.step(1.0)
+    moved = {name: p.detach() - before[name] for name, p in net.named_parameters()}
+    for name, change in moved.items():
+        if is_matrix(change):
+            strengths = torch.linalg.svdvals(as_matrix(change))
+            assert strengths.max() < 2.5 * strengths.min(), name
+        else:
+            torch.testing.assert_close(change.abs(), torch.full_like(change, 1e-3), atol=2e-5, rtol=0)
+    assert {name for name, p in net.named_parameters() if is_matrix(p)} == {"0.weight", "2.weight"}
+    optimizer.zero_grad()
+    assert all(p.grad is None for p in net.parameters())
+
+
 def test_the_average_is_young_at_first() -> None:
     averaged = [torch.zeros(3)]
     for n in range(1, 200):
@@ -250,7 +294,10 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     other(1)
     for iteration in (5, 0):
         assert all(torch.equal(a, b) for a, b in zip(one(iteration), other(iteration), strict=True))
-    x_in, clean = one(0)
+    x_in, clean, kinds = one(0)
+    assert kinds.shape == (4, len(network_kinds))
+    untouched = (x_in == clean).all(dim=(1, 2, 3))
+    assert torch.equal(kinds.sum(1) == 0, untouched)
     assert x_in.shape == clean.shape == (4, 3, 32, 32)
     assert -1 <= x_in.min() < x_in.max() <= 1
     assert torch.equal(clean[::2, :1].expand(-1, 3, -1, -1), clean[::2])
@@ -271,7 +318,9 @@ def test_references_bring_their_own_degradation(data: Path, recipe_file: Path, r
             write_png(folder / f"{k}.png", np.full((64, 64, 3), value, np.uint8))
     entry = {"degraded": "low", "reference": "high", "modality": "visible"}
     values = {**read_recipe(recipe_file).data.model_dump(), "references": [entry], "reference_share": 1.0}
-    x_in, clean = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
+    x_in, clean, kinds = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
+    assert kinds[1::2].isnan().all()  # nobody knows what a real picture suffers from
+    assert not kinds[::2].isnan().any()
     assert torch.equal(x_in[1::2], torch.full((2, 3, 32, 32), 20 / 255 * 2 - 1))
     assert torch.equal(clean[1::2], torch.full((2, 3, 32, 32), 200 / 255 * 2 - 1))
     assert not torch.equal(x_in[::2], clean[::2])
@@ -312,7 +361,7 @@ def test_night_pictures_keep_their_exposure(data: Path, recipe_file: Path) -> No
     assert batches.night
     night = 10 / 255 * 2 - 1
     for iteration in range(4):
-        x_in, clean = (x[1::2] for x in batches(iteration))
+        x_in, clean, _ = (x[1::2] for x in batches(iteration))
         torch.testing.assert_close(clean, torch.full_like(clean, night))
         assert (x_in.mean((1, 2, 3)) >= night - 0.01).all()  # haze, rain and noise add light; nothing has taken any
     fusion = FusionBatches(data, always, 32, 128, 0)(0)
@@ -369,13 +418,16 @@ def restore_loss(model: CledFusion, recipe: RestoreRecipe, stop: int = 99):
         seen[0] += 1
         if seen[0] > stop:
             raise KeyboardInterrupt
-        x_t, time = states.draw(*batch, draws)
+        x_t, time = states.draw(*batch[:2], draws)
         return residual_loss(network(x_t, batch[0], time), batch[0] - batch[1]), {}
 
     return loss_of
 
 
-def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, recipe_file: Path, tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_resumed_run_equals_an_uninterrupted_one(
+    data: Path, recipe_file: Path, tmp_path: Path, monkeypatch, optimizer: str
+) -> None:
     from training import stage as module
 
     monkeypatch.setattr(module, "SAVE_EVERY", 2)
@@ -387,7 +439,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(data: Path, recipe_file: Path
             torch.manual_seed(0)
             model = CledFusion(PRESETS["nano"])
             batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
-            stage = Stage("restore", recipe.restore, 3, out, Accelerator(cpu=True), workers=workers)
+            kind = recipe.restore.model_copy(update={"optimizer": optimizer})
+            stage = Stage("restore", kind, 3, out, Accelerator(cpu=True), workers=workers)
             try:
                 stage.run(model.unet, batches, restore_loss(model, recipe.restore, stop), Evaluation)
             except KeyboardInterrupt:

@@ -138,6 +138,7 @@ class FuseRecipe(StageRecipe):
     target: what the result is compared with: the clean pictures, or the inputs, the letter of Eq. 16 to 18.
     one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
     steps: of restoration, while the fusion network learns.
+    clean_share: of items without a degradation, if other than the data's.
     """
 
     weight_intensity: float = Field(8.0, ge=0)
@@ -148,6 +149,7 @@ class FuseRecipe(StageRecipe):
     full_strength_share: float = Field(0.4, ge=0, le=1)
     balanced_share: float = Field(0.5, ge=0, le=1)
     steps: int = Field(1, ge=1, le=10)
+    clean_share: float | None = Field(None, ge=0, le=1)
     target: Literal["clean", "source"] = "clean"
     one_stage: bool = False
 

@@ -66,7 +66,9 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
 def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> None:
     """Stage 2: Eq. 16 to 19 on pairs, strengths and balance drawn at random; or all at once, the one-stage form."""
     stage = recipe.fuse
-    batches = FusionBatches(data, recipe.data, stage.batch, stage.crop, recipe.seed, **runner.reading)
+    clean_share = recipe.data.clean_share if stage.clean_share is None else stage.clean_share
+    items = recipe.data.model_copy(update={"clean_share": clean_share})
+    batches = FusionBatches(data, items, stage.batch, stage.crop, recipe.seed, **runner.reading)
     validation = FusionValidation(data, recipe.data, runner.reading["pictures"], stage.crop)
     weights = {name: getattr(stage, f"weight_{name}") for name in ("intensity", "gradient", "color", "residual")}
     trained: nn.Module = _Joint(model, stage.steps) if stage.one_stage else model.fusion
