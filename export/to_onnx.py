@@ -16,7 +16,7 @@ import re
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import onnx
 import typer
@@ -186,6 +186,15 @@ def read_size(text: str) -> Size:
     return int(match[1]), int(match[2])
 
 
+def read_precision(text: str) -> GraphPrecision:
+    """Return the precision of that name, or raise an OptionError."""
+    known: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
+    for precision in known:
+        if text == precision:
+            return precision
+    raise OptionError(f"precision {text!r} is unknown; known: {', '.join(known)}")
+
+
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors of a training run")],
     bundle_dir: Annotated[Path, typer.Argument(help="folder to write; a bundle there is replaced")],
@@ -194,7 +203,7 @@ def main(
     ] = None,
     count: Annotated[int, typer.Option(min=1, help="number of pairs to verify on")] = 9,
     precision: Annotated[
-        list[GraphPrecision] | None, typer.Option(help="of the graphs; repeat for several [default: fp32]")
+        list[str] | None, typer.Option(help="of the graphs: fp32, fp16, int8; repeat for several [default: fp32]")
     ] = None,
     opset: Annotated[
         list[int] | None,
@@ -217,7 +226,7 @@ def main(
     model, training = load_checkpoint(checkpoint)
     usual = default_plan(model)
     plan = Plan(
-        precisions=tuple(precision or usual.precisions),
+        precisions=tuple(read_precision(text) for text in precision or usual.precisions),
         opsets=tuple(opset or usual.opsets),
         sizes=tuple(read_size(text) for text in size or ()),
         steps=tuple(unrolled or usual.steps),

@@ -31,7 +31,9 @@ def low_light(x: Tensor, generator: Generator) -> Tensor:
     share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.15, generator)
     dark = dark + (x - dark) * share
     tint = 0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator)
-    return _sensor_noise(dark * tint, _draw(n, 200, 2000, generator), _draw(n, 0, 0.012, generator), generator)
+    # From little noise to much: what is noisy and dark must not pass for a night street that is meant to be dark.
+    peak = torch.exp(_draw(n, math.log(60), math.log(2000), generator))
+    return _sensor_noise(dark * tint, peak, _draw(n, 0, 0.18, generator).square(), generator)
 
 
 def overexposure(x: Tensor, generator: Generator) -> Tensor:
@@ -69,12 +71,12 @@ def rain(x: Tensor, generator: Generator) -> Tensor:
     """Add bright slanted streaks: drops drawn out by a line, few and bright or many and faint, with a little veil."""
     n, _, height, width = x.shape
     reach = 30
-    share = torch.exp(_draw(n, math.log(0.0005), math.log(0.02), generator))
+    share = torch.exp(_draw(n, math.log(0.0005), math.log(0.03), generator))
     drops = (torch.rand(n, 1, height + 2 * reach, width + 2 * reach, generator=generator) < share).float()
     lines = _lines(_draw(n, 8, 60, generator), _draw(n, 45, 135, generator), _draw(n, 0.5, 1.2, generator), reach)
     streaks = _convolved(drops, lines / lines.amax((2, 3), keepdim=True))[..., reach:-reach, reach:-reach]
     streaks = streaks / streaks.amax((2, 3), keepdim=True).clamp_min(1)
-    return x * _draw(n, 0.88, 1.0, generator) + streaks * _draw(n, 0.06, 0.5, generator)
+    return x * _draw(n, 0.86, 1.0, generator) + streaks * torch.exp(_draw(n, math.log(0.05), math.log(0.5), generator))
 
 
 def blur(x: Tensor, generator: Generator) -> Tensor:
