@@ -26,7 +26,6 @@ from cled_edge.backend.choice import BackendChoice, available_backends
 from cled_edge.backend.machine import usable_cores
 from cled_edge.bundle import Bundle
 from cled_edge.errors import OptionError, one_line_errors
-from cled_edge.manifest import GraphName
 
 Inputs = dict[str, Any]
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -110,9 +109,7 @@ def summarise(nodes: list[Node], top: int) -> dict[str, Any]:
     return {"nodes_ms": round(total_ms, 3), "types": types, "top": rows}
 
 
-def profile(
-    bundle: Bundle, graph: GraphName, backend: str, size: tuple[int, int], calls: int, top: int
-) -> dict[str, Any]:
+def profile(bundle: Bundle, graph: str, backend: str, size: tuple[int, int], calls: int, top: int) -> dict[str, Any]:
     """Return the summary of one graph on one backend for a pair of `size` (height, width)."""
     choice = BackendChoice.parse(backend)
     if choice.name not in PROFILES:

@@ -169,8 +169,8 @@ def graphs(results: Path) -> str:
         rows: Rows = [["" if row[key] is None else row[key] for key in keys] for row in result["graphs"]]
         parts.append(f"On {machine_line(result['machine'])}:\n\n{markdown(header, rows)}")
     words = (
-        "The worst whole loop that ran the graph, in ONNX Runtime against eager PyTorch in FP32: steps and fusion before "
-        "rounding, loops as bytes. Needed: 60 dB in FP32, 50 in FP16, 40 in INT8."
+        "The worst whole loop that ran the graph, in ONNX Runtime against eager PyTorch in FP32: steps and fusion "
+        "before rounding, loops as bytes. Needed: 60 dB in FP32, 50 in FP16, 40 in INT8."
     )
     return _section("Graphs", words, parts)
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.safetensors"
 

@@ -20,7 +20,7 @@ from cled_edge.backend.choice import BackendChoice, open_backend
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BundleCorruptError, BundleMissingError
 from cled_edge.fuser import Controls, Fuser
-from cled_edge.image import Float32, Uint8
+from cled_edge.image import Uint8
 from cled_edge.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
@@ -37,9 +37,9 @@ class Case:
     """A pair, controls, and what eager PyTorch makes of them.
 
     infrared: (H, W), visible: (H, W, 3), strength_map: (H, W, 2) or None; uint8. controls.steps is a number.
-    expected: `residual` (2, 3, H', W') and `fused` (1, 3, H', W'), float32, padded as the fuser does; `picture` (H, W, 3),
-    `infrared` (H, W) and `visible` (H, W, 3), uint8. Where `positions` names an array, `expected` holds only those of
-    its elements, by their place in the flat array.
+    expected: `residual` (2, 3, H', W') and `fused` (1, 3, H', W'), float32, padded as the fuser does; `picture`
+    (H, W, 3), `infrared` (H, W) and `visible` (H, W, 3), uint8. Where `positions` names an array, `expected` holds only
+    those of its elements, by their place in the flat array.
     """
 
     infrared: Uint8

@@ -56,7 +56,9 @@ def compare(graph: onnx.ModelProto, inputs: dict[str, Array], choice: BackendCho
         error = seen[name].astype(np.float64) - needed
         signal, noise = float(np.mean(np.square(needed))), float(np.mean(np.square(error)))
         snr_db = 200.0 if noise == 0 else float(10 * np.log10(max(signal, 1e-30) / noise))
-        findings.append(Finding(node.name, node.op_type, name, snr_db if np.isfinite(seen[name]).all() else float("nan")))
+        findings.append(
+            Finding(node.name, node.op_type, name, snr_db if np.isfinite(seen[name]).all() else float("nan"))
+        )
     return findings
 
 
@@ -154,7 +156,14 @@ def inputs_of(bundle: Bundle, name: str) -> dict[str, Array]:
         with Fuser.load(bundle.path, backend=choice) as fuser:
             recorder = _Recorder(fuser.backend, name)
             recorded = Fuser(bundle, recorder, opset=spec.opset)  # type: ignore[arg-type]
-            _use(recorded, spec, case.infrared, case.visible, replace(case.controls, steps=spec.steps or case.controls.steps), case.strength_map)
+            _use(
+                recorded,
+                spec,
+                case.infrared,
+                case.visible,
+                replace(case.controls, steps=spec.steps or case.controls.steps),
+                case.strength_map,
+            )
         if recorder.inputs:
             return recorder.inputs
     raise OptionError(f"{bundle.path}: no golden pair is of the size that graph {name} takes; export it again")
@@ -190,7 +199,9 @@ def main(
         console.print(f"all {len(findings)} tensors of {graph} reach {needed_db:g} dB on {choice}", highlight=False)
         return
     place = findings.index(first)
-    table = Table("node", "operator", "tensor", Column("dB", justify="right"), title=f"around the first under {needed_db:g} dB")
+    table = Table(
+        "node", "operator", "tensor", Column("dB", justify="right"), title=f"around the first under {needed_db:g} dB"
+    )
     for finding in findings[max(0, place - 3) : place + 4]:
         table.add_row(finding.node, finding.operator, finding.tensor, f"{finding.snr_db:.1f}")
     console.print(table)

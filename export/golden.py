@@ -23,7 +23,11 @@ from export.graphs import Plan, Size
 
 # What any-size graphs are verified at; no camera mode, so that they are, and the last is no multiple of anything.
 SIZES: tuple[Size, ...] = ((464, 624), (320, 256), (300, 421))
-GOLDEN_SIZES: tuple[Size, ...] = ((240, 320), (150, 213), (64, 96))  # of those that stay in the bundle; the last is noise
+GOLDEN_SIZES: tuple[Size, ...] = (
+    (240, 320),
+    (150, 213),
+    (64, 96),
+)  # of those that stay in the bundle; the last is noise
 _CONTROLS = (
     Controls(),
     Controls(steps=1, strength_infrared=0.0, strength_visible=1.0, balance=0.0),
@@ -51,7 +55,7 @@ def whole_cases(model: CledFusion, pairs: Sequence[Pair], plan: Plan) -> Iterato
         size = sizes[index % len(sizes)]
         yield eager_case(model, cut(pairs[index % len(pairs)], size), next(controls))
     for index, size in enumerate(sizes):
-        yield eager_case(model, _noise(size, index), next(controls))
+        yield eager_case(model, noise(size, index), next(controls))
     # Every loop at every size that it is for, the smallest of them if it is for any.
     for steps in plan.steps:
         for size in plan.sizes or (GOLDEN_SIZES[0],):
@@ -64,7 +68,7 @@ def golden_cases(model: CledFusion, pairs: Sequence[Pair], plan: Plan) -> Iterat
     """Yield the cases that stay in the bundle: few, small, and samples of what is expected."""
     seed = 0
     for size in (*GOLDEN_SIZES, *plan.sizes):
-        pair = _noise(size, 9) if size == GOLDEN_SIZES[-1] else cut(pairs[seed % len(pairs)], size)
+        pair = noise(size, 9) if size == GOLDEN_SIZES[-1] else cut(pairs[seed % len(pairs)], size)
         for controls in _all_controls(model, plan) if size == GOLDEN_SIZES[0] else _loop_controls(model, plan):
             for strength_map in (None, _ramps(size)) if plan.strength_map else (None,):
                 yield eager_case(model, pair, controls, strength_map).sampled(seed)
@@ -85,12 +89,14 @@ def eager_case(model: CledFusion, pair: Pair, controls: Controls, strength_map: 
     controls = replace(controls, steps=controls.steps or model.config.default_steps)
     multiple = model.config.size_multiple
     height, width = pair.infrared.shape
-    x_in = torch.from_numpy(np.stack([_padded(network_from_bytes(x), multiple) for x in (_three(pair.infrared), pair.visible)]))
+    x_in = torch.from_numpy(
+        np.stack([_padded(network_from_bytes(x), multiple) for x in (_three(pair.infrared), pair.visible)])
+    )
     infrared, visible = (x[None] for x in x_in)
     residuals = model.restore(infrared, visible, controls.steps)
     shares = torch.ones(2, 1, 1, 1)
     if strength_map is not None:
-        shares = torch.from_numpy(_padded(strength_map.astype(np.float32) / 255, multiple))[:, None]
+        shares = torch.from_numpy(_padded(np.asarray(strength_map / 255, np.float32), multiple))[:, None]
     first, second = residuals[0] * shares[:1], residuals[1] * shares[1:]
     strength = torch.tensor([controls.strength_infrared, controls.strength_visible])
     fused = model.fusion(infrared, first, visible, second, strength, torch.tensor([controls.balance]))
@@ -120,7 +126,8 @@ def synthetic_pairs(count: int) -> list[Pair]:
     return [Pair(frame.infrared, frame.visible) for frame in night_street(count)]
 
 
-def _noise(size: Size, seed: int) -> Pair:
+def noise(size: Size, seed: int) -> Pair:
+    """Return a pair of uniform noise."""
     rng = np.random.default_rng(seed)
     return Pair(rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8))
 

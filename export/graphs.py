@@ -89,7 +89,7 @@ class Graph:
     @property
     def name(self) -> str:
         """Its name in the manifest: the role, and how it differs from the reference form."""
-        parts = [self.role]
+        parts: list[str] = [self.role]
         if not self.is_default:
             parts.append(f"{self.steps}steps")
         parts += ["map"] * self.strength_map + [self.precision] * (self.precision != "fp32")
@@ -214,8 +214,8 @@ def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
 
     At opset 17, the newest that TensorRT 8.6 parses, by the TorchScript exporter; newer by the dynamo exporter, which
     reasons about the windows' symbolic sizes for minutes and is therefore used at fixed sizes alone (torch 2.13).
-    A graph of one size goes through torch.export first, where sizes are numbers: TorchScript alone would leave dozens of
-    Shape nodes. RuntimeError if the exporter wrote other names or nodes than it should.
+    A graph of one size goes through torch.export first, where sizes are numbers: TorchScript alone would leave dozens
+    of Shape nodes. RuntimeError if the exporter wrote other names or nodes than it should.
     """
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.ERROR)
@@ -234,7 +234,7 @@ def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
             torch.onnx.export(traced, example, path, dynamo=False, dynamic_axes=_dynamic_axes(graph), **names)  # type: ignore[arg-type]
         else:
             torch.onnx.export(module, example, path, dynamo=True, external_data=False, verbose=False, **names)  # type: ignore[arg-type]
-    # Folds what is constant, a third to a half of the nodes; at any size there are no shapes to infer, only time to lose.
+    # Folds what is constant, a third to a half of the nodes; at any size there are no shapes to infer.
     model = onnxslim.slim(onnx.load(path), no_shape_infer=graph.size is None)
     onnx.save(model, path)
     onnx.checker.check_model(model, full_check=True)
@@ -253,7 +253,7 @@ def node_counts(model: onnx.ModelProto) -> dict[str, int]:
 def _of_one_size(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
     program = torch.export.export(module, example).module()
     program.requires_grad_(False)
-    program.train = lambda mode=True: program  # type: ignore[assignment, misc]  # it refuses even train(False)
+    program.train = lambda _=True: program  # type: ignore[method-assign]  # it refuses even train(False)
     return program
 
 

@@ -32,7 +32,7 @@ def quantised(graph: Path, calibration: Sequence[Inputs], out: Path) -> None:
     quantize_static(
         str(graph),
         str(out),
-        _Reader(calibration),  # type: ignore[arg-type]
+        _Reader(calibration),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QInt8,
@@ -63,7 +63,9 @@ def calibration_inputs(bundle: Bundle, spec: GraphSpec, name: str, pairs: Iterab
         for index, pair in enumerate(pairs):
             controls = Controls(spec.steps, 1.0 if index % 2 else 0.6, 1.0, (0.5, 0.2, 0.8)[index % 3])
             if spec.role == "fused_loop":
-                recording.in_one_graph(pair.infrared, pair.visible, controls, _whole(pair) if spec.strength_map else None)
+                recording.in_one_graph(
+                    pair.infrared, pair.visible, controls, _whole(pair) if spec.strength_map else None
+                )
             else:
                 recording.step_by_step(pair.infrared, pair.visible, replace(controls, steps=1 + index % 3))
     return inputs

@@ -49,7 +49,11 @@ def with_plain_convolutions(model: Module) -> Module:
         for name, child in parent.named_children():
             if isinstance(child, ScaledConv2d | StandardisedConv2d):
                 plain = nn.Conv2d(
-                    child.in_channels, child.out_channels, child.kernel_size, child.stride, child.padding  # type: ignore[arg-type]
+                    child.in_channels,
+                    child.out_channels,
+                    child.kernel_size,
+                    child.stride,
+                    child.padding,  # type: ignore[arg-type]
                 )
                 with torch.no_grad():
                     plain.weight.copy_(child.plain_weight())

@@ -119,7 +119,11 @@ def test_graphs_hold_what_tensorrt_8_6_documents(bundle: Path) -> None:
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(opened.graph(name)))
         bytes_inside = {v.name for v in graph.graph.value_info if v.type.tensor_type.elem_type == TensorProto.UINT8}
         assert not bytes_inside, f"{name}: UINT8 may be nothing but an input or output"
-        ends = {v.name for v in (*graph.graph.input, *graph.graph.output) if v.type.tensor_type.elem_type == TensorProto.UINT8}
+        ends = {
+            v.name
+            for v in (*graph.graph.input, *graph.graph.output)
+            if v.type.tensor_type.elem_type == TensorProto.UINT8
+        }
         touching = [node.op_type for node in graph.graph.node if ends & {*node.input, *node.output}]
         assert set(touching) <= {"Cast"}, name
 
@@ -129,7 +133,9 @@ def test_fp16_graphs_hold_halves_and_keep_fp32_where_fp16_breaks(bundle: Path) -
     graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(opened.graph("fused_loop-fp16-56x90")))
     kinds = {v.name: v.type.tensor_type.elem_type for v in graph.graph.value_info}
     kinds |= {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
-    dense = [node for node in graph.graph.node if node.op_type == "Conv" and kinds[node.input[1]] == TensorProto.FLOAT16]
+    dense = [
+        node for node in graph.graph.node if node.op_type == "Conv" and kinds[node.input[1]] == TensorProto.FLOAT16
+    ]
     assert len(dense) > 20
     for node in graph.graph.node:
         if node.op_type in ("Softmax", "ReduceMean", "ReduceSum", "LayerNormalization", "Exp", "Log", "Sqrt"):
@@ -180,7 +186,11 @@ def test_the_dynamo_lane_writes_fixed_sizes_that_agree(model, pairs, tmp_path: P
 
 
 def test_a_graph_of_the_lineage_keeps_instance_normalization_out(tmp_path: Path) -> None:
-    config = replace(preset("T"), fusion=TINY.fusion, unet=replace(preset("T").unet, widths=(16, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1)))
+    config = replace(
+        preset("T"),
+        fusion=TINY.fusion,
+        unet=replace(preset("T").unet, widths=(16, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
+    )
     config = replace(config, fusion=replace(config.fusion, unshuffle=1))
     for graph in graphs_of(randomised(config), Plan(("fp32", "fp16"), sizes=((32, 32),))):
         if graph.role == "unet_step":

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from training.recipe import StageRecipe
 
-
 _DECAY = 0.1  # its updates never get smaller by themselves: without, a run of 24,000 iterations diverged after 4,400
 
 

@@ -175,9 +175,7 @@ class Stage:
             f"{kept}; lower learning_rate, or begin again from {self.state_path} with --precision fp32"
         )
 
-    def _save(
-        self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: Optimizers
-    ) -> None:
+    def _save(self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: Optimizers) -> None:
         if not self.accelerator.is_main_process:
             return
         state = {

@@ -34,10 +34,10 @@ _TYPED: "dict[str, GraphPrecision]" = {"fp32": "fp32", "fp16": "fp16", "int8": "
 _OPENVINO = "cled_edge.backend.openvino", "OpenVinoBackend"
 _INSTALL_OPENVINO = "pip install 'cled-edge[openvino]'"
 REGISTRY = {
-    "onnxruntime": Registered(
-        "cled_edge.backend.ort", "OnnxRuntimeBackend", _TYPED, "pip install onnxruntime"
+    "onnxruntime": Registered("cled_edge.backend.ort", "OnnxRuntimeBackend", _TYPED, "pip install onnxruntime"),
+    "openvino": Registered(
+        *_OPENVINO, {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8"}, _INSTALL_OPENVINO
     ),
-    "openvino": Registered(*_OPENVINO, {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8"}, _INSTALL_OPENVINO),
     "openvino-gpu": Registered(*_OPENVINO, {"fp16": "fp32", "fp32": "fp32", "int8": "int8"}, _INSTALL_OPENVINO),
     "openvino-npu": Registered(*_OPENVINO, {"fp16": "fp32", "int8": "int8"}, _INSTALL_OPENVINO),
 }

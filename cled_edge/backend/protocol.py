@@ -14,7 +14,8 @@ Array = NDArray[Any]  # of the dtype and shape that the manifest states
 class Backend(Protocol):
     """Runs the graphs of one bundle on one device. A graph is made ready when it first runs at a shape.
 
-    choice: what was opened; it names the precision of the graphs to run. description: SDK, version, device and precision, in one line.
+    choice: what was opened; it names the precision of the graphs to run. description: SDK, version, device and
+    precision, in one line.
     details: what a benchmark should record; `cache` says of each graph whether a file spared work, and fills as they
     run. One thread at a time may run a backend, and any may close it: closing waits for the run under way.
     """

@@ -121,7 +121,7 @@ class ResidualUNet(nn.Module):
         return state
 
     def patches(self, seen: Tensor | None, x_in: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the predicted residual as patches, (N, h, w, 3 f^2); x_in is patches too, `seen` is None at the start."""
+        """Return the predicted residual as patches, (N, h, w, 3 f^2); x_in is patches, `seen` is None at the start."""
         return self.decode(*self.encode(seen, time, context), x_in)
 
     def encode(
