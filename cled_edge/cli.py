@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from cled_edge import __version__
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.bench.commands import app as bench_app
+from cled_edge.engine.commands import build, doctor
 from cled_edge.errors import ParityError, one_line_errors
 from cled_edge.progress import progress_bar
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
@@ -30,7 +31,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(bench_app, name="bench")
-for command in (score, inspect, sign, keygen):
+for command in (build, doctor, score, inspect, sign, keygen):
     app.command()(command)
 
 

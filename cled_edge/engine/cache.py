@@ -70,6 +70,19 @@ def open_engine(
     return _read_plan(plan_path, record, todo), record
 
 
+def current_record(
+    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path
+) -> BuildRecord | None:
+    """Return the sidecar of an engine that fits and is whole, and was built with as much effort; None if none was."""
+    try:
+        record = open_engine(bundle, graph_name, options, facts, folder)[1]
+    except EngineError:
+        return None
+    efforts = ("workspace_mib", "optimization_level")
+    same = all(getattr(record.options, name) == getattr(options, name) for name in efforts)
+    return record if same else None
+
+
 def read_record(path: Path, todo: str) -> BuildRecord:
     """Return a sidecar; EngineError, ending in what to do, if it is none of this release."""
     content = Reader(EngineError, EngineError, todo).read(path, MAX_JSON_BYTES)
@@ -218,5 +231,7 @@ def _differences(
     unlike = (name for name in words if seen[name] != here[name])
     found += [f"{words[name]} {shown(seen[name], 60)}, here it is {here[name]}" for name in unlike]
     built, needed = record.options.key_values(), options.key_values()
-    found += [f"{name} {shown(built[name], 90)}, needed {value}" for name, value in needed.items() if built[name] != value]
+    found += [
+        f"{name} {shown(built[name], 90)}, needed {value}" for name, value in needed.items() if built[name] != value
+    ]
     return found

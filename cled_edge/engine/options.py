@@ -49,10 +49,10 @@ class BuildOptions(_Model):
     precision: GraphPrecision = "fp16"
     size: Size | None = None
     profile: Profile | None = None
-    opset: int | None = Field(None, ge=9)
-    workspace_mib: int | None = Field(None, ge=1)
-    optimization_level: int | None = Field(None, ge=0, le=5)
-    max_aux_streams: int = Field(0, ge=0)
+    opset: int | None = Field(default=None, ge=9)
+    workspace_mib: int | None = Field(default=None, ge=1)
+    optimization_level: int | None = Field(default=None, ge=0, le=5)
+    max_aux_streams: int = Field(default=0, ge=0)
     tf32: bool = False
     timing_cache: Path | None = None
 
