@@ -172,7 +172,7 @@ class CudaBindings:
         owner = (ctypes.c_uint8 * size).from_address(address)
         # Callers may hold an output after the backend is closed. At the process's end the driver gives it back.
         weakref.finalize(owner, self._runtime.cudaFreeHost, address).atexit = False
-        return np.frombuffer(owner, np.uint8)
+        return np.frombuffer(memoryview(owner), np.uint8)
 
     def memory(self) -> tuple[int, int]:  # noqa: D102
         free, total = self._call("cudaMemGetInfo")

@@ -13,6 +13,7 @@ from cled_edge.backend.machine import instruction_sets, usable_cores
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BackendError
+from cled_edge.manifest import OPSETS
 
 NAME = "onnxruntime"
 
@@ -29,6 +30,7 @@ class OnnxRuntimeBackend:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self.opsets = OPSETS
         self.choice = choice
         self.description = f"{self.sdk(NAME)} cpu {choice.precision}"
         self.details: dict[str, Any] = {
