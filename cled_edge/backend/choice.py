@@ -44,10 +44,15 @@ class CudaOptions:
 
 _TYPED: "dict[str, GraphPrecision]" = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 _ORT = "cled_edge.backend.ort", "OnnxRuntimeBackend"
+_INSTALL_ORT_GPU = (
+    "pip uninstall onnxruntime, then: pip install onnxruntime-gpu (there is none for a Jetson: --backend tensorrt)"
+)
 _OPENVINO = "cled_edge.backend.openvino", "OpenVinoBackend"
 _INSTALL_OPENVINO = "pip install 'cled-edge[openvino]'"
 REGISTRY = {
     "onnxruntime": Registered(*_ORT, _TYPED, "pip install onnxruntime"),
+    "onnxruntime-cuda": Registered(*_ORT, {"fp32": "fp32", "fp16": "fp16"}, _INSTALL_ORT_GPU),
+    "onnxruntime-tensorrt": Registered(*_ORT, {"fp32": "fp32", "fp16": "fp16"}, _INSTALL_ORT_GPU),
     "tensorrt": Registered(
         "cled_edge.backend.tensorrt",
         "TensorRtBackend",
