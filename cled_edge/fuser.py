@@ -196,7 +196,7 @@ class Fuser:
         if strength_map is not None:
             # Both uses below take strength times residual: the map may as well be part of the residual.
             bottom, right = (after - before for after, before in zip(x_in.shape[2:], (height, width), strict=True))
-            shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32) / 255
+            shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32) / np.float32(255)
             residual = residual * shares
         clock.lap("steps")
         fused = self.fusion(x_in, residual, controls)
