@@ -196,8 +196,8 @@ class Fuser:
         if strength_map is not None:
             # Both uses below take strength times residual: the map may as well be part of the residual.
             bottom, right = (after - before for after, before in zip(x_in.shape[2:], (height, width), strict=True))
-            shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32) / np.float32(255)
-            residual = residual * shares
+            shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32)
+            residual = residual * (shares / np.float32(255))
         clock.lap("steps")
         fused = self.fusion(x_in, residual, controls)
         clock.lap("fusion")
@@ -315,8 +315,8 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
 def _check_map(strength_map: Uint8 | None, shape: tuple[int, ...]) -> None:
     if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*shape[:2], 2)):
         raise OptionError(
-            f"strength_map is {strength_map.dtype} {strength_map.shape}, needed uint8 {(*shape[:2], 2)}: height, width, "
-            "infrared and visible"
+            f"strength_map is {strength_map.dtype} {strength_map.shape}, needed uint8 {(*shape[:2], 2)}: height, "
+            "width, infrared and visible"
         )
 
 
