@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from cled_edge import __version__
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.bench.commands import app as bench_app
+from cled_edge.engine.commands import build, doctor
 from cled_edge.errors import ParityError, one_line_errors
 from cled_edge.progress import progress_bar
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
@@ -30,7 +31,7 @@ INTERRUPTED = 130
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(bench_app, name="bench")
-for command in (score, inspect, sign, keygen):
+for command in (build, doctor, score, inspect, sign, keygen):
     app.command()(command)
 
 
@@ -70,6 +71,12 @@ def fuse(
         typer.Option(metavar="NAME[:PRECISION]", help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured"),
     ] = "onnxruntime",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")] = 0,
+    cuda_binding: Annotated[
+        str, typer.Option(metavar="cuda|pycuda", help="of backend tensorrt; pycuda has no CUDA graphs")
+    ] = "cuda",
+    allow_build: Annotated[
+        bool, typer.Option("--allow-build", help="of backend tensorrt: build missing engines, which takes minutes")
+    ] = False,
     tile: Annotated[
         str | None,
         typer.Option(
@@ -82,6 +89,8 @@ def fuse(
 ) -> None:
     """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
+    from cled_edge.backend.choice import CudaOptions  # noqa: PLC0415
+    from cled_edge.backend.notes import notes  # noqa: PLC0415
     from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
     from cled_edge.fuser import Controls, Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_source  # noqa: PLC0415
@@ -92,7 +101,13 @@ def fuse(
     console = Console(stderr=True)
     with (
         open_pair(infrared, visible) as source,
-        Fuser.load(bundle, backend=backend, threads=threads, public_key=require_signature) as fuser,
+        Fuser.load(
+            bundle,
+            backend=backend,
+            threads=threads,
+            public_key=require_signature,
+            cuda=CudaOptions(cuda_binding, allow_build),
+        ) as fuser,
     ):
         if "auto" in fuser.backend.details:
             console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)
@@ -100,11 +115,11 @@ def fuse(
         with progress_bar("fusing", expected, console) as advance:
             live = is_camera(infrared) or is_camera(visible)
             report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live, tiling=tiling)
-    values = report.as_dict()
+    values, noted = report.as_dict(), notes(fuser.backend.details)
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        typer.echo(json.dumps({**values, "notes": noted}, indent=2))
     else:
-        print_report(values, out)
+        print_report(values, out, noted)
     if report.failure:
         raise report.failure
     if report.interrupted:
@@ -156,8 +171,8 @@ def print_checks(checks: "Sequence[tuple[BackendChoice, CheckSpec]]") -> None:
     Console().print(table)
 
 
-def print_report(values: dict[str, Any], out: str) -> None:
-    """Print what `Report.as_dict` returned: a line and the latency table."""
+def print_report(values: dict[str, Any], out: str, noted: "Sequence[str]" = ()) -> None:
+    """Print what `Report.as_dict` returned: a line and the latency table. noted: lines about the backend."""
     console = Console()
     height, width = values["size"]
     state = "interrupted after" if values["interrupted"] else "fused"
@@ -168,6 +183,8 @@ def print_report(values: dict[str, Any], out: str) -> None:
         markup=False,
         highlight=False,
     )
+    for note in noted:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
         console.print("announced: {} infrared, {} visible frames".format(*values["announced"]), highlight=False)
     if values["dropped"]:

@@ -18,7 +18,8 @@
     ├── ResultError             16   a file that is not a result of cled-edge bench
     ├── SlowerError             17   bench compare --fail-if-slower found B slower than A
     ├── DivergedError           18   training reached a loss or a gradient that is not finite
-    └── SignatureError          19   a signature is missing, malformed or wrong, or a key is none
+    ├── SignatureError          19   a signature is missing, malformed or wrong, or a key is none
+    └── EngineError             20   no TensorRT engine fits, one is altered, or it cannot be built
 
 A message says what was seen, what was needed and what to do next, in one line.
 """
@@ -140,6 +141,12 @@ class SignatureError(CledEdgeError):
     """A bundle is not signed by the key that was demanded, or a key cannot be used."""
 
     exit_code = 19
+
+
+class EngineError(CledEdgeError):
+    """No engine fits this bundle and device, one is damaged, or it cannot be built."""
+
+    exit_code = 20
 
 
 @contextmanager

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, open_backend
-from cled_edge.backend.protocol import Backend
+from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, CudaOptions, open_backend
+from cled_edge.backend.protocol import Backend, FrameBackend
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any, swapped
-from cled_edge.manifest import REFERENCE_OPSET, GraphRole
+from cled_edge.manifest import REFERENCE_GRAPHS, GraphRole
 from cled_edge.schedule import check_steps
 
 ColorOrder = Literal["RGB", "BGR"]
@@ -65,15 +65,18 @@ class Fused:
 
 
 class Fuser:
-    """Fuses pairs with one bundle on one backend. Not thread-safe: use one per thread."""
+    """Fuses pairs with one bundle on one backend. Not thread-safe: use one per thread.
+
+    opset: of the graphs to run; None leaves it to the backend.
+    """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, color_order: ColorOrder = "RGB", opset: int = REFERENCE_OPSET
+        self, bundle: Bundle, backend: Backend, color_order: ColorOrder = "RGB", opset: int | None = None
     ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.color_order = color_order
-        self.opset = opset
+        self.opsets = backend.opsets if opset is None else (opset,)
 
     @classmethod
     def load(
@@ -85,19 +88,20 @@ class Fuser:
         color_order: ColorOrder = "RGB",
         size: tuple[int, int] = PROBE_SIZE,
         public_key: Path | str | None = None,
+        cuda: CudaOptions | None = None,
     ) -> "Fuser":
         """Open a bundle (None is the one shipped inside the package) on a backend, NAME or NAME:PRECISION.
 
         The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16, and
         "auto" takes what a short measurement at `size` (height, width) finds fastest here.
         color_order is that of the visible and fused arrays: RGB, or BGR as OpenCV has it. With public_key, a PEM file,
-        a bundle that its owner has not signed is refused with a SignatureError.
+        a bundle that its owner has not signed is refused with a SignatureError. cuda: of backend "tensorrt" alone.
         """
         if color_order not in ("RGB", "BGR"):
             raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
-        return cls(opened, open_backend(choice, opened, threads, size), color_order)
+        return cls(opened, open_backend(choice, opened, threads, size, cuda), color_order)
 
     def __call__(
         self,
@@ -131,13 +135,18 @@ class Fuser:
     ) -> str | None:
         height, width = size
         precision = self.backend.choice.graphs
-        return self.bundle.manifest.find(role, precision, self.opset, (height, width), steps, strength_map)
+        found = (
+            self.bundle.manifest.find(role, precision, opset, (height, width), steps, strength_map)
+            for opset in self.opsets
+        )
+        return next((name for name in found if name is not None), None)
 
     def _reference_graph(self, role: GraphRole, size: tuple[int, ...]) -> str:
         found = self._find(role, size)
         if found is None:
             raise BackendError(
-                f"{self.bundle.path} has no {role} graph in {self.backend.choice.graphs}, opset {self.opset}, for "
+                f"{self.bundle.path} has no {role} graph in {self.backend.choice.graphs}, opset "
+                f"{' or '.join(map(str, self.opsets))}, for "
                 f"{size[0]}x{size[1]} (height x width); export it: python -m export.to_onnx --size {size[0]}x{size[1]}"
             )
         return found
@@ -179,15 +188,47 @@ class Fuser:
         height, width = infrared.shape[:2]
         x_in = self.prepare(infrared, visible)
         clock.lap("prepare")
+        if strength_map is None and isinstance(self.backend, FrameBackend):
+            residual, fused = self.residual_and_fused(x_in, controls)
+            clock.lap("network")
+            return self._outputs(x_in, residual, fused, controls, (height, width), clock)
         residual = self.residual(x_in, controls)
         if strength_map is not None:
             # Both uses below take strength times residual: the map may as well be part of the residual.
             bottom, right = (after - before for after, before in zip(x_in.shape[2:], (height, width), strict=True))
             shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32)
-            residual = np.asarray(residual * shares / 255, np.float32)
+            residual = residual * (shares / np.float32(255))
         clock.lap("steps")
         fused = self.fusion(x_in, residual, controls)
         clock.lap("fusion")
+        return self._outputs(x_in, residual, fused, controls, (height, width), clock)
+
+    def residual_and_fused(self, x_in: Float32, controls: Controls) -> tuple[Float32, Float32]:
+        """Return what `residual` and `fusion` do, in one call if the backend has it; the shapes of both."""
+        if not isinstance(self.backend, FrameBackend):
+            residual = self.residual(x_in, controls)
+            return residual, self.fusion(x_in, residual, controls)
+        schedule = self.bundle.manifest.schedule
+        step, fusion = (self._reference_graph(role, x_in.shape[2:]) for role in REFERENCE_GRAPHS)
+        inputs = {
+            "x_t": x_in * np.float32(schedule.start_input),
+            "x_in": x_in,
+            "strength": controls.strength,
+            "balance": np.array([controls.balance], np.float32),
+        }
+        rows = schedule.tables[controls.steps or schedule.default_steps]
+        return self.backend.fused_frame(step, fusion, rows, inputs)
+
+    def _outputs(
+        self,
+        x_in: Float32,
+        residual: Float32,
+        fused: Float32,
+        controls: Controls,
+        size: tuple[int, int],
+        clock: "_Stopwatch",
+    ) -> Fused:
+        height, width = size
         strength = controls.strength
         restored = (x_in - strength[:, None, None, None] * residual)[:, :, :height, :width]
         # The three infrared channels estimate one picture; their mean is the better estimate.

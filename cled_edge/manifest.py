@@ -15,6 +15,7 @@ GraphPrecision = Literal["fp32", "fp16", "int8"]
 Verdict = Literal["OK", "NONFINITE", "CONSTANT", "TOLERANCE"]
 REFERENCE_GRAPHS: tuple[GraphRole, ...] = ("unet_step", "fusion")
 REFERENCE_OPSET = 17  # the newest that TensorRT 8.6 parses
+OPSETS = (REFERENCE_OPSET, 20)  # those that graphs are exported at
 
 
 class _Model(BaseModel):

@@ -77,13 +77,13 @@ def verify(
 ) -> list[CheckSpec]:
     """Run every case that the graphs of one precision and opset can take, step by step and in one graph.
 
-    Returns a check per size, form and number of steps: the worst of its cases.
+    Returns a check per size, form and number of steps: the worst of its cases; none if the backend has not that opset.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
     with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
-        for case in cases:
-            for form, outputs in _outputs(fuser, case):
+        for case in cases if opset in fuser.backend.opsets else ():
+            for form, outputs in _outputs(fuser, opset, case):
                 verdict, psnr_db, tensor = _worst(case, outputs)
                 steps = case.controls.steps or bundle.manifest.schedule.default_steps
                 needed = NEEDED_DB[choice.precision or "fp32"]
@@ -121,18 +121,18 @@ def _merged(one: CheckSpec, other: CheckSpec) -> CheckSpec:
     return worst.model_copy(update={"cases": one.cases + other.cases})
 
 
-def _outputs(fuser: Fuser, case: Case) -> Iterator[tuple[Form, dict[str, Array]]]:
+def _outputs(fuser: Fuser, opset: int, case: Case) -> Iterator[tuple[Form, dict[str, Array]]]:
     manifest = fuser.bundle.manifest
     x_in = fuser.prepare(case.infrared, case.visible)
     padded = (x_in.shape[2], x_in.shape[3])
     precision = fuser.backend.choice.graphs
-    if case.strength_map is None and manifest.find("unet_step", precision, fuser.opset, padded) is not None:
-        residual = fuser.residual(x_in, case.controls).copy()
+    if case.strength_map is None and manifest.find("unet_step", precision, opset, padded) is not None:
+        residual, fused = fuser.residual_and_fused(x_in, case.controls)
         # Before rounding to bytes, which would hide a difference or make one of it.
-        yield "step by step", {"residual": residual, "fused": fuser.fusion(x_in, residual, case.controls)}
+        yield "step by step", {"residual": residual, "fused": fused}
     if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is not None:
-        fused = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
-        yield "one graph", {name: getattr(fused, name) for name in _FRAMES}
+        frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
+        yield "one graph", {name: getattr(frame, name) for name in _FRAMES}
 
 
 def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:

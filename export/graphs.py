@@ -13,13 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from cled_edge.errors import OptionError
-from cled_edge.manifest import REFERENCE_OPSET, GraphPrecision, GraphRole, GraphSpec, TensorSpec
+from cled_edge.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision, GraphRole, GraphSpec, TensorSpec
 from cled_edge.network.sampler import CledFusion, FusedLoop
 from cled_edge.network.unet import ResidualUNet
 from export.precision import at_precision
 
 DYNAMO_OPSET = 20
-OPSETS = (REFERENCE_OPSET, DYNAMO_OPSET)
 PICTURE = (-1.0, 1.0)
 RESIDUAL = (-2.0, 2.0)
 # Nodes that decide at run time what a graph does: a graph of one size has none.

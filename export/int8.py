@@ -59,7 +59,7 @@ def calibration_inputs(bundle: Bundle, spec: GraphSpec, name: str, pairs: Iterab
     inputs: list[Inputs] = []
     with Fuser.load(bundle.path) as fuser:
         backend = _Recorder(fuser.backend, name, inputs)
-        recording = Fuser(bundle, backend)  # type: ignore[arg-type]
+        recording = Fuser(bundle, backend, opset=spec.opset)  # type: ignore[arg-type]
         for index, pair in enumerate(pairs):
             controls = Controls(spec.steps, 1.0 if index % 2 else 0.6, 1.0, (0.5, 0.2, 0.8)[index % 3])
             if spec.role == "fused_loop":

@@ -67,7 +67,7 @@ def test_a_choice_reads_and_writes_its_grammar(text: str, choice: BackendChoice)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("abacus", "backend 'abacus' is unknown; known: onnxruntime, openvino, openvino-gpu, openvino-npu, "),
+        ("abacus", "backend 'abacus' is unknown; known: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, openvino, "),
         ("", "backend '' is unknown"),
         ("OpenVINO", "backend 'OpenVINO' is unknown"),
         ("onnxruntime:bf16", "precision 'bf16' is not one of backend onnxruntime; it has fp32; write onnxruntime:fp32"),

@@ -138,6 +138,7 @@ class LoopBackend:
     """Stands for `fused_loop`: returns what it was given, in memory of its own."""
 
     description = "a fake"
+    opsets = (17,)
 
     def __init__(self) -> None:
         self.inputs: dict[str, np.ndarray] = {}

@@ -54,6 +54,7 @@ class Wrong:
 
     def __init__(self, inner, change) -> None:
         self.inner, self.change, self.choice, self.details = inner, change, inner.choice, inner.details
+        self.opsets = inner.opsets
 
     def run(self, graph, inputs):
         return [self.change(x) for x in self.inner.run(graph, inputs)]

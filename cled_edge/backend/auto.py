@@ -16,7 +16,7 @@ from cled_edge.backend.choice import BackendChoice, available_backends, backend_
 from cled_edge.backend.machine import instruction_sets, usable_cores
 from cled_edge.backend.protocol import Backend
 from cled_edge.bundle import Bundle
-from cled_edge.errors import BackendError
+from cled_edge.errors import BackendError, EngineError
 
 if TYPE_CHECKING:
     from cled_edge.fuser import Fused, Fuser
@@ -30,11 +30,15 @@ Opener = Callable[[BackendChoice, Bundle, int], Backend]
 
 @dataclass(frozen=True)
 class Finding:
-    """What was found of one candidate: its latency and agreement with the reference, or why it was refused."""
+    """What was found of one candidate: its latency and agreement with the reference, or why it was refused.
+
+    lacks_engine: it was refused for want of an engine that can be built any time.
+    """
 
     median_ms: float | None = None
     agreement_db: float | None = None
     refused: str | None = None
+    lacks_engine: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ def choose(
     if kept is not None:
         return _verdict({key: Finding(**values) for key, values in json.loads(kept).items()}, size, "measured earlier")
     findings = _measure(bundle, threads, size, candidates, opener)
-    write_cached(name, json.dumps({key: asdict(finding) for key, finding in findings.items()}).encode())
+    if not any(finding.lacks_engine for finding in findings.values()):
+        write_cached(name, json.dumps({key: asdict(finding) for key, finding in findings.items()}).encode())
     return _verdict(findings, size, "measured now")
 
 
@@ -97,8 +102,8 @@ def _measure(
                 backend = opener(choice, bundle, threads) if choice != REFERENCE else reference.backend
                 fuser = Fuser(bundle, stack.enter_context(closing(backend)))
                 agreement_db[choice] = psnr_db(fuser(*pair), expected)
-            except BackendError as error:
-                findings[str(choice)] = Finding(refused=str(error))
+            except (BackendError, EngineError) as error:
+                findings[str(choice)] = Finding(refused=str(error), lacks_engine=isinstance(error, EngineError))
                 continue
             if agreement_db[choice] >= NEEDED_PSNR_DB:
                 fusers[choice] = fuser

@@ -30,11 +30,35 @@ class Registered:
     install: str
 
 
+@dataclass(frozen=True)
+class CudaOptions:
+    """What `tensorrt` alone takes.
+
+    binding: `cuda`, NVIDIA's cuda-python, or `pycuda`, for programs that live in a pycuda context; that has no graphs.
+    allow_build: build an engine that is missing, which takes minutes, instead of raising an EngineError.
+    """
+
+    binding: str = "cuda"
+    allow_build: bool = False
+
+
 _TYPED: "dict[str, GraphPrecision]" = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
+_ORT = "cled_edge.backend.ort", "OnnxRuntimeBackend"
+_INSTALL_ORT_GPU = (
+    "pip uninstall onnxruntime, then: pip install onnxruntime-gpu (there is none for a Jetson: --backend tensorrt)"
+)
 _OPENVINO = "cled_edge.backend.openvino", "OpenVinoBackend"
 _INSTALL_OPENVINO = "pip install 'cled-edge[openvino]'"
 REGISTRY = {
-    "onnxruntime": Registered("cled_edge.backend.ort", "OnnxRuntimeBackend", _TYPED, "pip install onnxruntime"),
+    "onnxruntime": Registered(*_ORT, _TYPED, "pip install onnxruntime"),
+    "onnxruntime-cuda": Registered(*_ORT, {"fp32": "fp32", "fp16": "fp16"}, _INSTALL_ORT_GPU),
+    "onnxruntime-tensorrt": Registered(*_ORT, {"fp32": "fp32", "fp16": "fp16"}, _INSTALL_ORT_GPU),
+    "tensorrt": Registered(
+        "cled_edge.backend.tensorrt",
+        "TensorRtBackend",
+        {"fp16": "fp16", "fp32": "fp32", "int8": "int8"},
+        "pip install 'cled-edge[tensorrt]'; on a Jetson TensorRT comes with JetPack",
+    ),
     "openvino": Registered(
         *_OPENVINO, {"fp32": "fp32", "bf16": "fp32", "fp16": "fp32", "int8": "int8"}, _INSTALL_OPENVINO
     ),
@@ -84,15 +108,21 @@ class BackendChoice:
 
 
 def open_backend(
-    choice: BackendChoice | str, bundle: "Bundle", threads: int = 0, size: tuple[int, int] = PROBE_SIZE
+    choice: BackendChoice | str,
+    bundle: "Bundle",
+    threads: int = 0,
+    size: tuple[int, int] = PROBE_SIZE,
+    cuda: CudaOptions | None = None,
 ) -> "Backend":
     """Open a bundle's graphs on a backend; `auto` measures at `size` (height, width) and takes the fastest that agrees.
 
-    threads: CPU threads, 0 is the backend's choice. OptionError for a choice that does not exist, BackendError for one
-    that this machine cannot run: another is never taken in its place.
+    threads: CPU threads, 0 is the backend's choice. cuda: of `tensorrt` alone. OptionError for a
+    choice that does not exist, BackendError for one that this machine cannot run: another is never taken in its place.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     check_threads(threads)
+    if cuda not in (None, CudaOptions()) and choice.name != "tensorrt":
+        raise OptionError(f"--cuda-binding and --allow-build are of backend tensorrt, not of {choice}; leave them out")
     if choice.name != AUTO:
         if choice.graphs not in bundle.manifest.precisions():
             raise BackendError(
@@ -100,7 +130,8 @@ def open_backend(
                 f"{', '.join(bundle.manifest.precisions())}; export them: python -m export.to_onnx --precision "
                 f"{choice.graphs}"
             )
-        return backend_type(choice.name)(bundle, choice, threads)
+        options = {"options": cuda} if choice.name == "tensorrt" else {}
+        return backend_type(choice.name)(bundle, choice, threads, **options)
     from cled_edge.backend.auto import choose  # noqa: PLC0415  it opens backends itself
 
     verdict = choose(bundle, threads, size)

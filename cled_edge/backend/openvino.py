@@ -16,6 +16,7 @@ from cled_edge.backend.machine import instruction_sets
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BackendError, OptionError
+from cled_edge.manifest import OPSETS
 
 DEVICES = {"openvino": "CPU", "openvino-gpu": "GPU", "openvino-npu": "NPU"}
 TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # our words, OpenVINO's around Q/DQ nodes
@@ -46,6 +47,7 @@ class OpenVinoBackend:
         self._compiled: dict[tuple[str, Shapes], cycle[Any]] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self.opsets = OPSETS
         self.choice = choice
         self.description = f"{self.sdk(choice.name)} {device.lower()} {choice.precision}"
         self.details: dict[str, Any] = {

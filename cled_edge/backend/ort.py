@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that is always there."""
+"""ONNX Runtime: on the CPU, where it is always there, or on an NVIDIA GPU by CUDA or by TensorRT."""
 
 import tempfile
 import threading
@@ -7,21 +7,39 @@ from pathlib import Path
 from typing import Any
 
 from cled_edge.backend.cache import cache_name, read_cached, write_cached
-from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.choice import REGISTRY, BackendChoice
 from cled_edge.backend.failures import missing_package, one_line
 from cled_edge.backend.machine import instruction_sets, usable_cores
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle import Bundle
-from cled_edge.errors import BackendError
+from cled_edge.errors import BackendError, OptionError
+from cled_edge.manifest import OPSETS
 
 NAME = "onnxruntime"
+CPU = "CPUExecutionProvider"
+_GPU_ADVICE = "install the CUDA and cuDNN that this onnxruntime-gpu names, or choose backend tensorrt"
+# In ONNX Runtime's order of preference. What TensorRT cannot take, CUDA does; the CPU gets nothing.
+PROVIDERS = {
+    NAME: (CPU,),
+    "onnxruntime-cuda": ("CUDAExecutionProvider",),
+    "onnxruntime-tensorrt": ("TensorrtExecutionProvider", "CUDAExecutionProvider"),
+}
 
 
 class OnnxRuntimeBackend:
-    """One session per graph, CPU provider only. See `Backend`; here outputs are the caller's to keep."""
+    """One session per graph. See `Backend`; here outputs are the caller's to keep.
+
+    On a GPU nothing falls back: a node that only the CPU could run, or a provider that does not load, is an error.
+    details: `providers` says of each graph what its session really runs on.
+    """
 
     def __init__(self, bundle: Bundle, choice: BackendChoice, threads: int = 0) -> None:
-        self._ort = _import_sdk()
+        self._ort = _import_sdk(choice.name)
+        self._providers = PROVIDERS[choice.name]
+        self._is_cpu = self._providers == (CPU,)
+        if threads and not self._is_cpu:
+            raise OptionError(f"threads is {threads}, but backend {choice.name} has none; give 0")
+        self.precisions(choice.name)
         self._bundle = bundle
         # ONNX Runtime's own choice pins its threads to cores. On a busy machine (two of two cores taken) the fusion
         # graph then takes 164 ms instead of 113, as a pinned thread cannot move away.
@@ -29,26 +47,39 @@ class OnnxRuntimeBackend:
         self._sessions: dict[str, Any] = {}
         self._lock = threading.Lock()
         self._closed = False
+        device = "CPU" if self._is_cpu else "GPU"
+        self.opsets = OPSETS
         self.choice = choice
-        self.description = f"{self.sdk(NAME)} cpu {choice.precision}"
+        self.description = f"{self.sdk(choice.name)} {device.lower()} {choice.precision}"
         self.details: dict[str, Any] = {
-            "sdk": self.sdk(NAME),
-            "device": "CPU",
+            "sdk": self.sdk(choice.name),
+            "device": device,
             "precision": choice.precision,
-            "threads": self._threads,
+            "threads": self._threads if self._is_cpu else None,
             "cache": {},
         }
+        if not self._is_cpu:
+            self.details["providers"] = {}
 
     @classmethod
-    def precisions(cls, name: str) -> tuple[str, ...]:  # noqa: ARG003  one device
-        """Return the precisions that this machine has: ONNX Runtime computes in FP32 what it has no kernel for."""
-        _import_sdk()
-        return ("fp32", "fp16", "int8")
+    def precisions(cls, name: str) -> tuple[str, ...]:
+        """Return the precisions that this machine has: ONNX Runtime computes in FP32 what it has no kernel for.
+
+        BackendError if this build of it lacks the provider. One that it has may still not load: see `_session`.
+        """
+        built = _import_sdk(name).get_available_providers()
+        missing = [provider for provider in PROVIDERS[name] if provider not in built]
+        if missing:
+            raise BackendError(
+                f"backend {name}: the installed ONNX Runtime has no {missing[0]}, only {', '.join(built)}; "
+                f"{REGISTRY[name].install}"
+            )
+        return ("fp32", "fp16", "int8") if name == NAME else ("fp32", "fp16")
 
     @classmethod
     def sdk(cls, name: str) -> str:
         """Return the SDK and its version."""
-        return f"{name} {_import_sdk().__version__}"
+        return f"{name} {_import_sdk(name).__version__}"
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         """Return the graph's outputs in the manifest's order."""
@@ -72,6 +103,8 @@ class OnnxRuntimeBackend:
 
     def _open(self, graph: str) -> Any:
         """Return a session on the optimised graph, from the cache if it is there: 44 ms for both instead of 257."""
+        if not self._is_cpu:
+            return self._open_on_gpu(graph)
         try:
             name = self._cache_name(graph)
             optimised = read_cached(name)
@@ -88,6 +121,35 @@ class OnnxRuntimeBackend:
                 f"{self._bundle.path}: ONNX Runtime refused {graph}: {one_line(error)}; export the bundle again"
             ) from error
 
+    def _open_on_gpu(self, graph: str) -> Any:
+        """Return a session that runs on the GPU alone; BackendError if ONNX Runtime would have used the CPU.
+
+        Its own cache of engines is left off: it has given an engine to another shape (onnxruntime#32254), so with
+        TensorRT every start builds them.
+        """
+        options = self._options()
+        options.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        # Halves in a graph need the flag; FP32 nodes stay FP32 only as far as TensorRT keeps them so.
+        fp16 = {"trt_fp16_enable": "1"} if self.choice.precision == "fp16" else {}
+        providers = [(name, fp16 if name.startswith("Tensorrt") else {}) for name in self._providers]
+        try:
+            session = self._ort.InferenceSession(
+                self._bundle.graph(graph), options, providers=providers, enable_fallback=0
+            )
+        except Exception as error:  # ONNX Runtime has no common base for what it raises
+            raise BackendError(
+                f"ONNX Runtime cannot run {graph} on the GPU alone: {one_line(error)}; {_GPU_ADVICE}"
+            ) from error
+        # A provider whose libraries do not load is only warned of, and the session is then on the CPU.
+        used = [name for name in session.get_providers() if name != CPU]
+        if used != list(self._providers):
+            raise BackendError(
+                f"ONNX Runtime runs {graph} on {', '.join(session.get_providers())}, needed "
+                f"{', '.join(self._providers)}; {_GPU_ADVICE}"
+            )
+        self.details["providers"][graph] = ", ".join(used)
+        return session
+
     def _optimise(self, graph: str) -> tuple[Any, bytes]:
         """Return a session on the bundle's graph, and that graph as optimised for this CPU."""
         with tempfile.TemporaryDirectory() as folder:
@@ -98,7 +160,7 @@ class OnnxRuntimeBackend:
             return session, path.read_bytes()
 
     def _session(self, content: bytes, options: Any) -> Any:
-        return self._ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return self._ort.InferenceSession(content, options, providers=[CPU])
 
     def _options(self) -> Any:
         """Return the settings that pay: measured with nano at 480x640 on two cores of an EPYC, ONNX Runtime 1.32.
@@ -126,9 +188,9 @@ class OnnxRuntimeBackend:
         return cache_name("onnx", (source, self.sdk(NAME), instruction_sets()))
 
 
-def _import_sdk() -> Any:
+def _import_sdk(name: str) -> Any:
     try:
         import onnxruntime  # noqa: PLC0415
     except ImportError as error:
-        raise missing_package(NAME, error) from error
+        raise missing_package(name, error) from error
     return onnxruntime

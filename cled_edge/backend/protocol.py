@@ -1,12 +1,13 @@
 """What the fuser asks of a backend."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.bundle import Bundle
+from cled_edge.manifest import StepRows
 
 Array = NDArray[Any]  # of the dtype and shape that the manifest states
 
@@ -14,13 +15,14 @@ Array = NDArray[Any]  # of the dtype and shape that the manifest states
 class Backend(Protocol):
     """Runs the graphs of one bundle on one device. A graph is made ready when it first runs at a shape.
 
-    choice: what was opened; it names the precision of the graphs to run. description: SDK, version, device and
-    precision, in one line.
-    details: what a benchmark should record; `cache` says of each graph whether a file spared work, and fills as they
-    run. One thread at a time may run a backend, and any may close it: closing waits for the run under way.
+    choice: what was opened; it names the precision of the graphs to run. opsets: of the graphs that it runs, the
+    preferred first. description: SDK, version, device and precision, in one line. details: what a benchmark should
+    record; `cache` says of each graph whether a file spared work, and fills as they run. One thread at a time may run a
+    backend, and any may close it: closing waits for the run under way.
     """
 
     choice: BackendChoice
+    opsets: tuple[int, ...]
     description: str
     details: dict[str, Any]
 
@@ -38,10 +40,23 @@ class Backend(Protocol):
         ...
 
 
+@runtime_checkable
+class FrameBackend(Backend, Protocol):
+    """A backend that can run all steps and the fusion without coming back to the host between them."""
+
+    def fused_frame(self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
+        """Return the last `residual` of the graph `step`, run once for each row, and `fused` of the graph `fusion`.
+
+        inputs: `x_t`, the state to start from, `x_in`, `strength` and `balance`, as the two graphs take them. The
+        outputs live as long as those of `run`.
+        """
+        ...
+
+
 class BackendType(Protocol):
     """What the registry asks of a backend's class."""
 
-    def __call__(self, bundle: Bundle, choice: BackendChoice, threads: int) -> Backend:
+    def __call__(self, bundle: Bundle, choice: BackendChoice, threads: int, **options: Any) -> Backend:
         """Open; BackendError if this machine lacks the package, the device or the precision."""
         ...
 

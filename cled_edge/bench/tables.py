@@ -3,6 +3,7 @@
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.backend.notes import notes
 from cled_edge.bench.compare import Comparison
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import BackendResult, Record, Summary
@@ -23,6 +24,8 @@ def print_record(record: Record, console: Console) -> None:
         _line(console, f"\n{result.label}: {headline_text(result)}")
         console.print(_latency_table(result))
         _line(console, _throughput(result))
+        for note in notes(result.details):
+            _line(console, note)
     _line(console, "")
     gauges = record.gauges
     energy = "" if gauges["energy_j"] is None else f", {gauges['energy_j']:.0f} J ({gauges['energy_source']})"

@@ -1,0 +1,208 @@
+"""What is installed here, which backends will work, and what to install for the others. Nothing here fails."""
+
+import glob
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from cled_edge.backend.choice import REGISTRY, backend_type
+from cled_edge.backend.machine import instruction_sets, usable_cores
+from cled_edge.engine.device import kernel_driver
+from cled_edge.engine.sdk import INSTALL_CUDA, INSTALL_TENSORRT
+from cled_edge.errors import CledEdgeError
+
+KNOWN_MAJORS = ("8", "10", "11")  # of TensorRT
+_PROBE_S = 60
+# What decides the speed or precision of the CPU backends.
+_SETS = (
+    "avx2 avx512f avx512_bf16 avx512_fp16 avx_vnni avx512_vnni amx_bf16 f16c asimd asimddp asimdhp bf16 i8mm sve sve2"
+)
+_LIBRARY_FOLDERS = (
+    "/usr/lib/*-linux-gnu*",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/usr/local/TensorRT*/lib",
+    "/opt/*/lib",
+    *(str(Path(entry, "tensorrt_libs")) for entry in sys.path if entry.endswith("-packages")),
+)
+# In a process of its own: a library that does not fit its bindings may end it by a signal.
+_PROBE = """
+import json, sys
+found = {}
+try:
+    import tensorrt
+    found["version"] = tensorrt.__version__
+except ModuleNotFoundError as error:
+    found["absent" if error.name == "tensorrt" else "broken"] = str(error)
+except BaseException as error:
+    found["broken"] = f"{type(error).__name__}: {error}"
+if "version" in found:
+    try:
+        from cled_edge.engine.device import read_facts
+        found["facts"] = read_facts().model_dump()
+    except BaseException as error:
+        found["device"] = str(error)
+print("\\n" + json.dumps(found))
+"""
+
+
+def examine() -> dict[str, Any]:
+    """Return, as JSON has it, what was found: by topic, and under `backends` what works by which command."""
+    probe = probe_tensorrt()
+    tensorrt = describe_tensorrt(probe, libraries())
+    facts = probe.get("facts", {})
+    return {
+        "python": f"{platform.python_version()} ({sys.executable})",
+        "os": platform.platform(),
+        "cpu": _cpu(),
+        "onnxruntime": _guarded(_onnxruntime),
+        "openvino": _guarded(_openvino),
+        "tensorrt": tensorrt,
+        "cuda": _cuda(),
+        "driver": {"kernel": kernel_driver() or "none found", "cuda": facts.get("driver")},
+        "gpus": _gpus(facts),
+        "cameras": _cameras(),
+        "backends": [_backend(name) for name in REGISTRY if name != "tensorrt"] + [_tensorrt_backend(tensorrt)],
+    }
+
+
+def probe_tensorrt() -> dict[str, Any]:
+    """Import TensorRT in another process; return `version` and `facts`, or why not, as `absent`, `broken`, `device`."""
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            capture_output=True,
+            text=True,
+            timeout=_PROBE_S,
+            env=environment,
+            check=False,
+        )
+        found = json.loads(done.stdout.splitlines()[-1])
+    except (OSError, subprocess.SubprocessError) as error:
+        return {"broken": _one_line(error)}
+    except (ValueError, IndexError):
+        return {"broken": f"importing it ended the process with code {done.returncode}"}
+    return found if isinstance(found, dict) else {"broken": "it printed what is no answer"}
+
+
+def libraries() -> list[str]:
+    """Return every libnvinfer.so with a version that lies where a loader may find it."""
+    folders = [*_LIBRARY_FOLDERS, *filter(None, os.environ.get("LD_LIBRARY_PATH", "").split(":"))]
+    found = {os.path.realpath(path) for folder in folders for path in glob.glob(f"{folder}/libnvinfer.so.*")}
+    return sorted(found)
+
+
+def describe_tensorrt(probe: dict[str, Any], found: list[str]) -> dict[str, Any]:
+    """Return state (works, no device, another major, library missing, not installed), version and what to do."""
+    majors = sorted({int(match[1]) for path in found if (match := re.search(r"\.so\.(\d+)", path))})
+    values: dict[str, Any] = {"libraries": found}
+    if "version" in probe:
+        version = str(probe["version"])
+        values |= {"version": version}
+        if version.partition(".")[0] not in KNOWN_MAJORS:
+            known = ", ".join(KNOWN_MAJORS)
+            return values | {"state": "another major", "todo": f"needed one of {known}; {INSTALL_TENSORRT}"}
+        if "facts" not in probe:
+            return values | {"state": "no device", "todo": _one_line(probe.get("device", "no answer"))}
+        return values | {"state": "works", "todo": None}
+    if "absent" in probe:
+        return values | {"state": "not installed", "version": None, "todo": INSTALL_TENSORRT}
+    reason = _one_line(probe.get("broken", ""))
+    wanted = re.search(r"libnvinfer\w*\.so\.(\d+)", reason)
+    if majors and wanted and int(wanted[1]) not in majors:
+        here = ", ".join(map(str, majors))
+        todo = f"the bindings want libnvinfer {wanted[1]}, here is {here}; install bindings of that; {INSTALL_TENSORRT}"
+        return values | {"state": "another major", "version": None, "reason": reason, "todo": todo}
+    return values | {"state": "library missing", "version": None, "reason": reason, "todo": INSTALL_TENSORRT}
+
+
+def _cpu() -> dict[str, Any]:
+    words = set(re.split(r"[\s:]+", instruction_sets().lower()))
+    return {
+        "arch": platform.machine(),
+        "cores": usable_cores(),
+        "instruction sets": [name for name in _SETS.split() if name in words],
+    }
+
+
+def _onnxruntime() -> dict[str, Any]:
+    import onnxruntime  # noqa: PLC0415
+
+    providers = onnxruntime.get_available_providers()
+    return {"version": onnxruntime.__version__, "compiled in, only a run proves one": providers}
+
+
+def _openvino() -> dict[str, Any]:
+    if find_spec("openvino") is None:
+        return {"missing": "pip install 'cled-edge[openvino]'"}
+    import openvino  # noqa: PLC0415
+
+    return {"version": openvino.__version__, "devices": openvino.Core().available_devices}
+
+
+def _guarded(ask: Any) -> dict[str, Any]:
+    try:
+        return ask()
+    except Exception as error:  # whatever a broken package raises, the other topics are still to be told
+        return {"broken": _one_line(error)}
+
+
+def _cuda() -> dict[str, Any]:
+    bindings = _is_there("cuda.bindings.runtime") or _is_there("cuda.cudart")
+    found = {"cuda-bindings": bindings, "pycuda": _is_there("pycuda")}
+    return found if bindings else found | {"todo": INSTALL_CUDA}
+
+
+def _is_there(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a parent package is absent, or half installed
+        return False
+
+
+def _gpus(facts: dict[str, Any]) -> list[str]:
+    if facts:
+        return [f"{facts['gpu']}, SM {facts['sm']}"]
+    try:
+        done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.split(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU ")]
+
+
+def _cameras() -> dict[str, Any]:
+    paths = sorted(glob.glob("/dev/video*"))
+    closed = [path for path in paths if not os.access(path, os.R_OK | os.W_OK)]
+    todo = "sudo usermod -aG video $USER, then log in again" if closed else None
+    return {"devices": paths, "no access to": closed, "todo": todo}
+
+
+def _backend(name: str) -> dict[str, Any]:
+    command = f"cled-edge fuse --backend {name}"
+    try:
+        precisions = backend_type(name).precisions(name)
+    except CledEdgeError as error:
+        return {"name": name, "works": False, "command": command, "missing": str(error)}
+    except Exception as error:  # whatever a broken package raises
+        missing = f"{_one_line(error)}; {REGISTRY[name].install}"
+        return {"name": name, "works": False, "command": command, "missing": missing}
+    return {"name": name, "works": True, "command": command, "precisions": list(precisions), "missing": None}
+
+
+def _tensorrt_backend(tensorrt: dict[str, Any]) -> dict[str, Any]:
+    works = tensorrt["state"] == "works"
+    command = "cled-edge fuse --backend tensorrt, after cled-edge build BUNDLE --size HxW"
+    missing = None if works else f"{tensorrt['state']}; {tensorrt['todo']}"
+    return {"name": "tensorrt", "works": works, "command": command, "missing": missing}
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300]

@@ -1,0 +1,264 @@
+"""An engine built in a child process, read back, compared with the manifest, and only then kept."""
+
+import hashlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeAlias
+
+import psutil
+
+from cled_edge import __version__, errors
+from cled_edge.bundle import Bundle
+from cled_edge.engine.cache import engine_paths, graph_sha256, make_folder, write_engine
+from cled_edge.engine.device import DeviceFacts
+from cled_edge.engine.job import GRAPH, JOB, PLAN, RESULT, TIMINGS, Job, Result
+from cled_edge.engine.options import BuildOptions, size_text
+from cled_edge.engine.readback import mismatches
+from cled_edge.engine.record import BuildRecord, GraphFacts, PlanSpec, engine_key
+from cled_edge.engine.timing_cache import one_builder, read_timings, timings_path, write_timings
+from cled_edge.errors import CledEdgeError, EngineError, OptionError, OutputError
+from cled_edge.trust.reading import shown
+
+_MIB = 2**20
+_POLL_S = 0.1
+_HEARTBEAT_S = 1.0
+_TAIL_BYTES = 4000
+_OUT_OF_MEMORY = "most likely by the kernel, out of memory; close other programs, add swap, or lower --workspace-mib"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of one engine's build.
+
+    memory_mib: resident memory of the child, None is unlimited; what a GPU takes is not all counted in it, also not on
+    a Jetson, whose GPU has no memory of its own.
+    """
+
+    timeout_s: float = 3600.0
+    memory_mib: int | None = None
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a build is at. total: 0 if the release does not tell; then only `elapsed_s` moves, once a second."""
+
+    graph: str
+    phase: str
+    done: int
+    total: int
+    elapsed_s: float
+
+
+OnStep = Callable[[Step], None]
+Child: TypeAlias = "subprocess.Popen[bytes]"
+
+
+def build_engine(
+    bundle: Bundle,
+    graph_name: str,
+    options: BuildOptions,
+    facts: DeviceFacts,
+    folder: Path,
+    *,
+    limits: Limits | None = None,
+    builds: int = 1,
+    on_step: OnStep | None = None,
+) -> BuildRecord:
+    """Build a graph's engine for this device and keep it in `folder`; return its sidecar.
+
+    builds: how many to make; they are timed and the fastest is kept. EngineError says why there is none: what
+    TensorRT refused, how the child died, or in what the engine is not the manifest's graph. OptionError if the graph
+    does not take the options' size, OutputError if the folder cannot be written.
+    """
+    check_sizes(bundle, graph_name, options)
+    spec = bundle.manifest.graphs[graph_name]
+    timings = timings_path(options, facts, folder)
+    try:
+        make_folder(folder)
+        with one_builder(timings), tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as room:
+            known = read_timings(timings)
+            _write_job(Path(room), Job(spec=spec, options=options, builds=builds), bundle.graph(graph_name), known)
+            result, plan = _run_child(Path(room), graph_name, limits or Limits(), on_step)
+            if result.tensorrt != facts.tensorrt:
+                raise EngineError(
+                    f"the child built with TensorRT {result.tensorrt}, here it is {facts.tensorrt}: two are installed; "
+                    "see: cled-edge doctor"
+                )
+            wrong = mismatches(spec, options, result.read_back)
+            if wrong:
+                raise EngineError(
+                    f"the engine of {graph_name} is not what its manifest says and was not kept: {'; '.join(wrong)}; "
+                    "export the bundle again, or report this with your TensorRT's version"
+                )
+            write_timings(timings, (Path(room) / TIMINGS).read_bytes())
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another with --engines DIR") from error
+    sha256 = graph_sha256(bundle, graph_name)
+    record = BuildRecord(
+        record_version=1,
+        created_by=f"cled-edge {__version__}",
+        key=engine_key(sha256, options, facts),
+        graph=GraphFacts(
+            name=graph_name,
+            bundle=bundle.manifest.name,
+            role=spec.role,
+            precision=spec.precision,
+            opset=spec.opset,
+            sha256=sha256,
+        ),
+        facts=facts,
+        options=options,
+        plan=PlanSpec(bytes=len(plan), sha256=hashlib.sha256(plan).hexdigest()),
+        read_back=result.read_back,
+        strongly_typed=result.strongly_typed,
+        build_s=result.build_s,
+        timing_cache_bytes=len(known),
+        medians_ms=result.medians_ms,
+    )
+    write_engine(folder, plan, record)
+    return record
+
+
+def check_sizes(bundle: Bundle, graph_name: str, options: BuildOptions) -> None:
+    """Raise OptionError unless a graph takes the sizes of the options, EngineError if it is not in the bundle."""
+    graph_sha256(bundle, graph_name)
+    spec, multiple = bundle.manifest.graphs[graph_name], bundle.manifest.size_multiple
+    if spec.size is not None and options.size != spec.size:
+        seen = size_text(options.size) if options.size else f"a profile {options.profile}"
+        raise OptionError(
+            f"graph {graph_name} takes {size_text(spec.size)} alone, not {seen}; give that --size, or name "
+            "a graph of any size"
+        )
+    if any(side % multiple for size in (options.sizes.min, options.sizes.opt, options.sizes.max) for side in size):
+        raise OptionError(f"size {options.sizes} is not of multiples of {multiple}; pad it, as the manifest says")
+    if spec.precision != options.precision:
+        raise OptionError(f"graph {graph_name} is {spec.precision}, not {options.precision}; give that --precision")
+
+
+def _write_job(room: Path, job: Job, graph: bytes, timings: bytes) -> None:
+    (room / JOB).write_text(job.model_dump_json(), encoding="utf-8")
+    (room / GRAPH).write_bytes(graph)  # alone in its folder: no external data can be beside it
+    if timings:
+        (room / TIMINGS).write_bytes(timings)
+
+
+def _run_child(room: Path, graph: str, limits: Limits, on_step: OnStep | None) -> tuple[Result, bytes]:
+    """Run the child in `room`; return its answer and the plan, or raise how it ended."""
+    package_root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
+    with (room / "stderr").open("w+b") as stderr:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "cled_edge.engine.child", str(room.resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            cwd=room,  # where no file of a stranger is imported
+            env=environment,
+        )
+        try:
+            failure = _watch(child, graph, limits, on_step)
+        finally:  # an interrupt too ends it
+            child.kill()
+            child.wait()
+        tail = _tail(stderr)
+    if failure is not None:
+        raise failure
+    if child.returncode != 0:
+        raise _death(child.returncode, graph, tail)
+    try:
+        return Result.model_validate_json((room / RESULT).read_bytes()), (room / PLAN).read_bytes()
+    except (OSError, ValueError) as error:
+        raise EngineError(f"building {graph} ended without an engine{tail}; see: cled-edge doctor") from error
+
+
+def _watch(child: Child, graph: str, limits: Limits, on_step: OnStep | None) -> CledEdgeError | None:
+    """Tell the child's steps until it ends; return the error that it told, or the limit that it passed."""
+    events: queue.Queue[dict[str, Any]] = queue.Queue()
+    assert child.stdout is not None  # noqa: S101  it is a pipe
+    reader = threading.Thread(target=_read_events, args=(child.stdout, events), daemon=True)
+    reader.start()
+    begin = told = time.monotonic()
+    phase, done, total = "starting", 0, 0
+    failure: CledEdgeError | None = None
+    while True:
+        running = child.poll() is None
+        if not running:
+            reader.join(timeout=_HEARTBEAT_S)
+        with suppress(queue.Empty):
+            event = events.get(timeout=_POLL_S if running else 0.001)
+            if "error" in event:
+                failure = getattr(errors, event["error"])(event["message"])
+            else:
+                phase, done, total = event["phase"], event["done"], event["total"]
+                told = 0.0
+        now = time.monotonic()
+        if now - told >= _HEARTBEAT_S:
+            told = now
+            if on_step is not None:
+                on_step(Step(graph, phase, done, total, now - begin))
+        if not running and events.empty():
+            return failure
+        failure = failure or _over_limit(child, graph, limits, now - begin)
+        if failure is not None and running:
+            child.kill()
+
+
+def _read_events(pipe: IO[bytes], events: "queue.Queue[dict[str, Any]]") -> None:
+    for line in pipe:
+        with suppress(ValueError):  # half a line of one that was killed
+            events.put(json.loads(line))
+
+
+def _over_limit(child: "subprocess.Popen[bytes]", graph: str, limits: Limits, elapsed_s: float) -> EngineError | None:
+    if elapsed_s > limits.timeout_s:
+        return EngineError(
+            f"building {graph} took over {limits.timeout_s:g} s and was stopped; raise --timeout-s, or lower "
+            "--optimization-level"
+        )
+    if limits.memory_mib is None:
+        return None
+    with suppress(psutil.Error):
+        used_mib = psutil.Process(child.pid).memory_info().rss // _MIB
+        if used_mib > limits.memory_mib:
+            return EngineError(
+                f"building {graph} took {used_mib} MiB of memory, over {limits.memory_mib}, and was stopped; raise "
+                "--memory-mib, or lower --workspace-mib or --optimization-level"
+            )
+    return None
+
+
+def _death(code: int, graph: str, tail: str) -> EngineError:
+    """Return the error for a child that ended without telling why."""
+    if code >= 0:
+        return EngineError(f"building {graph} failed with exit code {code}{tail}; see: cled-edge doctor")
+    name = signal.Signals(-code).name if -code in {*signal.Signals} else f"signal {-code}"
+    if name == "SIGKILL":
+        return EngineError(f"building {graph} was killed by SIGKILL, {_OUT_OF_MEMORY}")
+    return EngineError(
+        f"building {graph} died by {name} inside TensorRT{tail}; try another --optimization-level, delete the timing "
+        "cache in the engine folder, or look for a known bug of this release"
+    )
+
+
+def _tail(stderr: IO[bytes]) -> str:
+    """Return the last line that the child wrote, as words to append."""
+    stderr.seek(0, os.SEEK_END)
+    stderr.seek(max(0, stderr.tell() - _TAIL_BYTES))
+    lines = [line.strip() for line in stderr.read().decode(errors="replace").splitlines() if line.strip()]
+    return f" ({shown(lines[-1], 300)})" if lines else ""
+
+
+def kept_engine(folder: Path, record: BuildRecord) -> Path:
+    """Return where an engine is kept."""
+    return engine_paths(folder, record.graph.name, record.key)[0]

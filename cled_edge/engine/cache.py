@@ -1,0 +1,237 @@
+"""Engines on disk: found by all that they depend on, and verified before anybody deserialises them.
+
+A folder holds `<graph>-<key>.engine`, the plan as TensorRT wrote it, and `<graph>-<key>.build.json` beside it. A plan
+is a program: the hash in the sidecar finds damage, not malice, so the folder must be writable by its owner alone.
+"""
+
+import hashlib
+import os
+import shlex
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from cled_edge.backend.cache import cache_folder
+from cled_edge.bundle import Bundle
+from cled_edge.engine.device import DeviceFacts
+from cled_edge.engine.options import BuildOptions, size_text
+from cled_edge.engine.record import RECORD_VERSION, BuildRecord, engine_key
+from cled_edge.errors import EngineError, OutputError
+from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, json_from_bytes, shown
+
+ENGINE_SUFFIX = ".engine"
+RECORD_SUFFIX = ".build.json"
+MAX_PLAN_BYTES = 4 * 2**30
+_KEY_DIGITS = 16
+_MOST_RECORDS = 256  # that are read to say why none of them fits
+_OTHERS_MAY_WRITE = 0o022
+
+
+def default_folder() -> Path:
+    """Return `engines` in the user's cache folder; CLED_EDGE_CACHE names another."""
+    return cache_folder() / "engines"
+
+
+def engine_paths(folder: Path, graph: str, key: str) -> tuple[Path, Path]:
+    """Return where the plan and its sidecar of a key are."""
+    stem = f"{graph}-{key[:_KEY_DIGITS]}"
+    return folder / f"{stem}{ENGINE_SUFFIX}", folder / f"{stem}{RECORD_SUFFIX}"
+
+
+def find_engine(
+    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path | None = None
+) -> bytes:
+    """Return the plan of a bundle's graph for this device, whose size and SHA-256 are those of its sidecar.
+
+    folder: None is `default_folder`. EngineError says what differs (graph, options, TensorRT, GPU, driver, system),
+    or that it is absent, truncated or altered, and the command that builds it.
+    """
+    return open_engine(bundle, graph_name, options, facts, folder)[0]
+
+
+def open_engine(
+    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path | None = None
+) -> tuple[bytes, BuildRecord]:
+    """Return what `find_engine` does, and its sidecar: shapes, device memory and how it was built."""
+    folder = default_folder() if folder is None else folder
+    todo = f"build it: {build_command(bundle, graph_name, options, folder)}"
+    sha256 = graph_sha256(bundle, graph_name)
+    key = engine_key(sha256, options, facts)
+    plan_path, record_path = engine_paths(folder, graph_name, key)
+    if not os.path.lexists(record_path):
+        raise EngineError(f"{_why_none(bundle, graph_name, options, facts, folder, sha256)}; {todo}")
+    _check_owner_writes(folder, plan_path, record_path)
+    record = read_record(record_path, todo)
+    if record.key != key or engine_key(record.graph.sha256, record.options, record.facts) != key:
+        raise EngineError(f"{record_path} does not describe the engine that its name says: it was altered; {todo}")
+    return _read_plan(plan_path, record, todo), record
+
+
+def current_record(
+    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path
+) -> BuildRecord | None:
+    """Return the sidecar of an engine that fits and is whole, and was built with as much effort; None if none was."""
+    try:
+        record = open_engine(bundle, graph_name, options, facts, folder)[1]
+    except EngineError:
+        return None
+    efforts = ("workspace_mib", "optimization_level")
+    same = all(getattr(record.options, name) == getattr(options, name) for name in efforts)
+    return record if same else None
+
+
+def read_record(path: Path, todo: str) -> BuildRecord:
+    """Return a sidecar; EngineError, ending in what to do, if it is none of this release."""
+    content = Reader(EngineError, EngineError, todo).read(path, MAX_JSON_BYTES)
+    try:
+        values = json_from_bytes(content)
+    except ValueError as error:
+        raise EngineError(f"{path} is not JSON ({shown(error, 120)}); {todo}") from error
+    version = values.get("record_version") if isinstance(values, dict) else None
+    if version != RECORD_VERSION:
+        raise EngineError(f"{path} has record version {shown(repr(version))}, needed {RECORD_VERSION}; {todo}")
+    try:
+        return BuildRecord.model_validate(values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        where = shown(".".join(str(part) for part in first["loc"]))
+        raise EngineError(f"{path}: {where}: {shown(first['msg'], 200)}; {todo}") from error
+
+
+def write_engine(folder: Path, plan: bytes, record: BuildRecord) -> Path:
+    """Write a plan, then its sidecar, each whole or not at all; return the plan's path.
+
+    An old sidecar goes first: a plan never lies beside one that describes another. OutputError if it cannot be written.
+    """
+    plan_path, record_path = engine_paths(folder, record.graph.name, record.key)
+    try:
+        make_folder(folder)
+        record_path.unlink(missing_ok=True)
+        write_whole(plan_path, plan)
+        write_whole(record_path, (record.model_dump_json(indent=2) + "\n").encode())
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another with --engines DIR") from error
+    return plan_path
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder that its owner alone may write, if it is not there."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file through a temporary one that is synchronised to the disk: a power cut leaves the old or the new."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError:
+        with suppress(OSError):
+            partial.unlink()
+        raise
+
+
+def graph_sha256(bundle: Bundle, graph_name: str) -> str:
+    """Return the hash of a graph's bytes, which the bundle has verified; EngineError if there is no such graph."""
+    graph = bundle.manifest.graphs.get(graph_name)
+    if graph is None:
+        known = ", ".join(bundle.manifest.graphs)
+        raise EngineError(f"{bundle.path} has no graph {shown(repr(graph_name))}, only {known}; name one of these")
+    return bundle.manifest.files[graph.file].sha256
+
+
+def build_command(bundle: Bundle, graph_name: str, options: BuildOptions, folder: Path) -> str:
+    """Return the command line that builds this engine."""
+    words = ["cled-edge", "build", str(bundle.path), "--graphs", graph_name, "--precision", options.precision]
+    if options.size is not None:
+        words += ["--size", size_text(options.size)]
+    else:
+        words += ["--profile", str(options.profile)]
+    defaults = BuildOptions(size=(1, 1))
+    if options.opset is not None:
+        words += ["--opset", str(options.opset)]
+    if options.max_aux_streams != defaults.max_aux_streams:
+        words += ["--max-aux-streams", str(options.max_aux_streams)]
+    if options.tf32:
+        words.append("--tf32")
+    if folder != default_folder():
+        words += ["--engines", str(folder)]
+    return shlex.join(words)
+
+
+def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
+    expected = record.plan
+    with Reader(EngineError, EngineError, todo).opened(path) as (file, size):
+        if size != expected.bytes or size > MAX_PLAN_BYTES:
+            raise EngineError(f"{path} has {size} bytes, its build.json says {expected.bytes}; {todo}")
+        plan = Reader(EngineError, EngineError, todo).exactly(path, file, size)
+    digest = hashlib.sha256(plan).hexdigest()
+    if digest != expected.sha256:
+        raise EngineError(
+            f"{path} has SHA-256 {digest[:12]}..., its build.json says {expected.sha256[:12]}...: altered; {todo}"
+        )
+    return plan
+
+
+def _check_owner_writes(*paths: Path) -> None:
+    """Refuse what other users may write: a plan is a program that runs as whoever loads it."""
+    if os.name != "posix":
+        return
+    for path in paths:
+        with suppress(OSError):  # an absent one is told of by who reads it
+            status = path.lstat()
+            if stat.S_IMODE(status.st_mode) & _OTHERS_MAY_WRITE and not stat.S_ISLNK(status.st_mode):
+                raise EngineError(
+                    f"{path} may be written by other users, needed its owner alone, as an engine is a program; "
+                    f"make sure that it is yours, then: chmod go-w {shlex.quote(str(path))}"
+                )
+
+
+def _why_none(
+    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path, sha256: str
+) -> str:
+    """Say in what the most similar engine of this graph differs from what is needed."""
+    differences = [
+        (found, path)
+        for path, record in _records(folder, graph_name)
+        if (found := _differences(record, bundle, options, facts, sha256))
+    ]
+    if not differences:
+        return f"{folder} has no engine of {graph_name} for {facts.gpu}, TensorRT {facts.tensorrt}"
+    found, path = min(differences, key=lambda entry: len(entry[0]))
+    return f"{path.name.removesuffix(RECORD_SUFFIX)}{ENGINE_SUFFIX} in {folder} is for {'; '.join(found)}"
+
+
+def _records(folder: Path, graph_name: str) -> Iterator[tuple[Path, BuildRecord]]:
+    paths = sorted(folder.glob(f"{graph_name}-*{RECORD_SUFFIX}")) if folder.is_dir() else []
+    for path in paths[:_MOST_RECORDS]:
+        with suppress(EngineError):  # it is no candidate then, and only the message would gain
+            record = read_record(path, "")
+            if record.graph.name == graph_name:
+                yield path, record
+
+
+def _differences(
+    record: BuildRecord, bundle: Bundle, options: BuildOptions, facts: DeviceFacts, sha256: str
+) -> list[str]:
+    """Return "TensorRT 10.3.0, here it is 10.16.1.11" and the like."""
+    found = []
+    if record.graph.sha256 != sha256:
+        other = f" (bundle {shown(record.graph.bundle, 40)})" if record.graph.bundle != bundle.manifest.name else ""
+        found.append(f"graph {record.graph.sha256[:12]}...{other}, the bundle has {sha256[:12]}...")
+    words = {"tensorrt": "TensorRT", "gpu": "GPU", "sm": "SM", "driver_major": "CUDA driver", "os": "OS", "arch": "CPU"}
+    seen, here = record.facts.key_values(), facts.key_values()
+    unlike = (name for name in words if seen[name] != here[name])
+    found += [f"{words[name]} {shown(seen[name], 60)}, here it is {here[name]}" for name in unlike]
+    built, needed = record.options.key_values(), options.key_values()
+    found += [
+        f"{name} {shown(built[name], 90)}, needed {value}" for name, value in needed.items() if built[name] != value
+    ]
+    return found

@@ -1,0 +1,98 @@
+"""The process that builds one engine: python -m cled_edge.engine.child FOLDER.
+
+TensorRT's builder can die by a signal or take all memory, so it never runs in the process that must go on.
+It tells its parent, on what was its standard output, one JSON object a line: a step of the build, or an error.
+"""
+
+import json
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from cled_edge.engine.capabilities import capabilities
+from cled_edge.engine.job import GRAPH, JOB, PLAN, RESULT, TIMINGS, Job, Result
+from cled_edge.engine.plan import build_plan
+from cled_edge.engine.readback import deserialised, read_back
+from cled_edge.engine.sdk import import_cuda, import_tensorrt
+from cled_edge.engine.stopwatch import median_ms
+from cled_edge.errors import CledEdgeError
+
+FAILED_ON_PURPOSE = 3
+_LEAST_S = 0.1  # between two steps that are told: a builder makes thousands
+
+
+class Teller:
+    """Writes events; steps of the same phase at most ten times a second."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._last = ("", 0.0)
+
+    def step(self, phase: str, done: int, total: int) -> None:
+        """Tell that so many of a phase's steps are done."""
+        now = time.monotonic()
+        if phase != self._last[0] or done == total or now - self._last[1] >= _LEAST_S:
+            self._last = phase, now
+            self.tell(phase=phase, done=done, total=total)
+
+    def tell(self, **values: Any) -> None:
+        """Write an event."""
+        self._file.write(json.dumps(values) + "\n")
+        self._file.flush()
+
+
+def run(folder: Path, teller: Teller) -> None:
+    """Do the job in `folder`."""
+    job = Job.model_validate_json((folder / JOB).read_bytes())
+    tensorrt = import_tensorrt()
+    has = capabilities(tensorrt)
+    cuda = import_cuda() if job.builds > 1 else None
+    known = (folder / TIMINGS).read_bytes() if (folder / TIMINGS).exists() else b""
+    begin = time.monotonic()
+    best: tuple[float, bytes, bytes] | None = None
+    medians_ms = []
+    for index in range(job.builds):
+        # With one cache the second build would only repeat the choices of the first.
+        timings = known if index == 0 else b""
+        plan, timings = build_plan(tensorrt, has, folder / GRAPH, job.spec, job.options, timings, teller.step)
+        median = 0.0
+        if cuda is not None:
+            _runtime, engine = deserialised(tensorrt, has, plan)
+            median = median_ms(cuda, engine, job.spec, job.options)
+            medians_ms.append(median)
+        if best is None or median < best[0]:
+            best = median, plan, timings
+    assert best is not None  # noqa: S101  builds is at least 1
+    build_s = time.monotonic() - begin
+    _, plan, timings = best
+    _runtime, engine = deserialised(tensorrt, has, plan)
+    found = read_back(tensorrt, has, engine)
+    (folder / PLAN).write_bytes(plan)
+    (folder / TIMINGS).write_bytes(timings)
+    result = Result(
+        tensorrt=has.version,
+        strongly_typed=bool(has.strongly_typed),
+        read_back=found,
+        medians_ms=tuple(medians_ms),
+        build_s=round(build_s, 3),
+    )
+    (folder / RESULT).write_text(result.model_dump_json())
+
+
+def main() -> None:
+    """Entry point: what libraries print goes to standard error, so that only events are on the pipe."""
+    teller = Teller(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    os.dup2(2, 1)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    try:
+        run(Path(sys.argv[1]), teller)
+    except CledEdgeError as error:
+        teller.tell(error=type(error).__name__, message=str(error))
+        sys.exit(FAILED_ON_PURPOSE)
+
+
+if __name__ == "__main__":
+    main()
