@@ -3,11 +3,15 @@
 import itertools
 import json
 import os
+import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cled_edge.bundle import Bundle
@@ -323,14 +327,57 @@ def test_a_damaged_engine_is_refused_before_it_is_deserialised(kept: tuple[Path,
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
-def test_an_engine_that_others_may_write_is_refused(kept: tuple[Path, Path], bundle: Bundle) -> None:
+def test_an_engine_that_anybody_may_write_is_refused(kept: tuple[Path, Path], bundle: Bundle) -> None:
     for path in (*kept, kept[0].parent):
         mode = path.stat().st_mode
         path.chmod(0o777)
-        with pytest.raises(EngineError, match=r"may be written by other users.*chmod go-w"):
+        with pytest.raises(EngineError, match=r"may be written by any user.*chmod o-w"):
             find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
         path.chmod(mode)
     assert find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
+
+
+def test_a_child_ends_with_its_parent(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:
+    fake("10.3", "sleep")
+    options, folder = FP16.model_dump_json(), tmp_path / "engines"
+    program = (
+        "from pathlib import Path\nfrom cled_edge.bundle import Bundle\nfrom cled_edge.engine.builder import build_engine\n"
+        "from cled_edge.engine.options import BuildOptions\nfrom cled_edge.engine.device import DeviceFacts\n"
+        f"build_engine(Bundle.open({str(bundle.path)!r}), 'unet_step-fp16', BuildOptions.model_validate_json({options!r}),"
+        f" DeviceFacts.model_validate_json({facts().model_dump_json()!r}), Path({str(folder)!r}))"
+    )
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])}
+    parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    try:
+        children = wait_for(lambda: psutil.Process(parent.pid).children())
+    finally:
+        parent.kill()
+        parent.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def wait_for(ask: Callable[[], list[Any]], seconds: float = 30) -> list[Any]:
+    end = time.monotonic() + seconds
+    while not (found := ask()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert found
+    return found
+
+
+def test_the_command_in_a_refusal_builds_what_was_missing(
+    bundle: Bundle, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("10.3")
+    profile = Profile(min=(32, 48), opt=SIZE, max=(128, 192))
+    here = read_facts()
+    for options in (BuildOptions(size=SIZE, tf32=True, max_aux_streams=1), BuildOptions(profile=profile, opset=17)):
+        with pytest.raises(EngineError) as caught:
+            find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")
+        program, *words = shlex.split(str(caught.value).split("build it: ")[1])
+        assert program == "cled-edge"
+        assert cli(monkeypatch, *words) == 0
+        assert find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")
 
 
 def test_a_key_depends_on_each_of_its_parts(bundle: Bundle) -> None:

@@ -51,7 +51,7 @@ def read_facts(device: int = 0) -> DeviceFacts:
     properties = _properties(cuda, device)
     name = properties.name
     return DeviceFacts(
-        gpu=name.decode() if isinstance(name, bytes) else str(name),
+        gpu=(name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 "),
         sm=f"{properties.major}{properties.minor}",
         driver=_cuda_version(cuda_call(cuda, "cudaDriverGetVersion")),
         cuda=_cuda_version(cuda_call(cuda, "cudaRuntimeGetVersion")),
