@@ -341,14 +341,16 @@ def test_a_child_ends_with_its_parent(bundle: Bundle, tmp_path: Path, fake: Fake
     fake("10.3", "sleep")
     options, folder = FP16.model_dump_json(), tmp_path / "engines"
     program = (
-        "from pathlib import Path\nfrom cled_edge.bundle import Bundle\nfrom cled_edge.engine.builder import build_engine\n"
-        "from cled_edge.engine.options import BuildOptions\nfrom cled_edge.engine.device import DeviceFacts\n"
-        f"build_engine(Bundle.open({str(bundle.path)!r}), 'unet_step-fp16', BuildOptions.model_validate_json({options!r}),"
-        f" DeviceFacts.model_validate_json({facts().model_dump_json()!r}), Path({str(folder)!r}))"
+        "import sys\nfrom pathlib import Path\nfrom cled_edge.bundle import Bundle\n"
+        "from cled_edge.engine.builder import build_engine\nfrom cled_edge.engine.options import BuildOptions\n"
+        "from cled_edge.engine.device import DeviceFacts\n"
+        "options, facts = BuildOptions.model_validate_json(sys.argv[2]), DeviceFacts.model_validate_json(sys.argv[3])\n"
+        "build_engine(Bundle.open(sys.argv[1]), 'unet_step-fp16', options, facts, Path(sys.argv[4]))"
     )
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])}
-    parent = subprocess.Popen([sys.executable, "-c", program], env=environment)
+    words = [str(bundle.path), options, facts().model_dump_json(), str(folder)]
+    parent = subprocess.Popen([sys.executable, "-c", program, *words], env=environment)
     try:
         children = wait_for(lambda: psutil.Process(parent.pid).children())
     finally:
