@@ -77,7 +77,7 @@ def _typed(value: object, kind: type | tuple[type, ...]) -> None:
         raise TypeError(f"incompatible function arguments: {value!r} is no {kind}")
 
 
-def make(release: str, fault: str = "") -> ModuleType:  # noqa: PLR0915  one class after another
+def make(release: str, fault: str = "") -> ModuleType:
     """Return the module of a release; `fault` is what goes wrong in it."""
     before_10, before_11 = release == "8.6", release != "11.4"
     trt = ModuleType("tensorrt")
@@ -322,8 +322,8 @@ def make(release: str, fault: str = "") -> ModuleType:  # noqa: PLR0915  one cla
             if fault == "none":
                 self._logger.log(ILogger.ERROR, "Error Code 10: could not find any\nimplementation for node")
                 return None
-            if config.progress_monitor is not None:
-                monitor = config.progress_monitor
+            monitor = getattr(config, "progress_monitor", None)
+            if monitor is not None:
                 monitor.phase_start("Building Engine", None, 2)
                 monitor.phase_start("Tactic timing", "Building Engine", 3)
                 if not all(monitor.step_complete("Tactic timing", k) for k in range(3)):
@@ -432,10 +432,14 @@ def make(release: str, fault: str = "") -> ModuleType:  # noqa: PLR0915  one cla
             return ICudaEngine(json.loads(serialized_engine[4:]))
 
     class IProgressMonitor:
-        pass
+        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
+            raise NotImplementedError
 
-    class ExecutionContextAllocationStrategy:
-        pass
+        def step_complete(self, phase_name: str, step: int) -> bool:
+            raise NotImplementedError
+
+        def phase_finish(self, phase_name: str) -> None:
+            raise NotImplementedError
 
     classes = [ILogger, ITensor, ILayer, IUnaryLayer, IElementWiseLayer, IOptimizationProfile, INetworkDefinition]
     classes += [ParserError, OnnxParser, IHostMemory, ITimingCache, IBuilderConfig, Builder, ICudaEngine, Runtime]
@@ -443,8 +447,6 @@ def make(release: str, fault: str = "") -> ModuleType:  # noqa: PLR0915  one cla
     if before_10:
         del IBuilderConfig.progress_monitor, ParserError.node_name, ParserError.node_operator
         del ICudaEngine.device_memory_size_v2, IExecutionContext.set_device_memory
-        # Its builder reads what it has not: give it None without showing an attribute.
-        IBuilderConfig.__getattr__ = lambda self, name: None if name == "progress_monitor" else _absent(self, name)
     else:
         trt.ExecutionContextAllocationStrategy = Enum(
             "ExecutionContextAllocationStrategy", STATIC=0, ON_PROFILE_CHANGE=1, USER_MANAGED=2
@@ -456,10 +458,6 @@ def make(release: str, fault: str = "") -> ModuleType:  # noqa: PLR0915  one cla
     for one in classes:
         setattr(trt, one.__name__, one)
     return trt
-
-
-def _absent(owner: object, name: str) -> Any:
-    raise AttributeError(f"{type(owner).__name__!r} object has no attribute {name!r}")
 
 
 def make_cuda(devices: int = 1, sm: tuple[int, int] = (8, 7), driver: int = 12060) -> SimpleNamespace:

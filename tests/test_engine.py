@@ -3,11 +3,15 @@
 import itertools
 import json
 import os
+import shlex
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from cled_edge.bundle import Bundle
@@ -115,8 +119,8 @@ def test_every_release_builds_by_names_of_the_table(release: str, bundle: Bundle
     fake_tensorrt.SEEN.clear()
     options = BuildOptions(size=SIZE, workspace_mib=256, optimization_level=2)
     result, plan = run_here(bundle, "unet_step-fp16", options, tmp_path / "room")
-    unlisted = fake_tensorrt.SEEN - USED.keys()
-    assert not unlisted
+    assert {"OnnxParser.parse_from_file", "ICudaEngine.get_tensor_name"} <= fake_tensorrt.SEEN
+    assert not fake_tensorrt.SEEN - USED.keys()
     assert not {name for name in fake_tensorrt.SEEN if release not in USED[name].releases}
     assert plan["pools"] == {"WORKSPACE": 256 * 2**20}
     assert (plan["level"], plan["aux"]) == (2, 0)
@@ -323,14 +327,59 @@ def test_a_damaged_engine_is_refused_before_it_is_deserialised(kept: tuple[Path,
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
-def test_an_engine_that_others_may_write_is_refused(kept: tuple[Path, Path], bundle: Bundle) -> None:
+def test_an_engine_that_anybody_may_write_is_refused(kept: tuple[Path, Path], bundle: Bundle) -> None:
     for path in (*kept, kept[0].parent):
         mode = path.stat().st_mode
         path.chmod(0o777)
-        with pytest.raises(EngineError, match=r"may be written by other users.*chmod go-w"):
+        with pytest.raises(EngineError, match=r"may be written by any user.*chmod o-w"):
             find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
         path.chmod(mode)
     assert find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
+
+
+def test_a_child_ends_with_its_parent(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:
+    fake("10.3", "sleep")
+    options, folder = FP16.model_dump_json(), tmp_path / "engines"
+    program = (
+        "import sys\nfrom pathlib import Path\nfrom cled_edge.bundle import Bundle\n"
+        "from cled_edge.engine.builder import build_engine\nfrom cled_edge.engine.options import BuildOptions\n"
+        "from cled_edge.engine.device import DeviceFacts\n"
+        "options, facts = BuildOptions.model_validate_json(sys.argv[2]), DeviceFacts.model_validate_json(sys.argv[3])\n"
+        "build_engine(Bundle.open(sys.argv[1]), 'unet_step-fp16', options, facts, Path(sys.argv[4]))"
+    )
+    root = str(Path(__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ["PYTHONPATH"]])}
+    words = [str(bundle.path), options, facts().model_dump_json(), str(folder)]
+    parent = subprocess.Popen([sys.executable, "-c", program, *words], env=environment)
+    try:
+        children = wait_for(lambda: psutil.Process(parent.pid).children())
+    finally:
+        parent.kill()
+        parent.wait()
+    assert psutil.wait_procs(children, timeout=20)[1] == []
+
+
+def wait_for(ask: Callable[[], list[Any]], seconds: float = 30) -> list[Any]:
+    end = time.monotonic() + seconds
+    while not (found := ask()) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert found
+    return found
+
+
+def test_the_command_in_a_refusal_builds_what_was_missing(
+    bundle: Bundle, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake("10.3")
+    profile = Profile(min=(32, 48), opt=SIZE, max=(128, 192))
+    here = read_facts()
+    for options in (BuildOptions(size=SIZE, tf32=True, max_aux_streams=1), BuildOptions(profile=profile, opset=17)):
+        with pytest.raises(EngineError) as caught:
+            find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")
+        program, *words = shlex.split(str(caught.value).split("build it: ")[1])
+        assert program == "cled-edge"
+        assert cli(monkeypatch, *words) == 0
+        assert find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")
 
 
 def test_a_key_depends_on_each_of_its_parts(bundle: Bundle) -> None:

@@ -20,7 +20,7 @@ import psutil
 
 from cled_edge import __version__, errors
 from cled_edge.bundle import Bundle
-from cled_edge.engine.cache import engine_paths, graph_sha256, make_folder, write_engine
+from cled_edge.engine.cache import check_private, engine_paths, graph_sha256, make_folder, write_engine
 from cled_edge.engine.device import DeviceFacts
 from cled_edge.engine.job import GRAPH, JOB, PLAN, RESULT, TIMINGS, Job, Result
 from cled_edge.engine.options import BuildOptions, size_text
@@ -86,6 +86,7 @@ def build_engine(
     timings = timings_path(options, facts, folder)
     try:
         make_folder(folder)
+        check_private(folder)
         with one_builder(timings), tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as room:
             known = read_timings(timings)
             _write_job(Path(room), Job(spec=spec, options=options, builds=builds), bundle.graph(graph_name), known)
@@ -160,7 +161,7 @@ def _run_child(room: Path, graph: str, limits: Limits, on_step: OnStep | None) -
     with (room / "stderr").open("w+b") as stderr:
         child = subprocess.Popen(
             [sys.executable, "-m", "cled_edge.engine.child", str(room.resolve())],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,  # nothing is written: it ends when this process does, and the child with it
             stdout=subprocess.PIPE,
             stderr=stderr,
             cwd=room,  # where no file of a stranger is imported

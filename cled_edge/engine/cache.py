@@ -1,7 +1,7 @@
 """Engines on disk: found by all that they depend on, and verified before anybody deserialises them.
 
 A folder holds `<graph>-<key>.engine`, the plan as TensorRT wrote it, and `<graph>-<key>.build.json` beside it. A plan
-is a program: the hash in the sidecar finds damage, not malice, so the folder must be writable by its owner alone.
+is a program: the hash in the sidecar finds damage, not malice, so a folder that any user may write is refused.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ RECORD_SUFFIX = ".build.json"
 MAX_PLAN_BYTES = 4 * 2**30
 _KEY_DIGITS = 16
 _MOST_RECORDS = 256  # that are read to say why none of them fits
-_OTHERS_MAY_WRITE = 0o022
+_ANYBODY_MAY_WRITE = 0o002
 
 
 def default_folder() -> Path:
@@ -63,7 +63,7 @@ def open_engine(
     plan_path, record_path = engine_paths(folder, graph_name, key)
     if not os.path.lexists(record_path):
         raise EngineError(f"{_why_none(bundle, graph_name, options, facts, folder, sha256)}; {todo}")
-    _check_owner_writes(folder, plan_path, record_path)
+    check_private(folder, plan_path, record_path)
     record = read_record(record_path, todo)
     if record.key != key or engine_key(record.graph.sha256, record.options, record.facts) != key:
         raise EngineError(f"{record_path} does not describe the engine that its name says: it was altered; {todo}")
@@ -166,6 +166,20 @@ def build_command(bundle: Bundle, graph_name: str, options: BuildOptions, folder
     return shlex.join(words)
 
 
+def check_private(*paths: Path) -> None:
+    """Raise EngineError for what any user may write: a plan is a program that runs as whoever loads it."""
+    if os.name != "posix":
+        return
+    for path in paths:
+        with suppress(OSError):  # an absent one is told of by who reads it
+            status = path.lstat()
+            if stat.S_IMODE(status.st_mode) & _ANYBODY_MAY_WRITE and not stat.S_ISLNK(status.st_mode):
+                raise EngineError(
+                    f"{path} may be written by any user, needed none but its owner, as an engine is a program; "
+                    f"make sure that it is yours, then: chmod o-w {shlex.quote(str(path))}"
+                )
+
+
 def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
     expected = record.plan
     with Reader(EngineError, EngineError, todo).opened(path) as (file, size):
@@ -178,20 +192,6 @@ def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
             f"{path} has SHA-256 {digest[:12]}..., its build.json says {expected.sha256[:12]}...: altered; {todo}"
         )
     return plan
-
-
-def _check_owner_writes(*paths: Path) -> None:
-    """Refuse what other users may write: a plan is a program that runs as whoever loads it."""
-    if os.name != "posix":
-        return
-    for path in paths:
-        with suppress(OSError):  # an absent one is told of by who reads it
-            status = path.lstat()
-            if stat.S_IMODE(status.st_mode) & _OTHERS_MAY_WRITE and not stat.S_ISLNK(status.st_mode):
-                raise EngineError(
-                    f"{path} may be written by other users, needed its owner alone, as an engine is a program; "
-                    f"make sure that it is yours, then: chmod go-w {shlex.quote(str(path))}"
-                )
 
 
 def _why_none(

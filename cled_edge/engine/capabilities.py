@@ -22,7 +22,6 @@ class Use:
 USED: dict[str, Use] = {
     "ILogger": Use(),
     "ILogger.log": Use(("severity", "msg")),
-    "ILogger.Severity": Use(),
     **{f"ILogger.{name}": Use() for name in ("INTERNAL_ERROR", "ERROR", "WARNING", "INFO", "VERBOSE")},
     "Builder": Use(("logger",)),
     "Builder.create_network": Use(("flags",)),

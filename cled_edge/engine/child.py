@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +21,7 @@ from cled_edge.engine.sdk import import_cuda, import_tensorrt
 from cled_edge.engine.stopwatch import median_ms
 from cled_edge.errors import CledEdgeError
 
-FAILED_ON_PURPOSE = 3
+FAILED_ON_PURPOSE, ORPHANED = 3, 4
 _LEAST_S = 0.1  # between two steps that are told: a builder makes thousands
 
 
@@ -82,10 +83,17 @@ def run(folder: Path, teller: Teller) -> None:
     (folder / RESULT).write_text(result.model_dump_json())
 
 
+def _end_with_parent() -> None:
+    """Wait for the end of standard input, which is the parent's end, however it came; nobody wants the engine then."""
+    os.read(0, 1)  # not sys.stdin: Python aborts at its end while a thread holds that
+    os._exit(ORPHANED)
+
+
 def main() -> None:
     """Entry point: what libraries print goes to standard error, so that only events are on the pipe."""
     teller = Teller(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         run(Path(sys.argv[1]), teller)

@@ -51,7 +51,7 @@ def read_facts(device: int = 0) -> DeviceFacts:
     properties = _properties(cuda, device)
     name = properties.name
     return DeviceFacts(
-        gpu=name.decode() if isinstance(name, bytes) else str(name),
+        gpu=(name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 "),
         sm=f"{properties.major}{properties.minor}",
         driver=_cuda_version(cuda_call(cuda, "cudaDriverGetVersion")),
         cuda=_cuda_version(cuda_call(cuda, "cudaRuntimeGetVersion")),
@@ -65,7 +65,7 @@ def read_facts(device: int = 0) -> DeviceFacts:
 def kernel_driver(path: Path = _DRIVER_FILE) -> str | None:
     """Return the NVIDIA kernel driver's version, "540.4.0", or None where its file is not."""
     try:
-        found = re.search(r"Kernel Module\D*?\s(\d+(?:\.\d+)+)", path.read_text())
+        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", path.read_text())
     except OSError:
         return None
     return found[1] if found else None
