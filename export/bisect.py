@@ -136,7 +136,7 @@ class _Recorder:
 
     def __init__(self, backend: Any, graph: str) -> None:
         self.backend, self.graph, self.inputs = backend, graph, dict[str, Array]()
-        self.choice = backend.choice
+        self.choice, self.opsets = backend.choice, backend.opsets
 
     def run(self, graph: str, inputs: dict[str, Array]) -> list[Array]:
         if graph == self.graph and not self.inputs:

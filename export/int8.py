@@ -80,7 +80,7 @@ class _Recorder:
 
     def __init__(self, backend: Any, graph: str, kept: list[Inputs]) -> None:
         self.backend, self.graph, self.kept = backend, graph, kept
-        self.choice = backend.choice
+        self.choice, self.opsets = backend.choice, backend.opsets
 
     def run(self, graph: str, inputs: Inputs) -> list[NDArray[Any]]:
         if graph == self.graph:

@@ -67,10 +67,16 @@ def test_a_choice_reads_and_writes_its_grammar(text: str, choice: BackendChoice)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("abacus", "backend 'abacus' is unknown; known: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, openvino, "),
+        (
+            "abacus",
+            "backend 'abacus' is unknown; known: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, openvino, ",
+        ),
         ("", "backend '' is unknown"),
         ("OpenVINO", "backend 'OpenVINO' is unknown"),
-        ("onnxruntime:bf16", "precision 'bf16' is not one of backend onnxruntime; it has fp32; write onnxruntime:fp32"),
+        (
+            "onnxruntime:bf16",
+            "precision 'bf16' is not one of backend onnxruntime; it has fp32, fp16, int8; write onnxruntime:fp32",
+        ),
         ("openvino:", "precision '' is not one of backend openvino; it has fp32, bf16, fp16"),
         ("openvino:f32", "precision 'f32' is not one of"),
         ("auto:fp32", "auto takes no precision"),
@@ -111,11 +117,14 @@ def test_a_missing_device_or_precision_names_those_present(bundle: Bundle, monke
     monkeypatch.setattr("cled_edge.backend.openvino._shared_core", lambda openvino: FakeCore())
     with pytest.raises(BackendError, match="backend openvino-npu: OpenVINO finds no NPU here, only CPU; install"):
         open_backend("openvino-npu", bundle)
-    with pytest.raises(BackendError, match="this CPU has no fp16; it has fp32, bf16; choose openvino:fp32"):
+    with pytest.raises(BackendError, match="this CPU has no fp16; it has fp32, bf16, int8; choose openvino:fp32"):
         open_backend("openvino:fp16", bundle)
-    assert [str(c) for c in available_backends()] == ["onnxruntime:fp32", "openvino:fp32", "openvino:bf16"]
+    assert [str(c) for c in available_backends()] == [
+        *("onnxruntime:fp32", "onnxruntime:fp16", "onnxruntime:int8"),
+        *("openvino:fp32", "openvino:bf16", "openvino:int8"),
+    ]
     monkeypatch.setattr(FakeCore, "available_devices", ("CPU", "GPU.0", "GPU.1"))
-    assert OpenVinoBackend.precisions("openvino-gpu") == ("fp32", "bf16")
+    assert OpenVinoBackend.precisions("openvino-gpu") == ("fp32", "bf16", "int8")
 
 
 def test_an_interrupt_after_backends_that_closed_in_the_order_they_opened(tmp_path: Path) -> None:

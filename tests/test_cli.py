@@ -147,7 +147,7 @@ def alter(bundle: Path) -> None:
 
 def other_version(bundle: Path) -> None:
     manifest = bundle / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"schema_version": 1', '"schema_version": 99'))
+    manifest.write_text(manifest.read_text().replace('"schema_version": 2', '"schema_version": 99'))
 
 
 def bundle(damage: Callable[[Path], object]) -> Callable[[Call], None]:
@@ -183,7 +183,7 @@ BAD_INPUT = {
     "bundle lacks file": (bundle(lambda b: (b / "unet_step.onnx").unlink()), 8, "unet_step.onnx does not exist"),
     "bundle truncated": (bundle(cut), 9, "has 1000 bytes, its manifest says"),
     "bundle altered": (bundle(alter), 9, "has SHA-256"),
-    "bundle version": (bundle(other_version), 10, "schema version 99, needed 1"),
+    "bundle version": (bundle(other_version), 10, "schema version 99, needed 2"),
     "output folder": (under_a_file("fused"), 11, "cannot be written"),
     "output video": (under_a_file("fused.mp4"), 11, "cannot be written"),
     "window": (window, 11, "pip uninstall opencv-python-headless"),
