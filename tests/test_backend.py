@@ -69,7 +69,8 @@ def test_a_choice_reads_and_writes_its_grammar(text: str, choice: BackendChoice)
     [
         (
             "abacus",
-            "backend 'abacus' is unknown; known: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, openvino, ",
+            "backend 'abacus' is unknown; known: onnxruntime, onnxruntime-cuda, onnxruntime-tensorrt, tensorrt, "
+            "openvino, ",
         ),
         ("", "backend '' is unknown"),
         ("OpenVINO", "backend 'OpenVINO' is unknown"),
