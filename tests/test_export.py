@@ -13,8 +13,9 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
-from cled_edge import Bundle, Controls, Fuser  # noqa: E402
+from cled_edge import Bundle, Fuser  # noqa: E402
 from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
+from cled_edge.fuser import Controls  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from export import bisect, to_onnx  # noqa: E402
