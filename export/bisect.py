@@ -53,13 +53,15 @@ def compare(graph: onnx.ModelProto, inputs: dict[str, Array], choice: BackendCho
     findings = []
     for name in names:
         node, needed = by_output[name], reference[name].astype(np.float64)
-        error = seen[name].astype(np.float64) - needed
-        signal, noise = float(np.mean(np.square(needed))), float(np.mean(np.square(error)))
-        snr_db = 200.0 if noise == 0 else float(10 * np.log10(max(signal, 1e-30) / noise))
-        findings.append(
-            Finding(node.name, node.op_type, name, snr_db if np.isfinite(seen[name]).all() else float("nan"))
-        )
+        findings.append(Finding(node.name, node.op_type, name, _snr_db(seen[name].astype(np.float64), needed)))
     return findings
+
+
+def _snr_db(seen: Array, needed: Array) -> float:
+    if not np.isfinite(seen).all():
+        return float("nan")
+    signal, noise = float(np.mean(np.square(needed))), float(np.mean(np.square(seen - needed)))
+    return 200.0 if noise == 0 else float(10 * np.log10(max(signal, 1e-30) / noise))
 
 
 def first_beyond(findings: list[Finding], needed_db: float) -> Finding | None:

@@ -24,6 +24,7 @@ class Replay:
     """A backend that computes with ONNX Runtime once, then answers at once; `error` is added, `delay_s` waited."""
 
     description = "replay"
+    opsets = (17,)
 
     def __init__(self, inner: Backend, choice: BackendChoice, error: float = 0.0, delay_s: float = 0.0) -> None:
         self.inner, self.choice, self.error, self.delay_s = inner, choice, error, delay_s

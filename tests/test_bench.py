@@ -267,7 +267,7 @@ def test_a_run_and_its_page(tmp_path: Path) -> None:
     values = json.loads(out.read_text())
     (result,) = values["backends"]
     assert result["threads"] == 1
-    assert result["bundle"]["sha256"].keys() == {"unet_step.onnx", "fusion.onnx", "fused_loop.onnx"}
+    assert result["bundle"]["sha256"].keys() >= {"unet_step.onnx", "fusion.onnx", "fused_loop.onnx"}
     assert result["latency_ms"]["count"] == len(result["samples"]["latency_ms"]) >= 10
     parts = np.sum([result["samples"]["stages_ms"][stage] for stage in result["stages_ms"]], axis=0)
     assert np.all(parts <= np.array(result["samples"]["latency_ms"]) + 0.01)

@@ -265,7 +265,7 @@ def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path)
     assert infrared.std() > 0.001  # the reference repeats the picture, so it is degraded as others are
     restoration = RestorationBatches(tmp_path, ems, 4, 32, 0)
     assert restoration.references["infrared"] == []
-    x_in, clean = restoration(0)
+    x_in, clean, _ = restoration(0)
     assert x_in[1::2].unique().tolist() == pytest.approx([30 / 127.5 - 1])
     assert clean[1::2].unique().tolist() == pytest.approx([180 / 127.5 - 1])
 

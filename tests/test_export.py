@@ -189,10 +189,9 @@ def test_the_dynamo_lane_writes_fixed_sizes_that_agree(model, pairs, tmp_path: P
 def test_a_graph_of_the_lineage_keeps_instance_normalization_out(tmp_path: Path) -> None:
     config = replace(
         preset("T"),
-        fusion=TINY.fusion,
+        fusion=replace(TINY.fusion, unshuffle=1),
         unet=replace(preset("T").unet, widths=(16, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
     )
-    config = replace(config, fusion=replace(config.fusion, unshuffle=1))
     for graph in graphs_of(randomised(config), Plan(("fp32", "fp16"), sizes=((32, 32),))):
         if graph.role == "unet_step":
             write_graph(graph, config.size_multiple, tmp_path / graph.file)
@@ -236,9 +235,9 @@ def test_bisect_names_the_node_where_fp16_breaks(bundle: Path) -> None:
     broken = next(n for n in graph.graph.node if n.op_type == "Conv" and "stem_input" in n.name)
     bias = next(t for t in graph.graph.initializer if t.name == broken.input[2])
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims[0], 3e4, np.float16), bias.name))
-    first = bisect.first_beyond(bisect.compare(graph, inputs, choice), 60.0)
-    assert first is not None
     findings = bisect.compare(graph, inputs, choice)
+    first = bisect.first_beyond(findings, 60.0)
+    assert first is not None
     before = [f for f in findings[: findings.index(first)] if f.operator == "Conv"]
     assert all("decoder" not in f.node for f in before)
 

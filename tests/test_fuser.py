@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cled_edge import Bundle, Fuser
+from cled_edge.backend.choice import BackendChoice
 from cled_edge.errors import OptionError, SizeMismatchError
 from cled_edge.fuser import Controls
 
@@ -138,6 +139,7 @@ class LoopBackend:
     """Stands for `fused_loop`: returns what it was given, in memory of its own."""
 
     description = "a fake"
+    choice = BackendChoice("onnxruntime", "fp32")
     opsets = (17,)
 
     def __init__(self) -> None:

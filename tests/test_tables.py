@@ -117,6 +117,33 @@ CONTENTS: dict[str, Any] = {
             {"mode": "compile-fp32", "failed": "not done within 600 s"},
         ],
     },
+    "bundles-m.json": {
+        "machine": MACHINE,
+        "size": [480, 640],
+        "graphs": [
+            {
+                "bundle": "nano",
+                "graph": "fusion-fp16",
+                "precision": "fp16",
+                "opset": 17,
+                "size": None,
+                "kb": 900,
+                "nodes": 1265,
+                "psnr_db": 61.0,
+                "checks": 4,
+            }
+        ],
+        "precisions": [
+            {
+                "bundle": "nano",
+                "backend": backend,
+                "ms": {"min": p50, "p50": p50, "p90": p50 + 2},
+                "psnr_db": psnr_db,
+                "needed_db": 40.0,
+            }
+            for backend, p50, psnr_db in (("openvino:fp32", 40.0, 85.0), ("openvino:int8", 20.0, 41.0))
+        ],
+    },
     "tiling-nano-m.json": {
         "machine": MACHINE,
         "bundle": "nano",

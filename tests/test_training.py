@@ -193,7 +193,7 @@ def test_muon_moves_dense_weights_alike_in_all_directions_and_the_rest_by_adam(m
     net = torch.nn.Sequential(torch.nn.Conv2d(4, 6, 3), torch.nn.Conv2d(6, 6, 3, groups=6), torch.nn.Linear(4, 4))
     net = net.to(memory_format=memory)
     before = {name: p.detach().clone() for name, p in net.named_parameters()}
-    recipe = restore_recipe(optimizer="muon", matrix_learning_rate=0.01, learning_rate=1e-3)
+    recipe = restore_recipe(optimizer="muon", matrix_learning_rate=0.01).model_copy(update={"learning_rate": 1e-3})
     optimizer = Optimizers(net, recipe)
     sum(((k + 1) * p).square().sum() for k, p in enumerate(net.parameters())).backward()
     optimizer.step(1.0)
