@@ -31,7 +31,15 @@ EQUAL_DB = 99.0  # stands for the infinite PSNR of equal pictures
 class PairFuser(Protocol):
     """What is measured: `cled_edge.fuser.Fuser`, or anything that is called like it."""
 
-    def __call__(self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None = None, /) -> Fused:
+    def __call__(
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        controls: Controls | None = None,
+        /,
+        *,
+        balance: float = 0.5,
+    ) -> Fused:
         """Fuse a pair."""
 
 

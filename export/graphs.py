@@ -252,7 +252,7 @@ def node_counts(model: onnx.ModelProto) -> dict[str, int]:
 def _of_one_size(module: nn.Module, example: tuple[Tensor, ...]) -> nn.Module:
     program = torch.export.export(module, example).module()
     program.requires_grad_(False)
-    program.train = lambda _=True: program  # type: ignore[method-assign]  # it refuses even train(False)
+    program.train = lambda mode=True: program  # type: ignore[method-assign]  # noqa: ARG005  it refuses any
     return program
 
 

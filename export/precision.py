@@ -48,13 +48,7 @@ def with_plain_convolutions(model: Module) -> Module:
     for parent in list(model.modules()):
         for name, child in parent.named_children():
             if isinstance(child, ScaledConv2d | StandardisedConv2d):
-                plain = nn.Conv2d(
-                    child.in_channels,
-                    child.out_channels,
-                    child.kernel_size,
-                    child.stride,
-                    child.padding,  # type: ignore[arg-type]
-                )
+                plain = nn.Conv2d(child.in_channels, child.out_channels, 3, child.stride[0], padding=1)  # both are 3x3
                 with torch.no_grad():
                     plain.weight.copy_(child.plain_weight())
                     if plain.bias is not None and child.bias is not None:
