@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks.timing import summary_ms, timed_rounds, write_result
-from cled_edge.backend.choice import PROBE_SIZE, available_backends
+from cled_edge.backend.choice import PROBE_SIZE, backends_of, open_backend
 from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import one_line_errors
@@ -51,12 +51,11 @@ def graph_rows(bundle: Bundle) -> Iterator[dict[str, Any]]:
 def precision_rows(bundle: Bundle, rounds: int, size: tuple[int, int]) -> list[dict[str, Any]]:
     """Return a row for each backend and precision: whole calls in turns, and agreement on the golden pairs."""
     scene = next(iter(night_street(1, size)))
-    known = bundle.manifest.precisions()
-    choices = [choice for choice in available_backends() if choice.graphs in known]
+    choices = backends_of(bundle)
     cases = read_golden(bundle)
     agreement_db = {c: min(check.psnr_db for check in verify(bundle, c, cases)) for c in choices}
     with ExitStack() as stack:
-        fusers = {c: stack.enter_context(Fuser.load(bundle.path, backend=c)) for c in choices}
+        fusers = {c: stack.enter_context(Fuser(bundle, open_backend(c, bundle))) for c in choices}
         calls = {c: partial(fuser, scene.infrared, scene.visible) for c, fuser in fusers.items()}
         samples_ms = timed_rounds(calls, rounds, discarded=1)
     return [

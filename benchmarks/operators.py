@@ -26,6 +26,7 @@ from cled_edge.backend.choice import BackendChoice, available_backends
 from cled_edge.backend.machine import usable_cores
 from cled_edge.bundle import Bundle
 from cled_edge.errors import OptionError, one_line_errors
+from cled_edge.size import padded
 
 Inputs = dict[str, Any]
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
@@ -118,7 +119,7 @@ def profile(bundle: Bundle, graph: str, backend: str, size: tuple[int, int], cal
     if choice not in runnable:
         raise OptionError(f"backend {choice} does not run here; choose among {', '.join(map(str, runnable))}")
     multiple = bundle.manifest.size_multiple
-    height, width = (side + -side % multiple for side in size)
+    height, width = padded(size, multiple)
     pictures = 2 if graph == "unet_step" else 1  # infrared and visible are one batch in the step graph
     inputs = random_inputs(bundle.manifest.graphs[graph], {"batch": pictures, "height": height, "width": width})
     nodes, whole_ms = PROFILES[choice.name](bundle.graph(graph), inputs, choice.precision or "", calls)

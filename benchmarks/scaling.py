@@ -24,6 +24,7 @@ from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.fuser import Controls, Fuser
+from cled_edge.size import padded, size_from_text
 
 SIZES = "256x320,480x640,720x1280,1080x1920"  # (height, width), as everywhere
 SWEEPS = ("size", "threads", "steps", "batch")
@@ -82,7 +83,7 @@ def _call(fuser: Fuser, point: Case) -> Callable[[], object]:
 def _network_call(fuser: Fuser, point: Case, batch: int) -> Callable[[], object]:
     """Return a call of the step graph, `steps` times, and of the fusion graph, with random values."""
     manifest = fuser.bundle.manifest
-    height, width = (side + -side % manifest.size_multiple for side in point.size)
+    height, width = padded(point.size, manifest.size_multiple)
     sizes = {"height": height, "width": width}
     # Infrared and visible are one batch in the step graph.
     step = random_inputs(manifest.graphs["unet_step"], {**sizes, "batch": 2 * batch})
@@ -128,10 +129,10 @@ def main(
 
 
 def _size(text: str) -> tuple[int, int]:
-    height, by, width = text.partition("x")
-    if not (by and height.isdigit() and width.isdigit()):
+    size = size_from_text(text)
+    if size is None:
         raise OptionError(f"--sizes has {text!r}; it must list heights and widths, such as {SIZES}")
-    return int(height), int(width)
+    return size
 
 
 def _doublings(most: int) -> tuple[int, ...]:

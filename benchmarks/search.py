@@ -23,11 +23,12 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from benchmarks.flops import count_gflop
 from benchmarks.peaks import best, measure_gemm
 from benchmarks.timing import timed_rounds, write_result
-from cled_edge.backend.choice import available_backends
+from cled_edge.backend.choice import backends_of
 from cled_edge.bench.feed import rendered_pairs
 from cled_edge.bundle import Bundle
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.fuser import Fuser
+from cled_edge.manifest import REFERENCE_GRAPHS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -109,7 +110,7 @@ def quality(log: Path, stage: str) -> dict[str, float]:
 def latencies_ms(bundles: Mapping[str, Path], rounds: int) -> dict[str, dict[str, float]]:
     """Return the median of whole calls by candidate and backend, all in turns."""
     pair = rendered_pairs(SIZE)[0]
-    backends = [str(choice) for choice in available_backends()]
+    backends = [str(choice) for choice in backends_of(Bundle.open(next(iter(bundles.values()))))]
     with ExitStack() as stack:
         fusers = {
             (name, backend): stack.enter_context(Fuser.load(bundle, backend=backend))
@@ -155,7 +156,8 @@ def main(
             for name, value in ms.items()
             if (rate := peak.get(f"{name.partition(':')[2]}_gflop_s"))
         }
-        parameters = sum(spec.bytes for file, spec in bundle.manifest.files.items() if file != "fused_loop.onnx") // 4
+        files = [bundle.manifest.graphs[role].file for role in REFERENCE_GRAPHS]
+        parameters = sum(bundle.manifest.files[file].bytes for file in files) // 4
         judged = quality(work / candidate.slug / "log.jsonl", candidate.stage)
         rows.append(
             {**candidate.model_dump(), "parameters": parameters, "gflop": gflop, "ms": ms, "fraction_of_peak": fraction}

@@ -27,6 +27,7 @@ from cled_edge.image import bytes_from_network, network_from_bytes
 from cled_edge.network.presets import preset
 from cled_edge.network.sampler import CledFusion
 from cled_edge.schedule import check_steps
+from cled_edge.size import padded
 
 MODES = ("eager-fp32", "eager-bf16", "compile-fp32", "compile-bf16")
 Uint8 = NDArray[np.uint8]
@@ -35,7 +36,7 @@ Uint8 = NDArray[np.uint8]
 def count(name: str, size: tuple[int, int], steps: int) -> dict[str, float]:
     """Return parameters, and GFLOP of one pair of `size` (height, width) after padding; a product and its sum are 2."""
     config = preset(name)
-    height, width = _padded(size, config.size_multiple)
+    height, width = padded(size, config.size_multiple)
     # The meta device computes shapes only: the count is exact and takes no time.
     with torch.device("meta"), torch.inference_mode(), FlopCounterMode(display=False) as counter:
         model = CledFusion(config).eval()
@@ -58,7 +59,7 @@ def fuse_call(name: str, mode: str, size: tuple[int, int], steps: int) -> Callab
         model.fusion.compile()
     pair = next(iter(night_street(1, size)))
     height, width = size
-    full_height, full_width = _padded(size, preset(name).size_multiple)
+    full_height, full_width = padded(size, preset(name).size_multiple)
     strength, balance = torch.ones(2), torch.full((1,), 0.5)
 
     def tensor(picture: Uint8) -> torch.Tensor:
@@ -108,10 +109,6 @@ def main(
         print(mode, row.get("latency_ms") or row["failed"])
     values = {"preset": preset_name, "steps": steps, "size": size, **counts, "rows": rows}
     write_result(f"starting-point-{preset_name.lower()}", values)
-
-
-def _padded(size: tuple[int, int], multiple: int) -> tuple[int, int]:
-    return size[0] + -size[0] % multiple, size[1] + -size[1] % multiple
 
 
 def _precision(mode: str) -> AbstractContextManager[object]:

@@ -1,6 +1,5 @@
 """A bundle on disk: a folder with `manifest.json` and the graphs it names, verified before any of it is parsed."""
 
-import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -9,7 +8,7 @@ from pydantic import ValidationError
 
 from cled_edge.errors import BundleCorruptError, BundleMissingError, BundleVersionError
 from cled_edge.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
-from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, is_plain_name, json_from_bytes, shown
+from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, first_problem, is_plain_name, json_from_bytes, shown
 from cled_edge.trust.signature import SIGNATURE_NAME, check_signature
 
 SHIPPED = "nano"
@@ -84,28 +83,15 @@ def manifest_from_bytes(content: bytes, folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = shown(".".join(str(part) for part in first["loc"]))
-        raise BundleVersionError(f"{path}: {where}: {shown(first['msg'], 200)}; export the bundle again") from error
+        raise BundleVersionError(f"{path}: {first_problem(error)}; export the bundle again") from error
     _check_files(path, manifest)
     return manifest
 
 
 def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     """Return a file that the manifest names; another size is refused before it is read, another SHA-256 after it."""
-    path = folder / name
     expected = manifest.files[name]
-    with _FILES.opened(path) as (file, size):
-        if size != expected.bytes:
-            raise BundleCorruptError(f"{path} has {size} bytes, its manifest says {expected.bytes}; {_AGAIN}")
-        content = _FILES.exactly(path, file, size)
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != expected.sha256:
-        raise BundleCorruptError(
-            f"{path} has SHA-256 {digest[:12]}..., its manifest says {shown(expected.sha256[:12])}...; "
-            "copy or export it again"
-        )
-    return content
+    return _FILES.verified(folder / name, expected.bytes, expected.sha256, "its manifest says", _AGAIN)
 
 
 def _check_files(path: Path, manifest: Manifest) -> None:

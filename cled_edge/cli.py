@@ -137,14 +137,12 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
 ) -> None:
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
-    from cled_edge.backend.choice import BackendChoice, available_backends  # noqa: PLC0415
+    from cled_edge.backend.choice import BackendChoice, backends_of  # noqa: PLC0415
     from cled_edge.bundle import Bundle  # noqa: PLC0415
     from cled_edge.verify import read_golden, verify_all  # noqa: PLC0415
 
     opened = Bundle.open(bundle, public_key=require_signature)
-    choices = [BackendChoice.parse(text) for text in backend or ()] or [
-        choice for choice in available_backends() if choice.graphs in opened.manifest.precisions()
-    ]
+    choices = [BackendChoice.parse(text) for text in backend or ()] or backends_of(opened)
     checks = verify_all(opened, choices, read_golden(opened))
     if as_json:
         typer.echo(json.dumps([{"backend": str(c), **check.model_dump()} for c, check in checks], indent=2))

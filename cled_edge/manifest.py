@@ -5,6 +5,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
+from cled_edge.size import Size
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
@@ -66,6 +67,11 @@ class StepRows(_Model):
         if len(self.time) != len(self.coef):
             raise ValueError(f"{len(self.time)} times for {len(self.coef)} rows of coefficients")
         return self
+
+
+def dimensions(role: GraphRole, size: Size) -> dict[str, int]:
+    """Return the numbers for the names of a graph's dimensions; a step takes infrared and visible as one batch."""
+    return {"batch": 2 if role == "unet_step" else 1, "height": size[0], "width": size[1]}
 
 
 class ScheduleSpec(_Model):

@@ -5,7 +5,6 @@ the whole picture (benchmarks/tiling.py). No overlap hides that. The whole pictu
 therefore fused first, and tells every tile its tone: around each reduced pixel, a gain and an offset.
 """
 
-import re
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from cled_edge.errors import OptionError
 from cled_edge.fuser import Controls, Fused, Fuser, check_sizes
 from cled_edge.image import Float32, Uint8, grey_from_any
+from cled_edge.size import padded, size_from_text, size_text
 
 OVERLAP_PX = 128
 _REACH = 16  # reduced pixels on each side of one that tell its gain and offset
@@ -50,18 +50,18 @@ class Tiling:
     @classmethod
     def parse(cls, text: str) -> "Tiling":
         """Return the tiling of `HEIGHTxWIDTH`; anything else is an OptionError."""
-        found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-        if not found:
+        tile = size_from_text(text)
+        if tile is None:
             raise OptionError(f"tile is {text!r}; it must be HEIGHTxWIDTH in pixels, such as 768x1024")
-        return cls((int(found[1]), int(found[2])))
+        return cls(tile)
 
     def __str__(self) -> str:
-        return "{}x{}".format(*self.tile)
+        return size_text(self.tile)
 
     def check(self, multiple: int) -> None:
         """Raise OptionError unless the tile's sides and the overlap are multiples of `multiple`."""
         if any(side % multiple for side in self.tile):
-            nearest = "{}x{}".format(*(side + -side % multiple for side in self.tile))
+            nearest = size_text(padded(self.tile, multiple))
             raise OptionError(f"tile is {self}; this bundle needs multiples of {multiple}; take {nearest}")
         if self.overlap_px % multiple:
             raise OptionError(f"overlap_px is {self.overlap_px}; this bundle needs a multiple of {multiple}")

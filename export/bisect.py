@@ -24,9 +24,8 @@ from rich.table import Column, Table
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.bundle import Bundle
 from cled_edge.errors import OptionError, one_line_errors
-from cled_edge.fuser import Controls, Fuser
-from cled_edge.manifest import GraphSpec
 from cled_edge.verify import read_golden
+from export.recording import Inputs, recorded_inputs
 
 log = logging.getLogger("export")
 Array = NDArray[Any]
@@ -43,11 +42,11 @@ class Finding:
     snr_db: float
 
 
-def compare(graph: onnx.ModelProto, inputs: dict[str, Array], choice: BackendChoice) -> list[Finding]:
+def compare(graph: onnx.ModelProto, inputs: Inputs, choice: BackendChoice) -> list[Finding]:
     """Return a finding for every floating-point tensor that a node writes, in the order of the graph."""
     watched = _watched(graph)
     names = [output.name for output in watched.graph.output]
-    reference = _run_ort(_exact(watched), _cast(inputs, watched, np.float32), names, optimise=False)
+    reference = _run_ort(_exact(watched), inputs, names, optimise=False)
     seen = _run(watched, inputs, names, choice)
     by_output = {name: node for node in watched.graph.node for name in node.output}
     findings = []
@@ -102,12 +101,7 @@ def _exact(graph: onnx.ModelProto) -> onnx.ModelProto:
     return exact
 
 
-def _cast(inputs: dict[str, Array], graph: onnx.ModelProto, kind: type) -> dict[str, Array]:
-    halves = {i.name for i in graph.graph.input if i.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    return {name: array.astype(kind) if name in halves else array for name, array in inputs.items()}
-
-
-def _run(graph: onnx.ModelProto, inputs: dict[str, Array], names: list[str], choice: BackendChoice) -> dict[str, Array]:
+def _run(graph: onnx.ModelProto, inputs: Inputs, names: list[str], choice: BackendChoice) -> Inputs:
     if choice.name == "onnxruntime":
         return _run_ort(graph, inputs, names, optimise=True)
     import openvino  # noqa: PLC0415
@@ -122,7 +116,7 @@ def _run(graph: onnx.ModelProto, inputs: dict[str, Array], names: list[str], cho
     return {name: np.asarray(outputs[index]) for index, name in enumerate(names)}
 
 
-def _run_ort(graph: onnx.ModelProto, inputs: dict[str, Array], names: list[str], optimise: bool) -> dict[str, Array]:
+def _run_ort(graph: onnx.ModelProto, inputs: Inputs, names: list[str], optimise: bool) -> Inputs:
     import onnxruntime as ort  # noqa: PLC0415
 
     options = ort.SessionOptions()
@@ -133,50 +127,17 @@ def _run_ort(graph: onnx.ModelProto, inputs: dict[str, Array], names: list[str],
     return dict(zip(names, session.run(names, inputs), strict=True))
 
 
-class _Recorder:
-    """A backend that keeps what a graph was given."""
-
-    def __init__(self, backend: Any, graph: str) -> None:
-        self.backend, self.graph, self.inputs = backend, graph, dict[str, Array]()
-        self.choice, self.opsets = backend.choice, backend.opsets
-
-    def run(self, graph: str, inputs: dict[str, Array]) -> list[Array]:
-        if graph == self.graph and not self.inputs:
-            self.inputs = {name: array.copy() for name, array in inputs.items()}
-        outputs: list[Array] = self.backend.run(graph, inputs)
-        return outputs
-
-    def close(self) -> None:
-        self.backend.close()
-
-
-def inputs_of(bundle: Bundle, name: str) -> dict[str, Array]:
+def inputs_of(bundle: Bundle, name: str) -> Inputs:
     """Return what the graph is given when the bundle's first fitting golden pair is fused in ONNX Runtime."""
-    spec = bundle.manifest.graphs[name]
-    choice = f"onnxruntime:{spec.precision}"
-    for case in read_golden(bundle):
-        with Fuser.load(bundle.path, backend=choice) as fuser:
-            recorder = _Recorder(fuser.backend, name)
-            recorded = Fuser(bundle, recorder, opset=spec.opset)  # type: ignore[arg-type]
-            _use(
-                recorded,
-                spec,
-                case.infrared,
-                case.visible,
-                replace(case.controls, steps=spec.steps or case.controls.steps),
-                case.strength_map,
-            )
-        if recorder.inputs:
-            return recorder.inputs
-    raise OptionError(f"{bundle.path}: no golden pair is of the size that graph {name} takes; export it again")
-
-
-def _use(fuser: Fuser, spec: GraphSpec, infrared: Any, visible: Any, controls: Controls, strength_map: Any) -> None:
-    if spec.role == "fused_loop":
-        if fuser.loop_graph(infrared.shape, controls, strength_map is not None):
-            fuser.in_one_graph(infrared, visible, controls, strength_map)
-    elif spec.size is None or spec.size == fuser.prepare(infrared, visible).shape[2:]:
-        fuser.step_by_step(infrared, visible, controls)
+    steps = bundle.manifest.graphs[name].steps
+    frames = (
+        (case.infrared, case.visible, replace(case.controls, steps=steps or case.controls.steps), case.strength_map)
+        for case in read_golden(bundle)
+    )
+    found = next(recorded_inputs(bundle, name, frames), None)
+    if found is None:
+        raise OptionError(f"{bundle.path}: no golden pair is of the size that graph {name} takes; export it again")
+    return found
 
 
 def main(

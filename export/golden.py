@@ -18,8 +18,9 @@ from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_byt
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
 from cled_edge.pairing import pair_by_stem
+from cled_edge.size import Size
 from cled_edge.verify import Case
-from export.graphs import Plan, Size
+from export.graphs import Plan
 
 # What any-size graphs are verified at; no camera mode, so that they are, and the last is no multiple of anything.
 SIZES: tuple[Size, ...] = ((464, 624), (320, 256), (300, 421))

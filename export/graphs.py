@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from cled_edge.errors import OptionError
-from cled_edge.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision, GraphRole, GraphSpec, TensorSpec
+from cled_edge.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision, GraphRole, GraphSpec, TensorSpec, dimensions
+from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion, FusedLoop
 from cled_edge.network.unet import ResidualUNet
+from cled_edge.size import Size, padded, size_text
 from export.precision import at_precision
 
 DYNAMO_OPSET = 20
@@ -24,7 +26,8 @@ RESIDUAL = (-2.0, 2.0)
 # Nodes that decide at run time what a graph does: a graph of one size has none.
 _CHATTY = ("torch", "torch.onnx", "onnxscript", "onnx_ir")  # loggers that tell of every constant they fold
 _DECIDING = frozenset({"Shape", "Size", "If", "Loop", "Scan", "NonZero", "ConstantOfShape"})
-Size = tuple[int, int]
+Tensors = tuple[TensorSpec, ...]
+Variant = tuple[GraphPrecision, int, Size | None]  # precision, opset, size
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class Plan:
             if min(height, width) < 32:
                 raise OptionError(f"size {height}x{width} has a side under 32; give HEIGHTxWIDTH in pixels")
 
-    def variants(self) -> Iterator[tuple[GraphPrecision, int, Size | None]]:
+    def variants(self) -> Iterator[Variant]:
         """Yield precision, opset and size of each combination, the reference form first."""
         precisions = dict.fromkeys(("fp32", *self.precisions))
         for precision in precisions:
@@ -72,8 +75,9 @@ class Plan:
 
 @dataclass(frozen=True)
 class Graph:
-    """A module to trace and the names of its tensors, in order."""
+    """A module to trace and the names of its tensors, in order. name: in the manifest, see `graph_name`."""
 
+    name: str
     role: GraphRole
     module: nn.Module
     inputs: tuple[TensorSpec, ...]
@@ -83,101 +87,100 @@ class Graph:
     size: Size | None
     steps: int | None = None
     strength_map: bool = False
-    is_default: bool = True
-
-    @property
-    def name(self) -> str:
-        """Its name in the manifest: the role, and how it differs from the reference form."""
-        parts: list[str] = [self.role]
-        if not self.is_default:
-            parts.append(f"{self.steps}steps")
-        parts += ["map"] * self.strength_map + [self.precision] * (self.precision != "fp32")
-        parts += [f"opset{self.opset}"] * (self.opset != REFERENCE_OPSET)
-        parts += ["x".join(map(str, self.size))] if self.size else []
-        return "-".join(parts)
 
     @property
     def file(self) -> str:
         """Name of its ONNX file."""
         return f"{self.name}.onnx"
 
-    def spec(self, path: Path) -> GraphSpec:
-        """Return its entry in the manifest, for the graph that was written to `path`."""
-        nodes = node_counts(onnx.load(path))
-        return GraphSpec(
-            role=self.role,
-            file=self.file,
-            precision=self.precision,
-            opset=self.opset,
-            size=self.size,
-            steps=self.steps,
-            strength_map=self.strength_map,
-            nodes=nodes,
-            inputs=self.inputs,
-            outputs=self.outputs,
-        )
+
+def graph_name(
+    role: GraphRole,
+    precision: GraphPrecision,
+    opset: int,
+    size: Size | None,
+    steps: int | None,
+    strength_map: bool,
+    default_steps: int,
+) -> str:
+    """Return a graph's name in the manifest: its role, and how it differs from the reference form."""
+    parts: list[str] = [role]
+    parts += [f"{steps}steps"] * (steps not in (None, default_steps)) + ["map"] * strength_map
+    parts += [precision] * (precision != "fp32") + [f"opset{opset}"] * (opset != REFERENCE_OPSET)
+    parts += [size_text(size)] if size else []
+    return "-".join(parts)
 
 
 def graphs_of(model: CledFusion, plan: Plan) -> Iterator[Graph]:
     """Yield the step graph (one evaluation and state update), the fusion graph and the loops, in every variant.
 
-    INT8 variants are FP32 graphs yet: export/int8.py quantises what was written.
+    But none in INT8: export/int8.py makes those of the FP32 ones.
     """
+    config = model.config
     if plan.steps and not isinstance(model.unet, ResidualUNet):
-        raise OptionError(f"preset {model.config.name} is of the lineage, which has no patches; leave --unrolled out")
-    models = {precision: at_precision(model, precision) for precision in dict.fromkeys(("fp32", *plan.precisions))}
-    multiple = model.config.size_multiple
-    for precision, opset, size in plan.variants():
+        raise OptionError(f"preset {config.name} is of the lineage, which has no patches; leave --unrolled out")
+    variants = [variant for variant in plan.variants() if variant[0] != "int8"]
+    models = {precision: at_precision(model, precision) for precision in dict.fromkeys(v[0] for v in variants)}
+    for precision, opset, size in variants:
         typed = models[precision]
-        padded = (size[0] + -size[0] % multiple, size[1] + -size[1] % multiple) if size else None
-        for role, module, inputs, outputs in _reference_graphs(typed):
-            yield Graph(role, module, _sized(inputs, padded), _sized(outputs, padded), precision, opset, padded)
+        whole = padded(size, config.size_multiple) if size else None
+
+        for role, module, tensors in _reference_graphs(typed):
+            yield _graph(config, role, module, tensors, (precision, opset, whole))
         for steps in plan.steps:
             for has_map in (False, True) if plan.strength_map else (False,):
-                inputs, outputs = _loop_tensors(has_map)
-                yield Graph(
-                    "fused_loop",
-                    FusedLoop(typed, steps, size),
-                    _sized(inputs, size),
-                    _sized(outputs, size),
-                    precision,
-                    opset,
-                    size,
-                    steps,
-                    has_map,
-                    is_default=steps == model.config.default_steps,
+                loop = FusedLoop(typed, steps, size)
+                yield _graph(
+                    config, "fused_loop", loop, _loop_tensors(has_map), (precision, opset, size), steps, has_map
                 )
 
 
-Tensors = tuple[TensorSpec, ...]
+def _graph(
+    config: ModelConfig,
+    role: GraphRole,
+    module: nn.Module,
+    tensors: tuple[Tensors, Tensors],
+    variant: Variant,
+    steps: int | None = None,
+    has_map: bool = False,
+) -> Graph:
+    name = graph_name(role, *variant, steps, has_map, config.default_steps)
+    inputs, outputs = (_sized(side, role, variant[2]) for side in tensors)
+    return Graph(name, role, module, inputs, outputs, *variant, steps, has_map)
 
 
-def _reference_graphs(model: CledFusion) -> Iterator[tuple[GraphRole, nn.Module, Tensors, Tensors]]:
+def _reference_graphs(model: CledFusion) -> Iterator[tuple[GraphRole, nn.Module, tuple[Tensors, Tensors]]]:
     yield (
         "unet_step",
         model.sampler.step,
         (
-            _picture("x_t", (-3.0, 3.0), "state, I_t of Eq. 12"),
-            _picture("x_in", PICTURE, "degraded input"),
-            _vector("t", 1, (0.0, 1000.0), "time input, A_t * 1000, from the schedule table"),
-            _vector("coef", 4, (-3.0, 3.0), "weights of x_t, x0, residual and x_in in x_prev, from the schedule table"),
-        ),
-        (
-            _picture("x_prev", (-3.0, 3.0), "next state"),
-            _picture("residual", RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
+            (
+                _picture("x_t", (-3.0, 3.0), "state, I_t of Eq. 12"),
+                _picture("x_in", PICTURE, "degraded input"),
+                _vector("t", 1, (0.0, 1000.0), "time input, A_t * 1000, from the schedule table"),
+                _vector(
+                    "coef", 4, (-3.0, 3.0), "weights of x_t, x0, residual and x_in in x_prev, from the schedule table"
+                ),
+            ),
+            (
+                _picture("x_prev", (-3.0, 3.0), "next state"),
+                _picture("residual", RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
+            ),
         ),
     )
     yield (
         "fusion",
         model.fusion,
         (
-            _picture("infrared", PICTURE, "degraded infrared, one channel repeated three times"),
-            _picture("infrared_residual", RESIDUAL, "its last residual"),
-            _picture("visible", PICTURE, "degraded visible"),
-            _picture("visible_residual", RESIDUAL, "its last residual"),
-            *_controls(),
+            (
+                _picture("infrared", PICTURE, "degraded infrared, one channel repeated three times"),
+                _picture("infrared_residual", RESIDUAL, "its last residual"),
+                _picture("visible", PICTURE, "degraded visible"),
+                _picture("visible_residual", RESIDUAL, "its last residual"),
+                *_controls(),
+            ),
+            (_picture("fused", PICTURE, "fused picture"),),
         ),
-        (_picture("fused", PICTURE, "fused picture"),),
     )
 
 
@@ -199,17 +202,19 @@ def _controls() -> Tensors:
     )
 
 
-def _sized(specs: Tensors, size: Size | None) -> Tensors:
-    """Put numbers for the names of dimensions, if the graph is of one size; its batch is then what the loop runs."""
+def _sized(specs: Tensors, role: GraphRole, size: Size | None) -> Tensors:
+    """Put numbers for the names of dimensions, if the graph is of one size."""
     if size is None:
         return specs
-    batch = 2 if specs[0].name in ("x_t", "x_prev") else 1
-    known: dict[int | str, int] = {"batch": batch, "height": size[0], "width": size[1]}
-    return tuple(spec.model_copy(update={"shape": tuple(known.get(d, d) for d in spec.shape)}) for spec in specs)
+    known = dimensions(role, size)
+    return tuple(
+        spec.model_copy(update={"shape": tuple(known[d] if isinstance(d, str) else d for d in spec.shape)})
+        for spec in specs
+    )
 
 
-def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
-    """Trace and write one self-contained file.
+def write_graph(graph: Graph, size_multiple: int, path: Path) -> GraphSpec:
+    """Trace and write one self-contained file; return its entry in the manifest.
 
     At opset 17, the newest that TensorRT 8.6 parses, by the TorchScript exporter; newer by the dynamo exporter, which
     reasons about the windows' symbolic sizes for minutes and is therefore used at fixed sizes alone (torch 2.13).
@@ -239,9 +244,22 @@ def write_graph(graph: Graph, size_multiple: int, path: Path) -> None:
     onnx.checker.check_model(model, full_check=True)
     _require("inputs", [i.name for i in model.graph.input], [spec.name for spec in graph.inputs])
     _require("outputs", [o.name for o in model.graph.output], [spec.name for spec in graph.outputs])
-    deciding = _DECIDING & node_counts(model).keys()
+    nodes = node_counts(model)
+    deciding = _DECIDING & nodes.keys()
     if graph.size and deciding:
         raise RuntimeError(f"{graph.name} is of one size and yet has nodes {', '.join(sorted(deciding))}")
+    return GraphSpec(
+        role=graph.role,
+        file=graph.file,
+        precision=graph.precision,
+        opset=graph.opset,
+        size=graph.size,
+        steps=graph.steps,
+        strength_map=graph.strength_map,
+        nodes=nodes,
+        inputs=graph.inputs,
+        outputs=graph.outputs,
+    )
 
 
 def node_counts(model: onnx.ModelProto) -> dict[str, int]:

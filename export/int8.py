@@ -5,21 +5,16 @@ channel. Everything else stays FP32: heads, stems, attention, what is over a who
 TensorRT read the same file.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from cled_edge.bundle import Bundle
-from cled_edge.fuser import Controls, Fuser
-from cled_edge.manifest import GraphSpec
+from cled_edge.fuser import Controls
 from export.golden import Pair
-
-Inputs = dict[str, NDArray[Any]]
+from export.recording import Frame, Inputs, recorded_inputs
 
 
 def quantised(graph: Path, calibration: Sequence[Inputs], out: Path) -> None:
@@ -54,39 +49,17 @@ def dense_convolutions(model: onnx.ModelProto) -> list[str]:
     ]
 
 
-def calibration_inputs(bundle: Bundle, spec: GraphSpec, name: str, pairs: Iterable[Pair]) -> list[Inputs]:
+def calibration_inputs(bundle: Bundle, name: str, pairs: Sequence[Pair]) -> list[Inputs]:
     """Return what the FP32 graph of that name is given when pairs are fused at different controls."""
-    inputs: list[Inputs] = []
-    with Fuser.load(bundle.path) as fuser:
-        backend = _Recorder(fuser.backend, name, inputs)
-        recording = Fuser(bundle, backend, opset=spec.opset)  # type: ignore[arg-type]
-        for index, pair in enumerate(pairs):
-            controls = Controls(spec.steps, 1.0 if index % 2 else 0.6, 1.0, (0.5, 0.2, 0.8)[index % 3])
-            if spec.role == "fused_loop":
-                recording.in_one_graph(
-                    pair.infrared, pair.visible, controls, _whole(pair) if spec.strength_map else None
-                )
-            else:
-                recording.step_by_step(pair.infrared, pair.visible, replace(controls, steps=1 + index % 3))
-    return inputs
+    spec = bundle.manifest.graphs[name]
 
+    def frame(index: int, pair: Pair) -> Frame:
+        steps = spec.steps or 1 + index % 3
+        controls = Controls(steps, 1.0 if index % 2 else 0.6, 1.0, (0.5, 0.2, 0.8)[index % 3])
+        whole = np.full((*pair.infrared.shape, 2), 255, np.uint8) if spec.strength_map else None
+        return pair.infrared, pair.visible, controls, whole
 
-def _whole(pair: Pair) -> NDArray[np.uint8]:
-    return np.full((*pair.infrared.shape, 2), 255, np.uint8)
-
-
-class _Recorder:
-    """A backend that keeps what one graph is given."""
-
-    def __init__(self, backend: Any, graph: str, kept: list[Inputs]) -> None:
-        self.backend, self.graph, self.kept = backend, graph, kept
-        self.choice, self.opsets = backend.choice, backend.opsets
-
-    def run(self, graph: str, inputs: Inputs) -> list[NDArray[Any]]:
-        if graph == self.graph:
-            self.kept.append({name: np.array(array) for name, array in inputs.items()})
-        outputs: list[NDArray[Any]] = self.backend.run(graph, inputs)
-        return outputs
+    return list(recorded_inputs(bundle, name, (frame(index, pair) for index, pair in enumerate(pairs))))
 
 
 class _Reader:

@@ -25,10 +25,7 @@ _EXACT_NAMES = ("time_mlp", "probe")
 
 
 def at_precision(model: CledFusion, precision: GraphPrecision) -> CledFusion:
-    """Return a copy for export, in evaluation mode: plain convolutions, and FP16 dense weights if `fp16`.
-
-    int8 begins from the FP32 graph (export/int8.py).
-    """
+    """Return a copy for export, in evaluation mode: plain convolutions, and FP16 dense weights if `fp16`."""
     plain = with_plain_convolutions(model).eval()
     for module in plain.modules():
         if isinstance(module, GroupNorm):

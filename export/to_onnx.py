@@ -12,7 +12,6 @@ written, only BUNDLE_DIR.verification.json, which says what was found.
 import hashlib
 import json
 import logging
-import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -41,9 +40,10 @@ from cled_edge.manifest import (
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
 from cled_edge.network.unet import ResidualUNet
+from cled_edge.size import Size, size_from_text
 from cled_edge.verify import verify, write_golden
 from export.golden import SIZES, Pair, cut, golden_cases, noise, read_pairs, synthetic_pairs, whole_cases
-from export.graphs import Plan, Size, graphs_of, node_counts, write_graph
+from export.graphs import Plan, graph_name, graphs_of, node_counts, write_graph
 from export.int8 import calibration_inputs, quantised
 
 log = logging.getLogger("export")
@@ -123,38 +123,28 @@ def _reference_backend() -> str:
 def _write_graphs(folder: Path, model: CledFusion, plan: Plan) -> dict[str, GraphSpec]:
     specs = {}
     for graph in graphs_of(model, plan):
-        if graph.precision == "int8":
-            continue
         log.info("tracing %s", graph.name)
-        path = folder / graph.file
-        write_graph(graph, model.config.size_multiple, path)
-        specs[graph.name] = graph.spec(path)
+        specs[graph.name] = write_graph(graph, model.config.size_multiple, folder / graph.file)
     return specs
 
 
 def _quantise(folder: Path, graphs: dict[str, GraphSpec], pairs: list[Pair]) -> dict[str, GraphSpec]:
     """Write the INT8 form of each FP32 graph that the pairs, cut to one size, can calibrate."""
     bundle, specs = Bundle.open(folder), {}
+    default_steps = bundle.manifest.schedule.default_steps
     for name, spec in graphs.items():
         if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET:
             continue
         log.info("calibrating %s", name)
         size = spec.size or SIZES[0]
-        # Noise beside the pairs: without, what is worse degraded than they are left the ranges, 36 dB instead of 41.
+        # Noise beside the pairs: what is worse degraded than they are would leave their ranges.
         chosen = [*(cut(pair, size) for pair in pairs[:CALIBRATION_PAIRS]), noise(size, seed=3)]
-        inputs = calibration_inputs(bundle, spec, name, chosen)
-        stem = "-".join(
-            (name.removesuffix(f"-{_words(spec.size)}"), "int8", *([_words(spec.size)] if spec.size else []))
-        )
-        path = folder / f"{stem}.onnx"
-        quantised(folder / spec.file, inputs, path)
+        new = graph_name(spec.role, "int8", spec.opset, spec.size, spec.steps, spec.strength_map, default_steps)
+        path = folder / f"{new}.onnx"
+        quantised(folder / spec.file, calibration_inputs(bundle, name, chosen), path)
         nodes = node_counts(onnx.load(path))
-        specs[stem] = spec.model_copy(update={"file": path.name, "precision": "int8", "nodes": nodes})
+        specs[new] = spec.model_copy(update={"file": path.name, "precision": "int8", "nodes": nodes})
     return specs
-
-
-def _words(size: Size | None) -> str:
-    return f"{size[0]}x{size[1]}" if size else ""
 
 
 def _write_manifest(
@@ -186,10 +176,10 @@ def _write_manifest(
 
 def read_size(text: str) -> Size:
     """Return (height, width) of HEIGHTxWIDTH; OptionError if it is not that."""
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if match is None:
+    size = size_from_text(text)
+    if size is None:
         raise OptionError(f"size {text!r} is not HEIGHTxWIDTH, as in 480x640")
-    return int(match[1]), int(match[2])
+    return size
 
 
 def read_precision(text: str) -> GraphPrecision:

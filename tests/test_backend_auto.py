@@ -130,7 +130,7 @@ def test_one_backend_needs_no_measurement(bundle: Bundle, cache: Path) -> None:
 
 
 def test_the_fuser_takes_auto(monkeypatch) -> None:
-    monkeypatch.setattr("cled_edge.backend.auto.available_backends", lambda: [REFERENCE, FP32])
+    monkeypatch.setattr("cled_edge.backend.choice.available_backends", lambda: [REFERENCE, FP32])
     with Fuser.load(backend="auto", size=SIZE) as fuser:
         assert fuser.backend.details["auto"].endswith("measured now")
         assert fuser.backend.choice in (REFERENCE, FP32)
@@ -146,7 +146,7 @@ def test_the_fuser_takes_auto(monkeypatch) -> None:
     ],
 )
 def test_the_command_line_takes_a_backend(write_pairs, tmp_path, monkeypatch, capsys, backend, code, words) -> None:
-    monkeypatch.setattr("cled_edge.backend.auto.available_backends", lambda: [REFERENCE])
+    monkeypatch.setattr("cled_edge.backend.choice.available_backends", lambda: [REFERENCE])
     infrared, visible = write_pairs(("a",))
     fuse = ["cled-edge", "fuse", "--infrared", infrared, "--visible", visible, "--out", tmp_path / "out", "--steps", 1]
     monkeypatch.setattr("sys.argv", [*map(str, fuse), "--backend", backend])

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from cled_edge.errors import DataError
 from cled_edge.network.presets import ModelConfig, preset
+from cled_edge.trust.reading import first_problem
 from training.degradations import KINDS, Modality
 
 if sys.version_info >= (3, 11):
@@ -187,6 +188,4 @@ def read_recipe(path: Path) -> Recipe:
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise DataError(f"{path}: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{path}: {where}: {first['msg']} ({error.error_count()} problems in all)") from error
+        raise DataError(f"{path}: {first_problem(error)} ({error.error_count()} problems in all)") from error

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.backend.cache import cache_name, read_cached, write_cached
-from cled_edge.backend.choice import BackendChoice, available_backends, backend_type, open_backend
+from cled_edge.backend.choice import BackendChoice, backend_type, backends_of, open_backend
 from cled_edge.backend.machine import instruction_sets, usable_cores
 from cled_edge.backend.protocol import Backend
 from cled_edge.bundle import Bundle
@@ -61,8 +61,7 @@ def choose(
     Each must agree with ONNX Runtime in fp32 to 40 dB on a rendered pair, in all three pictures. The runs take about
     2 s, compiling comes on top. What was found is kept for this bundle, SDK versions, CPU, threads and size.
     """
-    known = bundle.manifest.precisions()
-    candidates = [c for c in available_backends() if c.graphs in known] if choices is None else list(choices)
+    candidates = backends_of(bundle) if choices is None else list(choices)
     if candidates == [REFERENCE]:
         return Verdict(REFERENCE, f"auto: {REFERENCE}, the only backend here")
     name = _cache_name(bundle, threads, size, candidates)
@@ -77,13 +76,10 @@ def choose(
 
 def psnr_db(fused: "Fused", other: "Fused") -> float:
     """Return the peak signal-to-noise ratio of two results, the worst of their three pictures; inf if equal."""
+    from cled_edge.score import quality  # noqa: PLC0415  needed only when measuring
+
     pairs = (fused.picture, other.picture), (fused.infrared, other.infrared), (fused.visible, other.visible)
-    worst = max(_mean_square(one, two) for one, two in pairs)
-    return float("inf") if worst == 0 else 10 * np.log10(255**2 / worst).item()
-
-
-def _mean_square(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
-    return float(np.mean((one.astype(np.float32) - two) ** 2))
+    return min(quality.psnr_db(one, two) for one, two in pairs)
 
 
 def _measure(

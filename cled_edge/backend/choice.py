@@ -152,6 +152,12 @@ def available_backends() -> list[BackendChoice]:
     return choices
 
 
+def backends_of(bundle: "Bundle") -> list[BackendChoice]:
+    """Return what this machine can run of a bundle: of `available_backends`, those whose graphs it has."""
+    known = bundle.manifest.precisions()
+    return [choice for choice in available_backends() if choice.graphs in known]
+
+
 def backend_type(name: str) -> "BackendType":
     """Return the class behind a name; its SDK is imported only when it is used."""
     entry = REGISTRY[name]

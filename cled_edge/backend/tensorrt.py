@@ -25,13 +25,13 @@ from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.sdk import import_tensorrt
 from cled_edge.errors import BackendError, CledEdgeError, EngineError, OptionError
 from cled_edge.manifest import OPSETS, GraphSpec, StepRows
+from cled_edge.size import Size
 
 _LOG = logging.getLogger(__name__)
 KEPT_LAUNCHES = 3  # each holds contexts, tensors and CUDA graphs for one picture size
 _FLOAT_BYTES = 4
 _ROW = 5  # of the table: the step's time, then its four coefficients
 
-Size = tuple[int, int]  # height, width
 EngineKey = tuple[str, Size]
 Wire = Callable[["list[BoundEngine]", ExitStack, str], Launch]
 

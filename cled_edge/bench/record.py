@@ -14,6 +14,7 @@ from cled_edge.bench.scenario import Block, ScenarioName
 from cled_edge.bench.stats import PERCENTILES, percentile_name, samples_needed
 from cled_edge.errors import ResultError
 from cled_edge.latency import STAGES
+from cled_edge.trust.reading import first_problem
 
 SCHEMA_VERSION = 1
 
@@ -186,9 +187,7 @@ class Record(_Model):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise ResultError(f"{path}: {where}: {first['msg']}; measure again") from error
+            raise ResultError(f"{path}: {first_problem(error)}; measure again") from error
 
 
 def _ms(time_ns: int) -> float:

@@ -23,11 +23,12 @@ from cled_edge.bundle import Bundle
 from cled_edge.engine.cache import check_private, engine_paths, graph_sha256, make_folder, write_engine
 from cled_edge.engine.device import DeviceFacts
 from cled_edge.engine.job import GRAPH, JOB, PLAN, RESULT, TIMINGS, Job, Result
-from cled_edge.engine.options import BuildOptions, size_text
+from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.readback import mismatches
 from cled_edge.engine.record import BuildRecord, GraphFacts, PlanSpec, engine_key
 from cled_edge.engine.timing_cache import one_builder, read_timings, timings_path, write_timings
 from cled_edge.errors import CledEdgeError, EngineError, OptionError, OutputError
+from cled_edge.size import size_text
 from cled_edge.trust.reading import shown
 
 _MIB = 2**20

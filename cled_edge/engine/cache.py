@@ -4,7 +4,6 @@ A folder holds `<graph>-<key>.engine`, the plan as TensorRT wrote it, and `<grap
 is a program: the hash in the sidecar finds damage, not malice, so a folder that any user may write is refused.
 """
 
-import hashlib
 import os
 import shlex
 import stat
@@ -17,10 +16,11 @@ from pydantic import ValidationError
 from cled_edge.backend.cache import cache_folder
 from cled_edge.bundle import Bundle
 from cled_edge.engine.device import DeviceFacts
-from cled_edge.engine.options import BuildOptions, size_text
+from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.record import RECORD_VERSION, BuildRecord, engine_key
 from cled_edge.errors import EngineError, OutputError
-from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, json_from_bytes, shown
+from cled_edge.size import size_text
+from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, first_problem, json_from_bytes, shown
 
 ENGINE_SUFFIX = ".engine"
 RECORD_SUFFIX = ".build.json"
@@ -96,9 +96,7 @@ def read_record(path: Path, todo: str) -> BuildRecord:
     try:
         return BuildRecord.model_validate(values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = shown(".".join(str(part) for part in first["loc"]))
-        raise EngineError(f"{path}: {where}: {shown(first['msg'], 200)}; {todo}") from error
+        raise EngineError(f"{path}: {first_problem(error)}; {todo}") from error
 
 
 def write_engine(folder: Path, plan: bytes, record: BuildRecord) -> Path:
@@ -181,17 +179,10 @@ def check_private(*paths: Path) -> None:
 
 
 def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
-    expected = record.plan
-    with Reader(EngineError, EngineError, todo).opened(path) as (file, size):
-        if size != expected.bytes or size > MAX_PLAN_BYTES:
-            raise EngineError(f"{path} has {size} bytes, its build.json says {expected.bytes}; {todo}")
-        plan = Reader(EngineError, EngineError, todo).exactly(path, file, size)
-    digest = hashlib.sha256(plan).hexdigest()
-    if digest != expected.sha256:
-        raise EngineError(
-            f"{path} has SHA-256 {digest[:12]}..., its build.json says {expected.sha256[:12]}...: altered; {todo}"
-        )
-    return plan
+    plan = record.plan
+    if plan.bytes > MAX_PLAN_BYTES:
+        raise EngineError(f"{path} has {plan.bytes} bytes, needed {MAX_PLAN_BYTES} at most; {todo}")
+    return Reader(EngineError, EngineError, todo).verified(path, plan.bytes, plan.sha256, "its build.json says", todo)
 
 
 def _why_none(

@@ -133,9 +133,10 @@ def _options(
     """Return the options of each size; OptionError if none, or more than one way to give them, is there."""
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cled_edge.engine.options import BuildOptions, Profile, padded, parse_size  # noqa: PLC0415
+    from cled_edge.engine.options import BuildOptions, Profile, parse_size  # noqa: PLC0415
     from cled_edge.engine.selection import fixed_sizes  # noqa: PLC0415
     from cled_edge.errors import OptionError  # noqa: PLC0415
+    from cled_edge.size import padded  # noqa: PLC0415
 
     if (bool(sizes) + all_modes + (profile is not None)) != 1:
         raise OptionError("needed one of --size HxW, --all-modes and --profile MIN,OPT,MAX; give --size 480x640")

@@ -1,19 +1,17 @@
 """What an engine is built as: precision, picture size, opset and the builder's limits."""
 
 import json
-import re
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from cled_edge.errors import OptionError
-from cled_edge.manifest import GraphPrecision, GraphRole, GraphSpec, Manifest
+from cled_edge.manifest import GraphPrecision, GraphRole, GraphSpec, Manifest, dimensions
+from cled_edge.size import Size, size_from_text, size_text
 
-Size = tuple[int, int]  # height, width
 # No part of an engine's key: how hard the builder searches changes nothing of what the engine computes, and the opset
 # only picks a graph, whose hash is in the key.
 NOT_IN_KEY = ("workspace_mib", "optimization_level", "timing_cache", "opset")
-_SIZE = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 
 
 class _Model(BaseModel):
@@ -84,23 +82,12 @@ def canonical_json(values: object) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def size_text(size: Size) -> str:
-    """Return "480x640"."""
-    return "{}x{}".format(*size)
-
-
 def parse_size(text: str) -> Size:
     """Read "480x640", height first; OptionError if it is none."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
+    size = size_from_text(text.strip())
+    if size is None:
         raise OptionError(f"size {text!r} is not HxW, height first; write for example 480x640")
-    return int(match[1]), int(match[2])
-
-
-def padded(size: Size, multiple: int) -> Size:
-    """Return the size of a picture after it is padded as the manifest says."""
-    height, width = (-(-side // multiple) * multiple for side in size)
-    return height, width
+    return size
 
 
 def graph_name(
@@ -125,9 +112,6 @@ def graph_name(
 
 
 def tensor_shape(spec: GraphSpec, shape: tuple[int | str, ...], size: Size) -> tuple[int, ...]:
-    """Return a tensor's shape with numbers for its names; the step graph takes infrared and visible as one batch.
-
-    KeyError for a name that no graph of ours has.
-    """
-    numbers = {"batch": 2 if spec.role == "unet_step" else 1, "height": size[0], "width": size[1]}
+    """Return a tensor's shape with numbers for its names. KeyError for a name that no graph of ours has."""
+    numbers = dimensions(spec.role, size)
     return tuple(numbers[side] if isinstance(side, str) else side for side in shape)

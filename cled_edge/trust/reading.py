@@ -1,5 +1,6 @@
 """Files from strangers: regular ones of a known size, plain names, and JSON with limits."""
 
+import hashlib
 import json
 import math
 import os
@@ -9,9 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from cled_edge.errors import CledEdgeError
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 MAX_JSON_BYTES = 4 * 2**20
 MAX_JSON_DEPTH = 64
@@ -77,6 +81,20 @@ class Reader:
             raise self.refused(f"{path} changed while it was read; let its writer finish, then try again")
         return content
 
+    def verified(self, path: Path, size: int, sha256: str, says: str, todo: str) -> bytes:
+        """Return a file of a stated size and SHA-256: another size is refused before it is read, another hash after it.
+
+        says: who states them, as in "its manifest says"; todo: what these two refusals tell the user to do.
+        """
+        with self.opened(path) as (file, found):
+            if found != size:
+                raise self.refused(f"{path} has {found} bytes, {says} {size}; {todo}")
+            content = self.exactly(path, file, found)
+        digest = hashlib.sha256(content).hexdigest()
+        if digest != sha256:
+            raise self.refused(f"{path} has SHA-256 {digest[:12]}..., {says} {shown(sha256[:12])}...: altered; {todo}")
+        return content
+
     def _check_kind(self, path: Path, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             kind = _KINDS.get(stat.S_IFMT(status.st_mode), "special file")
@@ -109,6 +127,12 @@ def json_from_bytes(content: bytes) -> Any:
         raise ValueError(f"nested over {MAX_JSON_DEPTH} levels") from None
     _check_tree(values)
     return values
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Return "where: what" of the first of the problems that pydantic found, as one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{shown('.'.join(str(part) for part in first['loc']))}: {shown(first['msg'], 200)}"
 
 
 def shown(text: object, limit: int = 80) -> str:

@@ -1,0 +1,55 @@
+"""What a graph of a bundle is given when pairs are fused: to calibrate on, and to look into it with."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
+
+import numpy as np
+
+from cled_edge.backend.choice import open_backend
+from cled_edge.backend.protocol import Array, Backend
+from cled_edge.bundle import Bundle
+from cled_edge.fuser import Controls, Fuser
+from cled_edge.image import Uint8
+
+Inputs = dict[str, Array]
+Frame = tuple[Uint8, Uint8, Controls, Uint8 | None]  # infrared, visible, controls, strength map
+
+
+def recorded_inputs(bundle: Bundle, name: str, frames: Iterable[Frame]) -> Iterator[Inputs]:
+    """Yield the inputs of the graph of that name, each time that it runs in ONNX Runtime while frames are fused.
+
+    A frame of a size, of steps or with a map that the graph is not for yields nothing.
+    """
+    spec = bundle.manifest.graphs[name]
+    with closing(open_backend(f"onnxruntime:{spec.precision}", bundle)) as backend:
+        recorder = _Recorder(backend, name)
+        fuser = Fuser(bundle, recorder, opset=spec.opset)
+        for infrared, visible, controls, strength_map in frames:
+            if spec.role == "fused_loop":
+                if fuser.loop_graph(infrared.shape, controls, strength_map is not None) == name:
+                    fuser.in_one_graph(infrared, visible, controls, strength_map)
+            elif spec.size in (None, fuser.prepare(infrared, visible).shape[2:]):
+                fuser.step_by_step(infrared, visible, controls)
+            yield from recorder.taken()
+
+
+class _Recorder:
+    """A backend that keeps what one graph is given."""
+
+    def __init__(self, backend: Backend, graph: str) -> None:
+        self.choice, self.opsets = backend.choice, backend.opsets
+        self.description, self.details = backend.description, backend.details
+        self._backend, self._graph, self._kept = backend, graph, list[Inputs]()
+
+    def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
+        if graph == self._graph:
+            self._kept.append({name: np.array(array) for name, array in inputs.items()})
+        return self._backend.run(graph, inputs)
+
+    def close(self) -> None:
+        self._backend.close()
+
+    def taken(self) -> list[Inputs]:
+        """Return what was kept since the last time."""
+        kept, self._kept = self._kept, []
+        return kept
