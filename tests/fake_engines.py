@@ -16,18 +16,9 @@ from cled_edge.engine.cache import default_folder, graph_sha256, write_engine
 from cled_edge.engine.device import DeviceFacts
 from cled_edge.engine.options import BuildOptions, tensor_shape
 from cled_edge.engine.record import BuildRecord, GraphFacts, PlanSpec, ReadBack, engine_key
-from cled_edge.manifest import (
-    OPSETS,
-    FileSpec,
-    GraphSpec,
-    Manifest,
-    PreprocessingSpec,
-    ScheduleSpec,
-    TensorSpec,
-    VerificationSpec,
-)
-from cled_edge.schedule import Schedule
+from cled_edge.manifest import OPSETS, GraphSpec, TensorSpec
 from tests.fake_gpu import Gpu, Status
+from tests.small_bundle import written
 
 RELEASES = {"8.6": "8.6.2", "10.3": "10.3.0", "10.16": "10.16.1.11", "11.4": "11.4.0.106"}
 MULTIPLE = 8
@@ -134,26 +125,7 @@ def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None) 
         name = "-".join(parts)
         graphs[name] = _spec(role, name, precision, opset, steps, has_map, size)
         contents[f"{name}.onnx"] = f"onnx of {name}".encode()
-    manifest = Manifest(
-        schema_version=2,
-        name="small",
-        created_by="a test",
-        size_multiple=MULTIPLE,
-        graphs=graphs,
-        schedule=ScheduleSpec.from_schedule(Schedule.named("rddm09"), 2),
-        preprocessing=PreprocessingSpec(),
-        files={
-            name: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-            for name, content in contents.items()
-        },
-        training={},
-        verification=VerificationSpec(inputs="none", backend="none", checks=()),
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "manifest.json").write_text(manifest.model_dump_json())
-    for name, content in contents.items():
-        (folder / name).write_bytes(content)
-    return Bundle.open(folder)
+    return written(folder, "small", MULTIPLE, graphs, contents)
 
 
 def facts_of(release: str) -> DeviceFacts:

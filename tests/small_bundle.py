@@ -53,18 +53,15 @@ _NODES = ("Softmax", "Exp", "Sqrt", "Add", "Pow", "Conv")  # the fake parser loo
 
 def write_bundle(folder: Path, name: str = "tiny") -> Bundle:
     """Write a bundle with every kind of graph that `build` can choose between."""
-    folder.mkdir(parents=True, exist_ok=True)
     graphs: dict[str, GraphSpec] = {}
-    files: dict[str, FileSpec] = {}
+    contents: dict[str, bytes] = {}
 
     def add(role: GraphRole, precision: GraphPrecision = "fp32", opset: int = 17, size=None, steps=None) -> None:
         parts = [role, *([precision] if precision != "fp32" else []), *([f"opset{opset}"] if opset != 17 else [])]
         parts += ["x".join(map(str, size))] if size else []
         key = "-".join(parts)
         inputs, outputs = (_specs(tensors, size) for tensors in _TENSORS[role])
-        content = _onnx(inputs, outputs, opset, name).SerializeToString()
-        (folder / f"{key}.onnx").write_bytes(content)
-        files[f"{key}.onnx"] = FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        contents[f"{key}.onnx"] = _onnx(inputs, outputs, opset, name).SerializeToString()
         graphs[key] = GraphSpec(
             role=role, file=f"{key}.onnx", precision=precision, opset=opset, size=size, steps=steps,
             strength_map=False, nodes={}, inputs=inputs, outputs=outputs,
@@ -80,19 +77,32 @@ def write_bundle(folder: Path, name: str = "tiny") -> Bundle:
     add("fused_loop", "fp16", 20, (64, 96), 2)
     add("fused_loop", "fp16", 17, (32, 32), 2)
     add("unet_step", "int8")
+    return written(folder, name, 16, graphs, contents)
+
+
+def written(
+    folder: Path, name: str, size_multiple: int, graphs: dict[str, GraphSpec], contents: dict[str, bytes]
+) -> Bundle:
+    """Write a bundle of two default steps with these graphs, whose files have these contents, and open it."""
     manifest = Manifest(
         schema_version=2,
         name=name,
-        created_by="tests",
-        size_multiple=16,
+        created_by="a test",
+        size_multiple=size_multiple,
         graphs=graphs,
         schedule=ScheduleSpec.from_schedule(Schedule.named("rddm09"), 2),
         preprocessing=PreprocessingSpec(),
-        files=files,
+        files={
+            file: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            for file, content in contents.items()
+        },
         training={},
         verification=VerificationSpec(inputs="none", backend="none", checks=()),
     )
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / "manifest.json").write_text(manifest.model_dump_json())
+    for file, content in contents.items():
+        (folder / file).write_bytes(content)
     return Bundle.open(folder)
 
 

@@ -33,8 +33,8 @@ def residual_loss(predicted: Tensor, residual: Tensor, weighting: Weighting = "p
 def kinds_loss(logits: Tensor, kinds: Tensor) -> Tensor:
     """Return the mean cross-entropy of which degradations a picture has, both (N, K); NaN in `kinds` is left out.
 
-    It is no part of the paper. A network that is told what it looks at learns to treat low light apart from haze and
-    haze from noise in a quarter of the iterations.
+    It is no part of the paper. A network that is asked what it looks at learns sooner to treat one kind apart from
+    another.
     """
     known = ~torch.isnan(kinds)
     error = F.binary_cross_entropy_with_logits(logits.float(), kinds.nan_to_num(), reduction="none")

@@ -3,8 +3,9 @@
     python -m training.throughput training/recipes/nano.toml --data ../shared/data
     python -m training.throughput training/recipes/nano.toml --data ../shared/data --precision bf16 --compile
 
-Network: forward, plain L1 loss, backward and optimiser on a batch that is there already. The share in the network is
-its time over that of both together. They take turns, and medians count, but nothing else should run meanwhile.
+Network: forward, plain L1 loss, backward and the recipe's optimiser on a batch that is there already. The share in the
+network is its time over that of both together. They take turns, and medians count, but nothing else should run
+meanwhile.
 """
 
 import json
@@ -24,12 +25,14 @@ from torch import Tensor
 
 from cled_edge.errors import DataError, OutputError, one_line_errors
 from cled_edge.network.sampler import CledFusion
+from training.optimizers import Optimizers
 from training.pairs import FusionBatches, RestorationBatches, prepared
 from training.recipe import Recipe, model_of, read_recipe
 
 StageName = Literal["restore", "fuse"]
 Precision = Literal["fp32", "bf16"]
 ROUNDS = 5  # and one before, to warm up
+_TINY = 1e-3  # of the learning rates: on one batch again and again, full ones might diverge
 Step = Callable[[list[Tensor]], None]
 
 
@@ -50,7 +53,7 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
     if compiled:
         model.unet.compile()
         model.fusion.compile()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-5)
+    optimizer = Optimizers(network, recipe.restore if stage == "restore" else recipe.fuse)
     table = model.sampler.schedule.step_table(1)
     at_start = torch.tensor([float(table.time[0])])
 
@@ -72,7 +75,7 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
+        optimizer.step(_TINY)
 
     return step
 
