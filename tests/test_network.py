@@ -183,10 +183,9 @@ def test_window_attention_matches_a_slow_reference() -> None:
                     scores, values = [], []
                     for j in range(reach * reach):
                         jy, jx = divmod(j, reach)
-                        y, z = top - margin + jy, left - margin + jx
-                        inside = 0 <= y < 7 and 0 <= z < 10
-                        key = k[y, z, part] if inside else torch.zeros(head_width)
-                        values.append(v[y, z, part] if inside else torch.zeros(head_width))
+                        y, z = min(max(top - margin + jy, 0), 6), min(max(left - margin + jx, 0), 9)
+                        key = k[y, z, part]
+                        values.append(v[y, z, part])
                         offset = (jy - iy + window - 1) * (window + reach - 1) + jx - ix + window - 1
                         bias = layer.position[head, offset]
                         scores.append(q[top + iy, left + ix, part] @ key * head_width**-0.5 + bias)

@@ -26,7 +26,6 @@ from training.losses import (  # noqa: E402
     kinds_loss,
     residual_loss,
     salient_maximum,
-    sobel,
 )
 from training.optimizers import Optimizers, as_matrix, is_matrix  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
@@ -153,12 +152,12 @@ def test_fusion_losses_are_zero_at_their_targets_and_see_each_fault() -> None:
 def test_salient_maximum_keeps_the_contrast_of_the_hot_alone() -> None:
     infrared, visible = torch.full((1, 1, 128, 128), 0.2), torch.full((1, 1, 128, 128), 0.5)
     infrared[:, :, 60:68, 60:68] = 0.6  # a person, who the maximum leaves 0.1 above the smoke
-    infrared[:, :, 10:18, 10:18] = 0.3  # a warm wall
+    infrared[:, :, 10:18, 10:18] = 0.27  # a warm wall
     maximum = torch.maximum(infrared, visible)
     assert torch.equal(salient_maximum(infrared, visible, 0), maximum)
     target = salient_maximum(infrared, visible, 1)
     person, wall = (slice(0, 1), slice(0, 1), slice(61, 67), slice(61, 67)), (..., slice(11, 17), slice(11, 17))
-    assert target[person].mean() - 0.5 == pytest.approx(0.4 - 0.16 - 0.01 + 0.1, abs=0.03)
+    assert target[person].mean() - 0.5 == pytest.approx(0.4, abs=0.03)
     assert torch.equal(target[wall], maximum[wall])
     hotter = torch.where(infrared == 0.6, torch.tensor(0.95), infrared)
     assert salient_maximum(hotter, visible, 1)[person].mean() > 0.95
@@ -216,14 +215,6 @@ def test_the_average_is_young_at_first() -> None:
     assert (1 - averaged[0]).max() < 1e-3
     warmed_average(0.5)(averaged, [torch.full((3,), 3.0)], torch.tensor(10_000))
     torch.testing.assert_close(averaged[0], torch.full((3,), 2.0), atol=1e-3, rtol=0)
-
-
-def test_sobel_of_a_ramp_is_eight_times_its_slope() -> None:
-    ramp = torch.arange(8.0).repeat(1, 1, 8, 1) * 0.1
-    along, across = sobel(ramp)
-    torch.testing.assert_close(along[0, 0, 1:-1, 1:-1], torch.full((6, 6), 0.8))
-    assert across.abs().max() < 1e-6
-    assert torch.equal(sobel(-ramp)[0], along)
 
 
 def draws(count: int, seed: int = 0, rank: int = 0, processes: int = 1) -> Draws:

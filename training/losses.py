@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from training.fidelity import edge_preservation, information_fidelity, sobel
+
 Weighting = Literal["pixel", "share"]
 _RESIDUAL_FLOOR = 0.3  # of a mean over [-1, 1]; with 0.1 a dark picture was not dared to be brightened
-_HOT = 0.16  # of the range of a luma: people, engines, not warm walls
+_HOT = 0.08, 0.13  # of the range of a luma above its surroundings, where it begins and is in full: people, engines
 _REACH = 10  # cells: two and a half standard deviations
-_SOBEL_X = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 # BT.601 full range, no offset.
 _LUMA = (0.299, 0.587, 0.114)
 _CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
@@ -42,23 +43,38 @@ def kinds_loss(logits: Tensor, kinds: Tensor) -> Tensor:
 
 
 def fusion_losses(
-    fused: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor, salience: float = 0.0
+    fused: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor, salience: float = 0.0, measured: bool = False
 ) -> dict[str, Tensor]:
     """Return `intensity` (Eq. 16), `gradient` (Eq. 17) and `color` (Eq. 18), each a scalar.
 
     infrared and visible are the targets. balance is (N, 1) in [0, 1]: at 0.5 the maximum of Eq. 16/17; towards 0 the
     targets go linearly to the visible, towards 1 to the infrared (an extension; the paper defines no balance).
     Intensity and gradient are of the luma; Eq. 18 keeps the colour. salience: see `salient_maximum`.
+
+    measured: also `edges` and `information`, which the paper does not have: what is lost of Q^AB/F and of VIF
+    (`fidelity.py`), of the pictures whose balance is 0.5. Eq. 17 takes the stronger gradient of each axis by itself:
+    the two may belong to different sources, and then have the direction of neither.
     """
     luma, luma_infrared, luma_visible = (_weighted(x, _LUMA) for x in (fused, infrared, visible))
     maximum = salient_maximum(luma_infrared, luma_visible, salience)
     target = balanced_target(luma_infrared, luma_visible, balance, maximum)
-    gradients = zip(sobel(luma), sobel(luma_infrared), sobel(luma_visible), strict=True)
-    return {
+    gradients = zip(*(absolute(sobel(x)) for x in (luma, luma_infrared, luma_visible)), strict=True)
+    losses = {
         "intensity": (luma - target).abs().mean(),
         "gradient": torch.stack([(g - balanced_target(i, v, balance)).abs().mean() for g, i, v in gradients]).sum(),
         "color": torch.stack([(_weighted(fused, w) - _weighted(visible, w)).abs().mean() for w in _CHROMA]).sum(),
     }
+    if measured:
+        even = balance.flatten() == 0.5
+        lumas = [x[even] for x in (luma_infrared, luma_visible, luma)]
+        losses["edges"] = (1 - edge_preservation(*lumas)).sum() / len(even)
+        losses["information"] = (2 - information_fidelity(*lumas)).sum() / len(even)
+    return losses
+
+
+def absolute(responses: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Return both without their sign, before any maximum: the larger of two signed ones would prefer rising edges."""
+    return responses[0].abs(), responses[1].abs()
 
 
 def balanced_target(infrared: Tensor, visible: Tensor, balance: Tensor, middle: Tensor | None = None) -> Tensor:
@@ -72,15 +88,15 @@ def salient_maximum(infrared: Tensor, visible: Tensor, salience: float) -> Tenso
     """Return the maximum of two lumas (N, 1, H, W) in [0, 1], with what is hot standing out as it does in the infrared.
 
     salience: 0 is the maximum of Eq. 16, in which a person before a lit road or in bright smoke sinks into it.
-    Otherwise differs from it: where the infrared is `_HOT` above its surroundings, `salience` times the contrast that
-    it has there and the maximum has lost is added; the result is clamped to 1.
+    Otherwise differs from it: where the infrared is above its surroundings by `_HOT`, `salience` times the contrast
+    that it has there and the maximum has lost is added; the result is clamped to 1.
     """
     maximum = torch.maximum(infrared, visible)
     if not salience:
         return maximum
     contrast, left = infrared - _surroundings(infrared), maximum - _surroundings(maximum)
-    lost = torch.minimum(contrast - left, contrast - _HOT).clamp_min(0)
-    return (maximum + salience * lost).clamp(max=1)
+    heat = ((contrast - _HOT[0]) / (_HOT[1] - _HOT[0])).clamp(0, 1)
+    return (maximum + salience * heat * (contrast - left).clamp_min(0)).clamp(max=1)
 
 
 def _surroundings(x: Tensor) -> Tensor:
@@ -91,16 +107,6 @@ def _surroundings(x: Tensor) -> Tensor:
     grid = F.conv2d(F.pad(grid, (_REACH, _REACH, 0, 0), mode="replicate"), kernel[None, None, None, :])
     grid = F.conv2d(F.pad(grid, (0, 0, _REACH, _REACH), mode="replicate"), kernel[None, None, :, None])
     return F.interpolate(grid, x.shape[-2:], mode="bilinear")
-
-
-def sobel(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the absolute Sobel responses along x and y of (N, 1, H, W), borders replicated.
-
-    Absolute before any maximum: the larger of two signed responses would prefer rising edges.
-    """
-    kernel = torch.tensor(_SOBEL_X, dtype=x.dtype, device=x.device)
-    padded = F.pad(x, (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(padded, kernel[None, None]).abs(), F.conv2d(padded, kernel.T[None, None]).abs()
 
 
 def _weighted(rgb: Tensor, weights: tuple[float, float, float]) -> Tensor:

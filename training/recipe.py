@@ -135,6 +135,7 @@ class RestoreRecipe(StageRecipe):
 class FuseRecipe(StageRecipe):
     """Stage 2: weights of Eq. 19 (0 leaves a term out, as in Table 4), and how often the controls are drawn at random.
 
+    weight_edges, weight_information: of the measures Q^AB/F and VIF, which Eq. 19 does not have, see `fusion_losses`.
     salience: how far hot things stand out where the maximum of Eq. 16 loses them, see `salient_maximum`; 0 is Eq. 16.
     target: what the result is compared with: the clean pictures, or the inputs, the letter of Eq. 16 to 18.
     one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
@@ -146,6 +147,8 @@ class FuseRecipe(StageRecipe):
     weight_gradient: float = Field(10.0, ge=0)
     weight_color: float = Field(12.0, ge=0)
     weight_residual: float = Field(1.0, ge=0)
+    weight_edges: float = Field(0.0, ge=0)
+    weight_information: float = Field(0.0, ge=0)
     salience: float = Field(0.0, ge=0)
     full_strength_share: float = Field(0.4, ge=0, le=1)
     balanced_share: float = Field(0.5, ge=0, le=1)

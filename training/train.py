@@ -70,7 +70,9 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     items = recipe.data.model_copy(update={"clean_share": clean_share})
     batches = FusionBatches(data, items, stage.batch, stage.crop, recipe.seed, **runner.reading)
     validation = FusionValidation(data, recipe.data, runner.reading["pictures"], stage.crop)
-    weights = {name: getattr(stage, f"weight_{name}") for name in ("intensity", "gradient", "color", "residual")}
+    names = ("intensity", "gradient", "color", "edges", "information", "residual")
+    weights = {name: getattr(stage, f"weight_{name}") for name in names}
+    measured = bool(stage.weight_edges or stage.weight_information)
     trained: nn.Module = _Joint(model, stage.steps) if stage.one_stage else model.fusion
     model.unet.requires_grad_(stage.one_stage).to(runner.accelerator.device)
     if isinstance(model.unet, ResidualUNet):
@@ -88,7 +90,8 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
             fused = network(infrared, residuals[0], visible, residuals[1], strength, balance)
         targets = fusion_targets(batch, strength, stage.target)
         with torch.autocast(infrared.device.type, enabled=False):  # a gradient of 1/256 is what bf16 would round away
-            parts = fusion_losses(_unit(fused.float()), _unit(targets[0]), _unit(targets[1]), balance, stage.salience)
+            pictures = _unit(fused.float()), _unit(targets[0]), _unit(targets[1])
+            parts = fusion_losses(*pictures, balance, stage.salience, measured)
             if stage.one_stage:
                 true = torch.cat([infrared - infrared_clean, visible - visible_clean])
                 parts["residual"] = residual_loss(torch.cat(list(residuals)).float(), true, recipe.restore.weighting)

@@ -139,10 +139,10 @@ def _mixed_projection(width: int, width_out: int) -> nn.Sequential:
 class WindowSelfAttention(nn.Module):
     """SSAB's attention: queries of a window see keys of a window half as wide again.
 
-    The surroundings are zero-padded and not masked, as published; so is what the last windows lack of the picture.
-    Two things differ from X-Restormer, for deployment: everything is channels-last, so that cutting windows copies
-    whole pixels instead of transposing seven axes; and the relative position is a learned bias per head and offset, not
-    a product with the query. `window` is a multiple of 4.
+    Three things differ from X-Restormer. What windows at the border lack is replicated, not zero: crops of training
+    have few windows, all at a border, and a large picture many that are not, which zeros made look unlike them.
+    Everything is channels-last, so that cutting windows copies whole pixels instead of transposing seven axes. And the
+    relative position is a learned bias per head and offset, not a product with the query. `window` is a multiple of 4.
     """
 
     offsets: Tensor
@@ -168,9 +168,11 @@ class WindowSelfAttention(nn.Module):
         """Return (N, width, H, W)."""
         n, width, height_px, width_px = x.shape
         below, right = -height_px % self.window, -width_px % self.window
-        x = F.pad(x.permute(0, 2, 3, 1), (0, 0, 0, right, 0, below))
+        margin = self.window // 4
+        x = F.pad(x, (margin, margin + right, margin, margin + below), mode="replicate").permute(0, 2, 3, 1)
         rows, columns = (height_px + below) // self.window, (width_px + right) // self.window
-        q = self.to_q(x).reshape(n, rows, self.window, columns, self.window, width)
+        inner = x[:, margin:-margin, margin:-margin]
+        q = self.to_q(inner).reshape(n, rows, self.window, columns, self.window, width)
         q = self._heads(q.transpose(2, 3).reshape(n * rows * columns, self.window**2, width))
         k, v = (self._heads(self._windows(to(x), rows, columns)) for to in (self.to_k, self.to_v))
         attention = (q * self.scale) @ k.transpose(-1, -2) + self.position[:, self.offsets].to(q.dtype)
@@ -181,10 +183,9 @@ class WindowSelfAttention(nn.Module):
         return out.permute(0, 3, 1, 2)
 
     def _windows(self, x: Tensor, rows: int, columns: int) -> Tensor:
-        """Return the overlapping windows of (N, H, W, C) as (N * rows * columns, reach^2, C)."""
+        """Return the overlapping windows of (N, H, W, C), margins included, as (N * rows * columns, reach^2, C)."""
         n, _, _, width = x.shape
-        margin, half = self.window // 4, self.window // 2
-        x = F.pad(x, (0, 0, margin, margin, margin, margin))
+        half = self.window // 2
         x = x.reshape(n, 2 * rows + 1, half, -1, width)
         x = torch.cat([x[:, 0:-1:2], x[:, 1::2], x[:, 2::2]], dim=2)
         x = x.reshape(n, rows, self.reach, 2 * columns + 1, half, width)
