@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cled_edge.backend.choice import BackendChoice, open_backend
+from cled_edge.backend.notes import notes
 from cled_edge.bundle import Bundle
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Controls, Fuser
@@ -72,17 +73,25 @@ class Case:
         return seen, self.expected[name]
 
 
+@dataclass
+class Remarks:
+    """What is to be said beside checks. left_out: of each run for whose size no engine fits. notes: of the backends."""
+
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def verify(
     bundle: Bundle,
     choice: BackendChoice | str,
     cases: Sequence[Case],
     opset: int = REFERENCE_OPSET,
-    left_out: list[str] | None = None,
+    remarks: Remarks | None = None,
 ) -> list[CheckSpec]:
     """Run every case that the graphs of one precision and opset can take, step by step and in one graph.
 
     Returns a check per size, form and number of steps: the worst of its cases; none if the backend has not that opset.
-    left_out: takes what was said of each case for whose size no engine fits; None raises that EngineError.
+    remarks: takes what else is to be said; without it, an engine that is missing is an EngineError.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
@@ -92,9 +101,9 @@ def verify(
                 try:
                     outputs = run()
                 except EngineError as error:
-                    if left_out is None:
+                    if remarks is None:
                         raise
-                    left_out.append(str(error))
+                    remarks.left_out.append(str(error))
                     continue
                 verdict, psnr_db, tensor = _worst(case, outputs)
                 steps = case.controls.steps or bundle.manifest.schedule.default_steps
@@ -113,18 +122,20 @@ def verify(
                 )
                 key = (case.size, form, steps)
                 checks[key] = _merged(checks[key], check) if key in checks else check
+        if remarks is not None:
+            remarks.notes += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
     return list(checks.values())
 
 
 def verify_all(
-    bundle: Bundle, choices: Sequence[BackendChoice], cases: Sequence[Case], left_out: list[str] | None = None
+    bundle: Bundle, choices: Sequence[BackendChoice], cases: Sequence[Case], remarks: Remarks | None = None
 ) -> list[tuple[BackendChoice, CheckSpec]]:
     """Run the cases on every backend, at every opset for which the bundle has graphs of its precision."""
     checks = []
     for choice in choices:
         graphs = bundle.manifest.graphs.values()
         for opset in sorted({graph.opset for graph in graphs if graph.precision == choice.graphs}):
-            checks += [(choice, check) for check in verify(bundle, choice, cases, opset, left_out)]
+            checks += [(choice, check) for check in verify(bundle, choice, cases, opset, remarks)]
     return checks
 
 

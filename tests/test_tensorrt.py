@@ -513,15 +513,16 @@ def test_verify_runs_the_sizes_that_have_engines_and_counts_the_others(machine: 
             whole = reference(*pair, controls)
             expected |= {name: getattr(whole, name) for name in ("picture", "infrared", "visible")}
             cases.append(verify.Case(*pair, controls, expected))
-    left_out: list[str] = []
-    checks = verify.verify(machine.bundle, "tensorrt", cases, left_out=left_out)
+    remarks = verify.Remarks()
+    checks = verify.verify(machine.bundle, "tensorrt", cases, remarks=remarks)
     assert [(check.size, check.form, check.steps, check.verdict) for check in checks] == [
         (SIZE, "step by step", 2, "OK"),
         (SIZE, "one graph", 2, "OK"),
         (SIZE, "step by step", 3, "OK"),
     ]
-    assert len(left_out) == 6
-    assert "cled-edge build" in left_out[0]
+    assert len(remarks.left_out) == 6
+    assert "cled-edge build" in remarks.left_out[0]
+    assert f"tensorrt:fp16: CUDA graph: {LOOP} 16x24: {ONE_GRAPH}" in remarks.notes
     with pytest.raises(EngineError, match="--size 24x32"):
         verify.verify(machine.bundle, "tensorrt", cases)
     # The command: it says how many were left out, and fails only if nothing could be run.
@@ -530,6 +531,7 @@ def test_verify_runs_the_sizes_that_have_engines_and_counts_the_others(machine: 
     done = CliRunner().invoke(cli.app, command)
     assert done.exit_code == 0, done.output
     assert "left out: 6 runs of golden pairs without an engine, first: " in done.stderr
+    assert f"CUDA graph: {LOOP} 16x24: {ONE_GRAPH}" in done.stderr
     monkeypatch.setattr(verify, "read_golden", lambda bundle: cases[2:])
     assert isinstance(CliRunner().invoke(cli.app, command).exception, EngineError)
 
