@@ -16,12 +16,12 @@ from onnx import TensorProto  # noqa: E402
 from cled_edge import Bundle, Fuser  # noqa: E402
 from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.fuser import Controls  # noqa: E402
+from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from export import bisect, to_onnx  # noqa: E402
 from export.golden import Pair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import Plan, graphs_of, node_counts, write_graph  # noqa: E402
-from export.precision import at_precision  # noqa: E402
 from export.to_onnx import default_plan, export_bundle, read_size, verify_bundle  # noqa: E402
 
 OPERATORS = Path(to_onnx.__file__).parent / "tensorrt_8_6_operators.json"
