@@ -95,8 +95,8 @@ def pick_engine(
         if unread:
             raise unread[0]
         raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
-    for error in unread:
-        _LOG.warning("left out: %s", error)
+    for problem in unread:
+        _LOG.warning("left out: %s", problem)
     path = max(fitting)[2]
     record = _trusted_record(path, graph_name, todo)
     return _read_plan(engine_paths(folder, graph_name, record.key)[0], record, todo), record

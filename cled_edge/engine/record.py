@@ -10,7 +10,7 @@ from cled_edge.engine.options import BuildOptions, canonical_json
 from cled_edge.manifest import GraphPrecision, GraphRole, Verdict
 from cled_edge.size import Size
 
-RECORD_VERSION = 2  # 1 had no trials: its engines were never run before they were kept
+RECORD_VERSION: Literal[2] = 2  # 1 had no trials: its engines were never run before they were kept
 
 
 class _Model(BaseModel):
