@@ -139,7 +139,7 @@ class _Traffic(TorchDispatchMode):
     """Counts the numbers that convolutions and matrix products read and write."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.numbers = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, arguments: Any = (), options: Any = None) -> Any:

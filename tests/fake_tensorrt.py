@@ -418,6 +418,8 @@ def make(release: str, fault: str = "") -> ModuleType:
                 self._tensors[name] = (self._tensors[name][0], "HALF", self._tensors[name][2])
             if fault == "name":
                 self._tensors["other"] = self._tensors.pop(kept["outputs"][0][0])
+            if fault == "hungry":
+                self.device_memory_size = self.device_memory_size_v2 = 10**9
             if fault == "compatibility":
                 self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 

@@ -208,13 +208,16 @@ def test_a_profile_reaches_the_engine_and_its_sidecar(bundle: Bundle, tmp_path: 
         ("numbers", r"TOLERANCE: the engine of .* gives x_prev at 64x96 with 18.1 dB .*, needed 50, and was not kept"),
         ("nan", r"NONFINITE: the engine of .* gives x_prev at 64x96 with 0.0 dB"),
         ("run", r"TensorRT refused to run unet_step-fp16.onnx"),
+        ("hungry", r"cudaMalloc returned out of memory for 1000.0 MB: \d+ of 67 MB are free"),
     ],
 )
 def test_a_build_that_fails_says_why_and_keeps_nothing(
     fault: str, words: str, bundle: Bundle, tmp_path: Path, fake: Fake
 ) -> None:
     here = fake("10.3", fault)
-    kind = {"numbers": ParityError, "nan": ParityError, "run": BackendError}.get(fault, EngineError)
+    kind = {"numbers": ParityError, "nan": ParityError, "run": BackendError, "hungry": BackendError}.get(
+        fault, EngineError
+    )
     with pytest.raises(kind, match=words) as caught:
         build_engine(bundle, "unet_step-fp16", FP16, here, tmp_path / "engines")
     assert "\n" not in str(caught.value)

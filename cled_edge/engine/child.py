@@ -16,6 +16,7 @@ from typing import Any, TextIO
 
 from safetensors.numpy import load, save
 
+from cled_edge import errors
 from cled_edge.backend.bound import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.cuda import open_cuda
 from cled_edge.backend.launch import Launch
@@ -132,7 +133,9 @@ def main() -> None:
     try:
         run(Path(sys.argv[1]), teller)
     except CledEdgeError as error:
-        teller.tell(error=type(error).__name__, message=str(error))
+        # A CudaError, say, is told as the BackendError that it is: the parent knows the classes of cled_edge.errors.
+        name = next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
+        teller.tell(error=name, message=str(error))
         sys.exit(FAILED_ON_PURPOSE)
 
 
