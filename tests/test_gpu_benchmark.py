@@ -14,7 +14,9 @@ from typer.testing import CliRunner
 from benchmarks import gpu, gpu_bars, gpu_frame
 from benchmarks.gpu_frame import Frame
 from benchmarks.gpu_soak import Stamped, soak
+from cled_edge.backend.choice import open_backend
 from cled_edge.backend.launch import ONE_GRAPH
+from cled_edge.bundle import Bundle
 from cled_edge.errors import BackendError, CheckpointError, OptionError, ResultError
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.verify import Case
@@ -278,6 +280,21 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_12(machine: Machine, monkeyp
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("size", "against"), [((64, 96), gpu_frame.EAGER), ((96, 64), gpu_frame.RUNTIME)])
+def test_a_frame_is_judged_by_eager_or_by_the_graphs_that_were(size: tuple[int, int], against: str) -> None:
+    nano = Bundle.open()
+    frame = Frame(nano, size, 1)
+    assert frame.graphs((20, 17), "fp32") == ("unet_step", "fusion")
+    with Fuser(nano, open_backend("onnxruntime", nano)) as fuser:
+        outputs = fuser.residual_and_fused(frame.inputs["x_in"], Controls(1))
+    assert frame.expected[1] == against
+    assert frame.psnr_db(outputs) >= 60
+    assert frame.psnr_db([outputs[0], -outputs[1]]) < 20
+    assert frame.psnr_db([outputs[0] * np.nan, outputs[1]]) == 0
+    with pytest.raises(OptionError, match=r"has no fp16 graphs; export it again with --precision fp16"):
+        frame.graphs((17,))
+
+
 def test_options_that_make_no_sense_are_refused(machine: Machine) -> None:
     with pytest.raises(OptionError, match=r"--forms has 'tensorflow'; known: torch-eager"):
         gpu.read_forms("torch-eager,tensorflow")
@@ -292,7 +309,6 @@ def test_options_that_make_no_sense_are_refused(machine: Machine) -> None:
 def test_the_torch_frame_computes_what_the_model_does_and_counts_its_traffic(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
     from benchmarks import gpu_torch
-    from cled_edge.bundle import Bundle
     from cled_edge.network.checkpoint import save_checkpoint
 
     model = gpu_torch.random_model("nano")
