@@ -148,6 +148,8 @@ def verify(
     left_out = remarks.left_out
     if left_out and not checks:
         raise EngineError(left_out[0])
+    if not checks:
+        raise ParityError(f"{opened.path}: no golden pair was run, needed one at least; export the bundle again")
     if as_json:
         typer.echo(json.dumps([{"backend": str(c), **check.model_dump()} for c, check in checks], indent=2))
     else:
