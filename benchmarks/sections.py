@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import quality_tables
+from benchmarks.gpu_bars import tables as gpu_tables
 from cled_edge.bench.machine import machine_line, machine_slug
 from cled_edge.bench.record import BackendResult, Record
 from cled_edge.errors import ResultError
@@ -269,6 +270,19 @@ def detection_rows(result: Mapping[str, Any]) -> tuple[list[str], Rows]:
     return [*header, "day mAP@0.5", "night mAP@0.5"], rows
 
 
+def gpu(results: Path) -> str:
+    """Return what a frame takes on GPUs, form beside form, and the bars."""
+    parts = []
+    for result in _load(results, "gpu"):
+        where = f"{result['gpu']}, in {machine_line(result['machine'])}"
+        parts += [f"{caption}, on {where}:\n\n{markdown(header, rows)}" for caption, header, rows in gpu_tables(result)]
+    words = (
+        "Upload, all steps, fusion and download of a frame, by the host's clock; *GPU* by events around the same. *Of "
+        "copy rate*: what convolutions and matrix products alone read and write. A bar holds if the worst case does."
+    )
+    return _section("GPU", words, parts)
+
+
 def bars(results: Path) -> str:
     """Return the verdict on each bar that the pictures are held to."""
     words = "What the pictures must reach, on pairs that training held out."
@@ -339,7 +353,21 @@ def _quality(
 
 
 _QUALITY = (bars, restored, degraded, clean, people, paper)
-_OTHER = (live, camera, start, peaks, operators, scaling, tiling, graphs, precisions, search, instrument, detection)
+_OTHER = (
+    live,
+    camera,
+    start,
+    peaks,
+    operators,
+    scaling,
+    tiling,
+    graphs,
+    precisions,
+    search,
+    instrument,
+    detection,
+    gpu,
+)
 TABLES: dict[str, Callable[[Path], str]] = {table.__name__: table for table in (*_OTHER, *_QUALITY)}
 
 

@@ -15,7 +15,7 @@ from cled_edge import __version__
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.bench.commands import app as bench_app
 from cled_edge.engine.commands import build, doctor
-from cled_edge.errors import ParityError, one_line_errors
+from cled_edge.errors import EngineError, ParityError, one_line_errors
 from cled_edge.progress import progress_bar
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 from cled_edge.score.commands import score
@@ -139,15 +139,25 @@ def verify(
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
     from cled_edge.backend.choice import BackendChoice, backends_of  # noqa: PLC0415
     from cled_edge.bundle import Bundle  # noqa: PLC0415
-    from cled_edge.verify import read_golden, verify_all  # noqa: PLC0415
+    from cled_edge.verify import Remarks, read_golden, verify_all  # noqa: PLC0415
 
     opened = Bundle.open(bundle, public_key=require_signature)
     choices = [BackendChoice.parse(text) for text in backend or ()] or backends_of(opened)
-    checks = verify_all(opened, choices, read_golden(opened))
+    remarks = Remarks()
+    checks = verify_all(opened, choices, read_golden(opened), remarks)
+    left_out = remarks.left_out
+    if left_out and not checks:
+        raise EngineError(left_out[0])
+    if not checks:
+        raise ParityError(f"{opened.path}: no golden pair was run, needed one at least; export the bundle again")
     if as_json:
         typer.echo(json.dumps([{"backend": str(c), **check.model_dump()} for c, check in checks], indent=2))
     else:
         print_checks(checks)
+    for note in remarks.notes:
+        typer.echo(note, err=True)
+    if left_out:
+        typer.echo(f"left out: {len(left_out)} runs of golden pairs without an engine, first: {left_out[0]}", err=True)
     failed = [(choice, check) for choice, check in checks if check.verdict != "OK"]
     if failed:
         choice, check = failed[0]

@@ -169,13 +169,13 @@ def _is_there(name: str) -> bool:
 
 
 def _gpus(facts: dict[str, Any]) -> list[str]:
-    if facts:
-        return [f"{facts['gpu']}, SM {facts['sm']}"]
+    """Return every GPU that nvidia-smi lists, if it is there, and the one that TensorRT would use."""
+    used = [f"for TensorRT: {facts['gpu']}, SM {facts['sm']}"] if facts else []
     try:
         done = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.SubprocessError):
-        return []
-    return [line.split(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU ")]
+        return used
+    return [line.split(" (UUID")[0] for line in done.stdout.splitlines() if line.startswith("GPU ")] + used
 
 
 def _cameras() -> dict[str, Any]:

@@ -6,7 +6,7 @@ samples of what is to come out, so that `cled-edge verify` can repeat it on any 
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cled_edge.backend.choice import BackendChoice, open_backend
+from cled_edge.backend.notes import notes
 from cled_edge.bundle import Bundle
-from cled_edge.errors import BundleCorruptError, BundleMissingError
+from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Uint8
 from cled_edge.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
@@ -72,18 +73,38 @@ class Case:
         return seen, self.expected[name]
 
 
+@dataclass
+class Remarks:
+    """What is to be said beside checks. left_out: of each run for whose size no engine fits. notes: of the backends."""
+
+    left_out: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
 def verify(
-    bundle: Bundle, choice: BackendChoice | str, cases: Sequence[Case], opset: int = REFERENCE_OPSET
+    bundle: Bundle,
+    choice: BackendChoice | str,
+    cases: Sequence[Case],
+    opset: int = REFERENCE_OPSET,
+    remarks: Remarks | None = None,
 ) -> list[CheckSpec]:
     """Run every case that the graphs of one precision and opset can take, step by step and in one graph.
 
     Returns a check per size, form and number of steps: the worst of its cases; none if the backend has not that opset.
+    remarks: takes what else is to be said; without it, an engine that is missing is an EngineError.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
     with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
         for case in cases if opset in fuser.backend.opsets else ():
-            for form, outputs in _outputs(fuser, opset, case):
+            for form, run in _forms(fuser, opset, case):
+                try:
+                    outputs = run()
+                except EngineError as error:
+                    if remarks is None:
+                        raise
+                    remarks.left_out.append(str(error))
+                    continue
                 verdict, psnr_db, tensor = _worst(case, outputs)
                 steps = case.controls.steps or bundle.manifest.schedule.default_steps
                 needed = NEEDED_DB[choice.precision or "fp32"]
@@ -101,18 +122,23 @@ def verify(
                 )
                 key = (case.size, form, steps)
                 checks[key] = _merged(checks[key], check) if key in checks else check
+        if remarks is not None:
+            remarks.notes += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
     return list(checks.values())
 
 
 def verify_all(
-    bundle: Bundle, choices: Sequence[BackendChoice], cases: Sequence[Case]
+    bundle: Bundle, choices: Sequence[BackendChoice], cases: Sequence[Case], remarks: Remarks | None = None
 ) -> list[tuple[BackendChoice, CheckSpec]]:
     """Run the cases on every backend, at every opset for which the bundle has graphs of its precision."""
     checks = []
     for choice in choices:
         graphs = bundle.manifest.graphs.values()
-        for opset in sorted({graph.opset for graph in graphs if graph.precision == choice.graphs}):
-            checks += [(choice, check) for check in verify(bundle, choice, cases, opset)]
+        # Without a graph of that precision, opening the backend says so.
+        for opset in sorted({graph.opset for graph in graphs if graph.precision == choice.graphs}) or (
+            REFERENCE_OPSET,
+        ):
+            checks += [(choice, check) for check in verify(bundle, choice, cases, opset, remarks)]
     return checks
 
 
@@ -121,18 +147,25 @@ def _merged(one: CheckSpec, other: CheckSpec) -> CheckSpec:
     return worst.model_copy(update={"cases": one.cases + other.cases})
 
 
-def _outputs(fuser: Fuser, opset: int, case: Case) -> Iterator[tuple[Form, dict[str, Array]]]:
+def _forms(fuser: Fuser, opset: int, case: Case) -> Iterator[tuple[Form, Callable[[], dict[str, Array]]]]:
+    """Yield each way in which the bundle can compute a case, and the call that does."""
     manifest = fuser.bundle.manifest
     x_in = fuser.prepare(case.infrared, case.visible)
     padded = (x_in.shape[2], x_in.shape[3])
-    precision = fuser.backend.choice.graphs
-    if case.strength_map is None and manifest.find("unet_step", precision, opset, padded) is not None:
-        residual, fused = fuser.residual_and_fused(x_in, case.controls)
+
+    def step_by_step() -> dict[str, Array]:
         # Before rounding to bytes, which would hide a difference or make one of it.
-        yield "step by step", {"residual": residual, "fused": fused}
-    if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is not None:
+        residual, fused = fuser.residual_and_fused(x_in, case.controls)
+        return {"residual": residual, "fused": fused}
+
+    def in_one_graph() -> dict[str, Array]:
         frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
-        yield "one graph", {name: getattr(frame, name) for name in _FRAMES}
+        return {name: getattr(frame, name) for name in _FRAMES}
+
+    if case.strength_map is None and manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is not None:
+        yield "step by step", step_by_step
+    if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is not None:
+        yield "one graph", in_one_graph
 
 
 def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from cled_edge.errors import OptionError
 from cled_edge.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision, GraphRole, GraphSpec, TensorSpec, dimensions
+from cled_edge.network.precision import at_precision
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion, FusedLoop
 from cled_edge.network.unet import ResidualUNet
 from cled_edge.size import Size, padded, size_text
-from export.precision import at_precision
 
 DYNAMO_OPSET = 20
 PICTURE = (-1.0, 1.0)

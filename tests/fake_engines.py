@@ -15,7 +15,7 @@ from cled_edge.bundle import Bundle
 from cled_edge.engine.cache import default_folder, graph_sha256, write_engine
 from cled_edge.engine.device import DeviceFacts
 from cled_edge.engine.options import BuildOptions, tensor_shape
-from cled_edge.engine.record import BuildRecord, GraphFacts, PlanSpec, ReadBack, engine_key
+from cled_edge.engine.record import BuildRecord, GraphFacts, PlanSpec, ReadBack, TrialRecord, engine_key
 from cled_edge.manifest import OPSETS, GraphSpec, TensorSpec
 from tests.fake_gpu import Gpu, Status
 from tests.small_bundle import written
@@ -145,8 +145,18 @@ def facts_of(release: str) -> DeviceFacts:
     )
 
 
-def write_plan(bundle: Bundle, graph: str, size: tuple[int, int], release: str, **behaviour: Any) -> None:
-    """Put an engine where `cled-edge build` does.
+def write_plan(
+    bundle: Bundle,
+    graph: str,
+    size: tuple[int, int],
+    release: str,
+    options: BuildOptions | None = None,
+    folder: Path | None = None,
+    **behaviour: Any,
+) -> Path:
+    """Put an engine where `cled-edge build` does, and return its file.
+
+    options: it was built with; None are the usual ones for `size`.
 
     behaviour, of a broken one: refuse ("always", "captured"), stale (repeats what it computed when captured), drift
     (a replay computes something else), dynamic (sizes are chosen at run time), memory (bytes of activations),
@@ -159,13 +169,10 @@ def write_plan(bundle: Bundle, graph: str, size: tuple[int, int], release: str, 
             {"major": release.partition(".")[0], "spec": spec.model_dump(mode="json"), "size": size, **behaviour}
         ).encode()
     )
-    options, facts, sha256 = (
-        BuildOptions(precision=spec.precision, size=size),
-        facts_of(release),
-        graph_sha256(bundle, graph),
-    )
+    options = options or BuildOptions(precision=spec.precision, size=size)
+    facts, sha256 = facts_of(release), graph_sha256(bundle, graph)
     record = BuildRecord(
-        record_version=1,
+        record_version=2,
         created_by="a test",
         key=engine_key(sha256, options, facts),
         graph=GraphFacts(
@@ -175,11 +182,14 @@ def write_plan(bundle: Bundle, graph: str, size: tuple[int, int], release: str, 
         options=options,
         plan=PlanSpec(bytes=len(plan), sha256=hashlib.sha256(plan).hexdigest()),
         read_back=ReadBack(tensors=(), profiles=1, device_memory_bytes=1, aux_streams=0, hardware_compatibility=None),
+        trials=(
+            TrialRecord(size=size, tensor="x", psnr_db=99.0, needed_db=50.0, verdict="OK", launched="one CUDA graph"),
+        ),
         strongly_typed=release != "8.6",
         build_s=1.0,
         timing_cache_bytes=0,
     )
-    write_engine(default_folder(), plan, record)
+    return write_engine(folder or default_folder(), plan, record)
 
 
 class _Engine:

@@ -130,6 +130,7 @@ class CudaRuntime(ModuleType):
     cudaError_t = Status
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
+    device_name = b"Fake Orin"
     cudaEventBlockingSync = 1
     cudaEventDisableTiming = 2
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3)
@@ -172,7 +173,7 @@ class CudaRuntime(ModuleType):
         return (Status.cudaSuccess, self.devices) if self.devices else (Status.cudaErrorNoDevice, 0)
 
     def cudaGetDeviceProperties(self, device):
-        return Status.cudaSuccess, SimpleNamespace(name=b"Fake Orin", major=8, minor=7)
+        return Status.cudaSuccess, SimpleNamespace(name=self.device_name, major=8, minor=7)
 
     def cudaGetErrorString(self, status):
         return Status.cudaSuccess, status.name.encode()
@@ -217,6 +218,13 @@ class CudaRuntime(ModuleType):
         assert flags == self.cudaStreamNonBlocking
         return Status.cudaSuccess, Stream(self.gpu)
 
+    def cudaStreamCreate(self):
+        return Status.cudaSuccess, Stream(self.gpu)
+
+    def cudaMemset(self, address, value, size):
+        self.gpu.view(address, size)[:] = value
+        return (Status.cudaSuccess,)
+
     def cudaStreamDestroy(self, stream):
         del self.gpu.streams[stream.number]
         return (Status.cudaSuccess,)
@@ -229,8 +237,8 @@ class CudaRuntime(ModuleType):
         return (Status.cudaSuccess,)
 
     def cudaEventCreateWithFlags(self, flags):
-        assert flags == 3
-        event = SimpleNamespace(stream=None, mark=None)
+        assert flags in (1, 3)
+        event = SimpleNamespace(stream=None, mark=None, timed=flags == 1)
         self.gpu.events.add(id(event))
         return Status.cudaSuccess, event
 
@@ -242,6 +250,11 @@ class CudaRuntime(ModuleType):
     def cudaEventSynchronize(self, event):
         event.stream.drain(event.mark)
         return (Status.cudaSuccess,)
+
+    def cudaEventElapsedTime(self, begin, end):
+        assert begin.timed
+        assert end.timed
+        return Status.cudaSuccess, 0.5
 
     def cudaEventDestroy(self, event):
         self.gpu.events.remove(id(event))
@@ -339,7 +352,8 @@ def fake_pycuda(gpu: Gpu, devices: int = 1, has_context: bool = True) -> dict[st
 
     class Event:
         def __init__(self, flags: int) -> None:
-            assert flags == 3
+            assert flags in (1, 3)
+            self.timed = flags == 1
             gpu.events.add(id(self))
 
         def __del__(self) -> None:
@@ -352,6 +366,11 @@ def fake_pycuda(gpu: Gpu, devices: int = 1, has_context: bool = True) -> dict[st
         def synchronize(self) -> None:
             check("cuEventSynchronize")
             self.stream.drain(self.mark)
+
+        def time_till(self, other: "Event") -> float:
+            assert self.timed
+            assert other.timed
+            return 0.5
 
     class Device:
         @staticmethod

@@ -9,8 +9,10 @@ import os
 import signal
 import sys
 import time
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
+
+from tests.fake_gpu import CudaRuntime, Gpu
 
 VERSIONS = {"8.6": "8.6.2", "10.3": "10.3.0", "10.16": "10.16.1.11", "11.4": "11.4.0.106"}
 SEEN: set[str] = set()
@@ -355,14 +357,18 @@ def make(release: str, fault: str = "") -> ModuleType:
         device_memory = 0
 
         def __init__(self, engine: "ICudaEngine") -> None:
-            self._engine, self._addresses = engine, {}
+            self._engine, self._addresses, self._given = engine, {}, {}
 
         def set_input_shape(self, name: str, shape: tuple[int, ...]) -> bool:
+            self._given[name] = tuple(shape)
             low, _, high = self._engine.get_tensor_profile_shape(name, 0)
             return all(a <= b <= c for a, b, c in zip(low, shape, high, strict=True))
 
         def get_tensor_shape(self, name: str) -> tuple[int, ...]:
-            return self._engine.get_tensor_shape(name)
+            """A side that is open is that of the pictures that were given."""
+            picture = next((shape for shape in self._given.values() if len(shape) == 4), ())
+            sides = enumerate(self._engine.get_tensor_shape(name))
+            return tuple(picture[axis] if side == -1 else side for axis, side in sides)
 
         def infer_shapes(self) -> list[str]:
             return []
@@ -374,7 +380,26 @@ def make(release: str, fault: str = "") -> ModuleType:
 
         def execute_async_v3(self, stream_handle: int) -> bool:
             _typed(stream_handle, int)
+            gpu = sys.modules["cuda.bindings.runtime"].gpu
+            gpu.streams[stream_handle].put(lambda: self._compute(gpu))
             return fault != "run" and len(self._addresses) == self._engine.num_io_tensors
+
+        def _compute(self, gpu: Any) -> None:
+            """Fill each output with the first byte or number of the first input."""
+            tensors = self._engine._tensors
+            arrays = {
+                name: gpu.array(
+                    address,
+                    self._given.get(name) or self.get_tensor_shape(name),
+                    "uint8" if tensors[name][1] == "UINT8" else "float32",
+                )
+                for name, address in self._addresses.items()
+            }
+            seen = next(array for name, array in arrays.items() if name in ("infrared", "x_t")).flat[0]
+            wrong = {"numbers": seen * 1.5, "nan": float("nan")}.get(fault, seen)
+            for name, array in arrays.items():
+                if tensors[name][2] == trt.TensorIOMode.OUTPUT:
+                    array[...] = wrong
 
         def set_device_memory(self, memory: int, size: int) -> None:
             pass
@@ -393,6 +418,8 @@ def make(release: str, fault: str = "") -> ModuleType:
                 self._tensors[name] = (self._tensors[name][0], "HALF", self._tensors[name][2])
             if fault == "name":
                 self._tensors["other"] = self._tensors.pop(kept["outputs"][0][0])
+            if fault == "hungry":
+                self.device_memory_size = self.device_memory_size_v2 = 10**9
             if fault == "compatibility":
                 self.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
@@ -414,7 +441,7 @@ def make(release: str, fault: str = "") -> ModuleType:
             shape = self._tensors[name][0]
             return [tuple(side) for side in self._kept["profile"].get(name, [shape] * 3)]
 
-        def create_execution_context(self) -> IExecutionContext:
+        def create_execution_context(self, strategy: Any = None) -> IExecutionContext:
             return IExecutionContext(self)
 
         def create_execution_context_without_device_memory(self) -> IExecutionContext:
@@ -460,19 +487,8 @@ def make(release: str, fault: str = "") -> ModuleType:
     return trt
 
 
-def make_cuda(devices: int = 1, sm: tuple[int, int] = (8, 7), driver: int = 12060) -> SimpleNamespace:
-    """Return the CUDA runtime as cuda-bindings has it: each call returns its status and values."""
-    properties = SimpleNamespace(name=b"Orin", major=sm[0], minor=sm[1])
-    return SimpleNamespace(
-        cudaGetDeviceCount=lambda: (0, devices) if devices else (100, 0),
-        cudaGetDeviceProperties=lambda device: (0, properties),
-        cudaDriverGetVersion=lambda: (0, driver),
-        cudaRuntimeGetVersion=lambda: (0, 12060),
-        cudaGetErrorString=lambda status: (0, b"out of memory"),
-        cudaStreamCreate=lambda: (0, 7),
-        cudaStreamSynchronize=lambda stream: (0,),
-        cudaStreamDestroy=lambda stream: (0,),
-        cudaMalloc=lambda size: (0, 256),
-        cudaMemset=lambda pointer, value, count: (0,),
-        cudaFree=lambda pointer: (0,),
-    )
+def make_cuda(devices: int = 1) -> CudaRuntime:
+    """Return the CUDA runtime as cuda-bindings has it, over a GPU in host memory."""
+    runtime = CudaRuntime("cuda.bindings.runtime", Gpu(), devices)
+    runtime.device_name = b"Orin"
+    return runtime

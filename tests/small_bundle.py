@@ -76,6 +76,7 @@ def write_bundle(folder: Path, name: str = "tiny") -> Bundle:
     add("fused_loop", "fp16", 17, (64, 96), 2)
     add("fused_loop", "fp16", 20, (64, 96), 2)
     add("fused_loop", "fp16", 17, (32, 32), 2)
+    add("fused_loop", "fp16", 17, (56, 90), 2)  # whose step and fusion take 64x96
     add("unet_step", "int8")
     return written(folder, name, 16, graphs, contents)
 

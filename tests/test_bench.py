@@ -205,11 +205,15 @@ def test_pairs_in_memory_repeat_and_cost_nothing() -> None:
     assert all(stages == {} for _, stages in shown)
 
 
+FALLBACK = "CUDA graph: fused_loop 480x640: stream launches: &lt;refused&gt;"
+
+
 def test_the_page_needs_nothing_from_elsewhere_and_shows_what_was_measured() -> None:
     rounds = np.random.default_rng(0).normal(40, 2, (5, 30)).tolist()
     record = fake_record(
         {"onnxruntime:fp32": rounds, "<b>": rounds}, rate_hz=30, reasons=["the machine was throttled: hot"]
     )
+    record.backends[0].details["cuda_graph"] = {"fused_loop 480x640": "stream launches: <refused>"}
     page = render([("run", record)])
     # The only addresses are the names of the SVG language itself.
     assert set(re.findall(r"https?://[^\s\"'<]+", page)) <= {
@@ -221,7 +225,14 @@ def test_the_page_needs_nothing_from_elsewhere_and_shows_what_was_measured() -> 
     assert 'name="viewport"' in page
     assert "&lt;b&gt;" in page
     assert "<b>" not in page
-    for words in ("the machine was throttled: hot", "deadline 33.3 ms", "unet_step.onnx", "a fake CPU", "p99.9"):
+    for words in (
+        "the machine was throttled: hot",
+        "deadline 33.3 ms",
+        "unet_step.onnx",
+        "a fake CPU",
+        "p99.9",
+        FALLBACK,
+    ):
         assert words in page
 
 

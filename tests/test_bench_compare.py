@@ -5,7 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from cled_edge.bench.commands import app
 from cled_edge.bench.compare import (
     BETWEEN_RUNS_PERCENT,
     MIN_PAIRS,
@@ -206,6 +208,16 @@ def test_values_outside_their_ranges_are_refused(values: dict[str, float], words
     a, b = (FakeSubject(name, clock, 40) for name in "ab")
     with pytest.raises(OptionError, match=words):
         compare_subjects(a, b, clock, **values)
+
+
+def test_the_command_says_how_each_was_launched(tmp_path: Path) -> None:
+    record = fake_record({name: [[10.0 + k % 3] * 5 for k in range(12)] for name in ("a", "b")})
+    record.backends[1].details["cuda_graph"] = {"fused_loop 480x640": "stream launches: refused"}
+    (tmp_path / "run.json").write_text(record.to_json())
+    words = ["compare", f"{tmp_path}/run.json@a", f"{tmp_path}/run.json@b", "--json"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "b: CUDA graph: fused_loop 480x640: stream launches: refused" in json.loads(done.stdout)["notes"]
 
 
 def test_json_holds_the_verdict_and_the_raw_blocks() -> None:

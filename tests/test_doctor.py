@@ -36,6 +36,17 @@ def test_the_ways_of_missing_tensorrt_are_told_apart(
     assert found["todo"] is None if todo is None else todo in found["todo"]
 
 
+def test_every_gpu_is_listed(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = {"gpu": "Orin", "sm": "87"}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert doctor._gpus({}) == []
+    assert doctor._gpus(facts) == ["for TensorRT: Orin, SM 87"]
+    program = tmp_path / "nvidia-smi"
+    program.write_text("#!/bin/sh\necho 'GPU 0: NVIDIA H200 (UUID: GPU-1)'\necho 'GPU 1: NVIDIA L4 (UUID: GPU-2)'\n")
+    program.chmod(0o755)
+    assert doctor._gpus(facts) == ["GPU 0: NVIDIA H200", "GPU 1: NVIDIA L4", "for TensorRT: Orin, SM 87"]
+
+
 def test_the_command_prints_and_never_fails(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

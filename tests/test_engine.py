@@ -11,27 +11,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import pytest
 
+from cled_edge.backend.choice import open_backend
 from cled_edge.bundle import Bundle
 from cled_edge.cli import main
 from cled_edge.engine import builder, device
 from cled_edge.engine.builder import Limits, Step, build_engine
-from cled_edge.engine.cache import engine_paths, find_engine, open_engine
+from cled_edge.engine.cache import current_record, default_folder, engine_paths, open_engine, pick_engine
 from cled_edge.engine.capabilities import RELEASES, USED, capabilities
 from cled_edge.engine.child import Teller, run
 from cled_edge.engine.device import DeviceFacts, kernel_driver, read_facts
 from cled_edge.engine.job import Job, Result
-from cled_edge.engine.options import BuildOptions, Profile, graph_name, parse_size
+from cled_edge.engine.options import BuildOptions, Profile, graph_name, parse_size, tensor_shape
 from cled_edge.engine.sdk import import_cuda, import_tensorrt
-from cled_edge.engine.selection import chosen_graphs
-from cled_edge.errors import BackendError, EngineError, OptionError, OutputError
+from cled_edge.engine.selection import camera_modes, chosen_graphs
+from cled_edge.engine.trial import Trial, judged, make_trial
+from cled_edge.errors import BackendError, EngineError, OptionError, OutputError, ParityError
 from tests import fake_tensorrt
 from tests.small_bundle import write_bundle
 
 SIZE = (64, 96)
 FP16 = BuildOptions(size=SIZE)
+START = 0.5  # what a trial's first input begins with; the fake engines fill their outputs with it
 Fake = Callable[..., DeviceFacts]
 
 # `tensorrt` and `cuda.bindings.runtime` as a child process finds them on its path.
@@ -45,7 +49,7 @@ _CUDA = """
 import os, sys
 sys.path.insert(0, os.environ["FAKE_ROOT"])
 from tests import fake_tensorrt
-globals().update(vars(fake_tensorrt.make_cuda(int(os.environ.get("FAKE_GPUS", "1")))))
+sys.modules[__name__] = fake_tensorrt.make_cuda(int(os.environ.get("FAKE_GPUS", "1")))
 """
 
 
@@ -66,6 +70,7 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     monkeypatch.setenv("PYTHONPATH", str(packages))
     monkeypatch.setenv("FAKE_ROOT", str(Path(__file__).parents[1]))
     monkeypatch.syspath_prepend(str(packages))
+    monkeypatch.setattr(builder, "make_trial", fake_trial)
     names = ("tensorrt", "cuda", "cuda.bindings", "cuda.bindings.runtime")
 
     def use(release: str, fault: str = "", gpus: int = 1) -> DeviceFacts:
@@ -79,6 +84,23 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Fake]:
     yield use
     for name in names:
         sys.modules.pop(name, None)
+
+
+def fake_trial(bundle: Bundle, graph: str, size: tuple[int, int]) -> Trial:
+    """Return a trial of a graph that no ONNX Runtime could run."""
+    spec = bundle.manifest.graphs[graph]
+
+    def arrays(tensors) -> dict[str, np.ndarray]:
+        shapes = {tensor.name: (tensor_shape(spec, tensor.shape, size), tensor.dtype) for tensor in tensors}
+        return {
+            name: np.full(shape, 7 if dtype == "uint8" else START, dtype) for name, (shape, dtype) in shapes.items()
+        }
+
+    return Trial(arrays(spec.inputs), arrays(spec.outputs))
+
+
+def find_engine(*arguments: Any) -> bytes:
+    return open_engine(*arguments)[0]
 
 
 def facts(**changes: str) -> DeviceFacts:
@@ -159,6 +181,7 @@ def test_a_profile_reaches_the_engine_and_its_sidecar(bundle: Bundle, tmp_path: 
     here = fake("10.16")
     options = BuildOptions(profile=Profile(min=(32, 48), opt=SIZE, max=(128, 192)))
     record = build_engine(bundle, "fusion-fp16", options, here, tmp_path / "engines")
+    assert [trial.size for trial in record.trials] == [(32, 48), SIZE, (128, 192)]
     infrared = next(tensor for tensor in record.read_back.tensors if tensor.name == "infrared")
     assert infrared.profile == ((1, 3, 32, 48), (1, 3, *SIZE), (1, 3, 128, 192))
     assert told(find_engine(bundle, "fusion-fp16", options, here, tmp_path / "engines"))["profile"]["infrared"]
@@ -182,13 +205,20 @@ def test_a_profile_reaches_the_engine_and_its_sidecar(bundle: Bundle, tmp_path: 
         ("dtype", r"not what its manifest says and was not kept: x_prev of type float16, needed float32"),
         ("name", r"outputs other, residual, needed residual, x_prev|outputs other"),
         ("compatibility", r"hardware compatibility AMPERE_PLUS, needed NONE"),
+        ("numbers", r"TOLERANCE: the engine of .* gives x_prev at 64x96 with 18.1 dB .*, needed 50, and was not kept"),
+        ("nan", r"NONFINITE: the engine of .* gives x_prev at 64x96 with 0.0 dB"),
+        ("run", r"TensorRT refused to run unet_step-fp16.onnx"),
+        ("hungry", r"cudaMalloc returned out of memory for 1000.0 MB: \d+ of 67 MB are free"),
     ],
 )
 def test_a_build_that_fails_says_why_and_keeps_nothing(
     fault: str, words: str, bundle: Bundle, tmp_path: Path, fake: Fake
 ) -> None:
     here = fake("10.3", fault)
-    with pytest.raises(EngineError, match=words) as caught:
+    kind = {"numbers": ParityError, "nan": ParityError, "run": BackendError, "hungry": BackendError}.get(
+        fault, EngineError
+    )
+    with pytest.raises(kind, match=words) as caught:
         build_engine(bundle, "unet_step-fp16", FP16, here, tmp_path / "engines")
     assert "\n" not in str(caught.value)
     assert [path.name for path in (tmp_path / "engines").iterdir() if not path.name.endswith(".lock")] == []
@@ -313,8 +343,8 @@ def test_a_damaged_engine_is_refused_before_it_is_deserialised(kept: tuple[Path,
     refused(r"does not exist")
     record.write_text("{")
     refused(r"is not JSON")
-    record.write_text(sidecar.replace('"record_version": 1', '"record_version": 2'))
-    refused(r"record version 2, needed 1")
+    record.write_text(sidecar.replace('"record_version": 2', '"record_version": 1'))
+    refused(r"record version 1, needed 2")
     record.write_text(sidecar.replace('"gpu"', '"gpus"'))
     refused(r"facts.gpu")
     record.write_text(sidecar.replace('"Orin"', '"Thor"'))  # a sidecar that lies of its own key
@@ -341,7 +371,9 @@ def test_a_child_ends_with_its_parent(bundle: Bundle, tmp_path: Path, fake: Fake
     fake("10.3", "sleep")
     options, folder = FP16.model_dump_json(), tmp_path / "engines"
     program = (
-        "import sys\nfrom pathlib import Path\nfrom cled_edge.bundle import Bundle\n"
+        "import os, sys\nfrom pathlib import Path\nfrom cled_edge.bundle import Bundle\n"
+        "sys.path.insert(0, os.environ['FAKE_ROOT'])\nfrom cled_edge.engine import builder\n"
+        "from tests.test_engine import fake_trial\nbuilder.make_trial = fake_trial\n"
         "from cled_edge.engine.builder import build_engine\nfrom cled_edge.engine.options import BuildOptions\n"
         "from cled_edge.engine.device import DeviceFacts\n"
         "options, facts = BuildOptions.model_validate_json(sys.argv[2]), DeviceFacts.model_validate_json(sys.argv[3])\n"
@@ -380,6 +412,84 @@ def test_the_command_in_a_refusal_builds_what_was_missing(
         assert program == "cled-edge"
         assert cli(monkeypatch, *words) == 0
         assert find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")
+
+
+def test_the_runner_takes_the_engine_that_was_asked_for_last(
+    bundle: Bundle, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    here, name = fake("10.3"), "fusion-fp16"
+    exact, profile = BuildOptions(size=SIZE, tf32=True), Profile(min=(32, 48), opt=SIZE, max=(128, 192))
+    clock = itertools.count(10**18, 10**9)
+
+    def built(options: BuildOptions) -> Path:
+        record = build_engine(bundle, name, options, here, tmp_path)
+        path = engine_paths(tmp_path, name, record.key)[1]
+        os.utime(path, ns=(next(clock),) * 2)
+        return path
+
+    def taken(size: tuple[int, int]) -> BuildOptions:
+        return pick_engine(bundle, name, size, here, tmp_path)[1].options
+
+    usual, sidecar = FP16, built(FP16)
+    built(exact)
+    ranged = built(BuildOptions(profile=profile))
+    assert taken(SIZE) == exact, "one of just this size goes before one of a range"
+    assert taken((48, 64)).profile == taken((128, 192)).profile == profile
+    with pytest.raises(EngineError, match=r"is for size 64x96, needed 256x256|is for size 32x48,64x96,128x192, needed"):
+        taken((256, 256))
+    assert current_record(bundle, name, usual, here, tmp_path)  # as `build` does for what is there
+    assert taken(SIZE) == usual
+    sidecar.write_text("{")
+    assert taken(SIZE) == exact
+    assert "left out: " in caplog.text
+    assert "is not JSON" in caplog.text
+    with pytest.raises(EngineError, match=r"has no engine of fusion for"):  # fusion-fp16 is another graph
+        pick_engine(bundle, "fusion", SIZE, here, tmp_path)
+    sidecar.unlink()
+    with pytest.raises(EngineError, match=r"TensorRT 10.3.0, here it is 8.6.2"):
+        pick_engine(bundle, name, SIZE, facts(tensorrt="8.6.2"), tmp_path)
+    text = ranged.read_text()
+    ranged.write_text(text.replace('"tf32": false', '"tf32": true'))
+    with pytest.raises(EngineError, match="does not describe the engine that its name says: it was altered"):
+        taken((48, 64))
+    monkeypatch.setenv("CLED_EDGE_ENGINES", str(tmp_path))
+    assert default_folder() == tmp_path
+    assert pick_engine(bundle, name, SIZE, here)[1].options == exact
+
+
+def test_a_size_that_is_padded_is_built_as_the_fuser_asks_for_it(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:
+    here, new = fake("10.3"), capabilities(fake_tensorrt.make("10.3"))
+    size = (56, 90)
+    chosen = {name: options.size for name, options in chosen_graphs(bundle, new, [BuildOptions(size=size)])}
+    padded = {f"{role}-fp16-opset20-64x96": SIZE for role in ("unet_step", "fusion")}
+    assert chosen == {**padded, "fused_loop-fp16-56x90": size}
+    assert camera_modes(bundle.manifest, "fp16") == [(32, 32), size, SIZE]
+    record = build_engine(bundle, "fused_loop-fp16-56x90", BuildOptions(size=size), here, tmp_path)
+    assert record.trials[0].size == size
+    for name, options in chosen_graphs(bundle, new, [BuildOptions(size=size)], ["fused_loop-fp16-56x90"]):
+        assert pick_engine(bundle, name, size, here, tmp_path)[1].options == options
+    # A graph of any size is given padded pictures.
+    ((_, options),) = chosen_graphs(bundle, new, [BuildOptions(size=(40, 40))], ["unet_step-fp16"])
+    assert options.size == (48, 48)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 70)])
+def test_a_trial_holds_what_the_graphs_compute(size: tuple[int, int]) -> None:
+    """The shipped graphs, run by ONNX Runtime: what is expected of an engine is what they give for the inputs."""
+    nano = Bundle.open()
+    multiple = nano.manifest.size_multiple
+    whole = tuple(side + -side % multiple for side in size)
+    backend = open_backend("onnxruntime", nano)
+    for name, spec in nano.manifest.graphs.items():
+        trial = make_trial(nano, name, whole)
+        outputs = dict(zip(trial.expected, backend.run(name, trial.inputs), strict=True))
+        assert list(trial.inputs) == [tensor.name for tensor in spec.inputs]
+        options = BuildOptions(size=whole, precision="fp32")
+        record = judged(trial, outputs, options, whole, "")
+        assert (record.verdict, record.needed_db) == ("OK", 60.0)
+        outputs[next(iter(outputs))] = outputs[next(iter(outputs))][..., ::-1]
+        assert judged(trial, outputs, options, whole, "").verdict == "TOLERANCE"
+        assert judged(trial, outputs, options.model_copy(update={"tf32": True}), whole, "").needed_db == 50.0
 
 
 def test_a_key_depends_on_each_of_its_parts(bundle: Bundle) -> None:
@@ -423,7 +533,7 @@ def test_the_lane_follows_the_release(bundle: Bundle) -> None:
     with pytest.raises(OptionError, match=r"takes 64x96 alone, not 32x32"):
         chosen_graphs(bundle, new, [BuildOptions(size=(32, 32))], ["fused_loop-fp16-64x96"])
     with pytest.raises(OptionError, match=r"not of multiples of 16"):
-        chosen_graphs(bundle, new, [BuildOptions(size=(40, 40))], ["unet_step-fp16"])
+        builder.check_sizes(bundle, "unet_step-fp16", BuildOptions(size=(40, 40)))
     with pytest.raises(OptionError, match=r"graph fusion-fp16 is fp16, not fp32"):
         chosen_graphs(bundle, new, [BuildOptions(size=SIZE, precision="fp32")], ["unet_step", "fusion-fp16"])
 
@@ -484,25 +594,24 @@ def test_the_command_builds_keeps_and_rebuilds(
     assert "built" in capsys.readouterr().out
     sidecar = json.loads(Path(row["path"]).with_suffix(".build.json").read_text())
     assert len(sidecar["medians_ms"]) == 3
-    assert (
-        cli(monkeypatch, "build", bundle.path, "--all-modes", "--graphs", "fused_loop", "--engines", engines, "--json")
-        == 0
-    )
+    modes = ("--targets", "all-modes", "--graphs", "fused_loop", "--engines", engines, "--json")
+    assert cli(monkeypatch, "build", bundle.path, *modes) == 0
     sizes = [row["options"]["size"] for row in json.loads(capsys.readouterr().out)]
-    assert sizes == [[32, 32], [64, 96]]
+    assert sizes == [[32, 32], [56, 90], [64, 96]]
 
 
 @pytest.mark.parametrize(
     ("code", "words", "said"),
     [
         (2, ["--size", "480"], "write for example 480x640"),
-        (2, [], "needed one of --size HxW, --all-modes and --profile"),
-        (2, ["--size", "64x96", "--all-modes"], "needed one of"),
+        (2, [], "needed one of --size HxW, --targets all-modes and --profile"),
+        (2, ["--size", "64x96", "--targets", "all-modes"], "needed one of"),
+        (2, ["--targets", "some"], "targets 'some' is unknown; known: all-modes"),
         (2, ["--profile", "32x32,64x64"], "is not MIN,OPT,MAX"),
         (2, ["--profile", "64x64,32x32,64x64"], "not ordered"),
         (2, ["--size", "64x96", "--precision", "fp8"], "precision is 'fp8'"),
         (2, ["--size", "64x96", "--builds", "3"], "--keep-fastest"),
-        (2, ["--all-modes", "--precision", "int8"], "no graphs of one size in int8"),
+        (2, ["--targets", "all-modes", "--precision", "int8"], "no graphs of one size in int8"),
         (19, ["--size", "64x96", "--require-signature", "none.pem"], "none.pem"),
         (20, ["--size", "64x96", "--graphs", "nothing"], "has no graph 'nothing'"),
         (20, ["--size", "64x96", "--precision", "int8"], "has no fusion in int8"),

@@ -14,14 +14,16 @@ import onnxruntime  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
 from cled_edge import Bundle, Fuser  # noqa: E402
+from cled_edge.engine.options import BuildOptions  # noqa: E402
+from cled_edge.engine.trial import judged, make_trial  # noqa: E402
 from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.fuser import Controls  # noqa: E402
+from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from export import bisect, to_onnx  # noqa: E402
 from export.golden import Pair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import Plan, graphs_of, node_counts, write_graph  # noqa: E402
-from export.precision import at_precision  # noqa: E402
 from export.to_onnx import default_plan, export_bundle, read_size, verify_bundle  # noqa: E402
 
 OPERATORS = Path(to_onnx.__file__).parent / "tensorrt_8_6_operators.json"
@@ -95,6 +97,25 @@ def test_the_bundle_is_complete_verified_and_runs(bundle: Path, pairs) -> None:
     with Fuser.load(bundle) as fuser:
         assert fuser(pairs[0].infrared[:70, :90], pairs[0].visible[:70, :90]).picture.shape == (70, 90, 3)
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny"]
+
+
+def test_every_graph_passes_the_trial_that_engines_are_put_to(bundle: Path) -> None:
+    """In every precision, loops of a size that is no multiple and loops with a map among them."""
+    opened = Bundle.open(bundle)
+    found = {}
+    for precision in opened.manifest.precisions():
+        with Fuser.load(bundle, backend=f"onnxruntime:{precision}") as fuser:
+            for name, spec in opened.manifest.graphs.items():
+                size = spec.size or (64, 96)
+                if spec.precision == precision:
+                    trial = make_trial(opened, name, size)
+                    assert list(trial.inputs) == [tensor.name for tensor in spec.inputs]
+                    assert list(trial.expected) == [tensor.name for tensor in spec.outputs]
+                    outputs = dict(zip(trial.expected, fuser.backend.run(name, trial.inputs), strict=True))
+                    record = judged(trial, outputs, BuildOptions(precision=precision, size=size), size, "")
+                    found[name] = record.verdict, record.psnr_db, record.needed_db
+    assert {verdict for verdict, *_ in found.values()} == {"OK"}, found
+    assert {needed_db for *_, needed_db in found.values()} == {60.0, 50.0, 40.0}
 
 
 def test_every_graph_is_valid_is_loaded_and_counts_its_nodes(bundle: Path) -> None:

@@ -20,13 +20,13 @@ from torch.nn import functional as F  # noqa: E402
 from cled_edge.errors import CheckpointError, OutputError, one_line_errors  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.lineage import LineageUNet, StandardisedConv2d  # noqa: E402
+from cled_edge.network.precision import with_plain_convolutions  # noqa: E402
 from cled_edge.network.presets import PRESETS  # noqa: E402
 from cled_edge.network.sampler import next_state  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
 from export import import_lineage as program  # noqa: E402
 from export.graphs import Plan, graphs_of, write_graph  # noqa: E402
 from export.import_lineage import import_unet  # noqa: E402
-from export.precision import with_plain_convolutions  # noqa: E402
 
 
 class Parts(nn.Module):

@@ -87,6 +87,8 @@ HALF = {
     "ssim_after": 0.6,
 }
 
+GPU_FRAME = {"preset": "edge", "size": [480, 640], "steps": 2}
+
 CONTENTS: dict[str, Any] = {
     "bench-a.json": json.loads(record().to_json()),
     "bench-c.json": json.loads(record(camera=True).to_json()),
@@ -218,6 +220,32 @@ CONTENTS: dict[str, Any] = {
             }
         ],
     },
+    "gpu-m.json": {
+        "machine": MACHINE,
+        "gpu": "NVIDIA H200",
+        "peaks": {"fp16_tflop_s": 700.0, "copy_gb_s": 4000.0},
+        "work": [{**GPU_FRAME, "gflop": 170.0, "mb": 2000.0}],
+        "bars": [
+            {"bar": "faster", "needed": 3.0, "measured": 3.5, "met": True, "of": 1},
+            {"bar": "stale", "needed": 0, "measured": None, "met": None, "of": 0},
+        ],
+        "rows": [
+            {
+                **GPU_FRAME,
+                "form": "tensorrt-graph",
+                "how": "one CUDA graph",
+                "host_ms": {"p50": 2.04, "p90": 2.1, "p99": 2.2},
+                "gpu_ms": {"p50": 2.0},
+                "overhead_us": 36.4,
+                "psnr_db": 61.5,
+                "device_mb": 12.3,
+            }
+        ],
+        "engines": [
+            {**GPU_FRAME, "graph": "fused_loop", "engine_mb": 9.1, "device_mb": 12.3, "build_s": 41.0, "psnr_db": 62.0}
+        ],
+        "not_measured": [{**GPU_FRAME, "form": "torch-compile", "reason": "a | b"}],
+    },
     "search-m.json": {
         "machine": MACHINE,
         "size": [480, 640],
@@ -345,6 +373,17 @@ def test_the_papers_rows_stand_beside_ours_and_say_whose_pictures(results: Path)
     assert "| nano | 2 and 0 of ours | 3.000 / 0.750 / 0.500 / 0.020 / 0.900 | - |" in table
     assert "| paper: CLED-Fusion | the paper's | 3.924 | 0.939 | 0.739 | 0.002 | 1.260 |" in table
     assert "| nano | 24 of ours | 3.000 | 0.750 | 0.500 | 0.020 | 0.900 |" in table
+
+
+def test_a_gpu_stands_beside_its_peaks_and_bars(results: Path) -> None:
+    table = TABLES["gpu"](results)
+    # 170 GFLOP in 2 ms are 85 of 700 TFLOP/s, 2 GB are 1000 of 4000 GB/s.
+    row = "| edge | 480x640 | 2 | tensorrt-graph | 2.040 | 2.100 | 2.200 | 2.000 | 36 | 61.5 | 12% | 25% | 12.3 |"
+    assert row in table
+    assert "| faster | 3 | 3.5 | yes | 1 |" in table
+    assert "| stale | 0 | not measured | - | 0 |" in table
+    assert "| edge | 480x640 | 2 | torch-compile | a / b |" in table
+    assert "| edge | fused_loop | 9.1 | 12.3 | 41.0 | 62.0 |" in table
 
 
 def test_search_has_a_table_for_each_stage(results: Path) -> None:

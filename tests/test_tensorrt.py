@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from cled_edge import cli
-from cled_edge.backend import tensorrt as module
 from cled_edge.backend.cache import FOLDER_VARIABLE
 from cled_edge.backend.choice import CudaOptions, available_backends, open_backend
 from cled_edge.backend.launch import ONE_GRAPH
@@ -21,10 +20,12 @@ from cled_edge.backend.notes import notes
 from cled_edge.backend.protocol import FrameBackend
 from cled_edge.backend.tensorrt import TensorRtBackend
 from cled_edge.bundle import Bundle
-from cled_edge.engine.cache import default_folder
+from cled_edge.engine.cache import default_folder, engine_paths, graph_sha256
+from cled_edge.engine.options import BuildOptions, Profile
+from cled_edge.engine.record import engine_key
 from cled_edge.errors import BackendError, EngineError, OptionError
 from cled_edge.fuser import Controls, Fuser
-from tests.fake_engines import RELEASES, NumpyBackend, fake_tensorrt, small_bundle, write_plan
+from tests.fake_engines import RELEASES, NumpyBackend, facts_of, fake_tensorrt, small_bundle, write_plan
 from tests.fake_gpu import TOTAL_BYTES, Gpu, Status
 from tests.test_cuda import install
 
@@ -214,7 +215,8 @@ def test_a_graph_that_cannot_be_or_is_wrong_falls_back_and_says_why(machine: Mac
             assert same(fuser(*pair), reference(*pair))
         (said,) = fuser.backend.details["cuda_graph"].values()
         assert not machine.gpu.graphs
-        (line,) = notes(fuser.backend.details)
+        engine, line = notes(fuser.backend.details)
+        assert engine.startswith(f"engine: {LOOP} 16x24: {LOOP}-")
         for text in (said, line):
             with pytest.raises(BackendError, match=f"stream launches: {words}"):
                 raise BackendError(text)
@@ -344,7 +346,7 @@ def test_out_of_memory_says_how_much_was_free_and_leaves_nothing(either: Machine
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda inputs: {}, rf"TensorRT refused {LOOP}: infrared has shape \(\), needed"),
+        (lambda inputs: {}, rf"TensorRT refused {LOOP}.onnx: infrared has shape \(\), needed"),
         (
             lambda inputs: {**inputs, "more": np.zeros(1)},
             "inputs are balance, infrared, more, strength, visible, needed",
@@ -377,11 +379,11 @@ def test_an_altered_engine_is_never_read(machine: Machine) -> None:
 def test_building_on_demand_needs_to_be_allowed(machine: Machine, monkeypatch) -> None:
     built = []
 
-    def build(bundle: Bundle, graph: str, options, facts) -> None:
-        built.append((graph, options.size))
-        write_plan(bundle, graph, options.size, machine.release)
+    def build(backend: TensorRtBackend, graph: str, size: tuple[int, int]) -> None:
+        built.append((graph, size))
+        write_plan(machine.bundle, graph, size, machine.release)
 
-    monkeypatch.setattr(module, "_build", build)
+    monkeypatch.setattr(TensorRtBackend, "_build", build)
     backend = open_backend("tensorrt", machine.bundle, cuda=CudaOptions(allow_build=True))
     backend.run(LOOP, loop_inputs(1))
     backend.run(LOOP, loop_inputs(1, (24, 32)))
@@ -427,7 +429,7 @@ def test_verify_runs_what_the_release_parses(monkeypatch, tmp_path) -> None:
     expected = Fuser(machine.bundle, NumpyBackend(machine.bundle))(*pair)
     values = {name: getattr(expected, name) for name in ("picture", "infrared", "visible")}
     cases = [Case(*pair, Controls(), values)]
-    monkeypatch.setattr("cled_edge.verify._outputs", lambda fuser, opset, case: iter([("one graph", values)]))
+    monkeypatch.setattr("cled_edge.verify._forms", lambda fuser, opset, case: iter([("one graph", lambda: values)]))
     assert [check.verdict for check in verify(machine.bundle, "tensorrt", cases)] == ["OK"]
     assert verify(machine.bundle, "tensorrt", cases, opset=20) == []
 
@@ -450,6 +452,7 @@ def test_it_is_found_with_its_precisions_and_says_what_it_is(machine: Machine) -
         "threads": None,
         "cuda": "cuda-python, CUDA 12.6",
         "cuda_graph": {"fused_loop 16x24": ONE_GRAPH},
+        "engines": {"fused_loop 16x24": engine_paths(default_folder(), "fused_loop", backend_key(machine))[0].name},
         "cache": {"fused_loop": "read"},
         "arena_bytes": 2000,
     }
@@ -470,6 +473,92 @@ def test_a_library_that_is_missing_or_too_old_is_one_line(machine: Machine, monk
         machine.open()
     assert "\n" not in str(caught.value)
     assert "tensorrt" not in {choice.name for choice in available_backends()}
+
+
+def backend_key(machine: Machine) -> str:
+    options, sha256 = BuildOptions(precision="fp32", size=SIZE), graph_sha256(machine.bundle, "fused_loop")
+    return engine_key(sha256, options, facts_of(machine.release))
+
+
+def test_engines_of_other_options_and_folders_run_and_are_named(
+    machine: Machine, write_pairs, tmp_path, monkeypatch
+) -> None:
+    infrared, visible = write_pairs(size=SIZE)
+    elsewhere, profile = tmp_path / "elsewhere", Profile(min=(8, 8), opt=SIZE, max=(32, 32))
+    for options in (BuildOptions(profile=profile), BuildOptions(size=SIZE, tf32=True)):
+        file = write_plan(machine.bundle, LOOP, SIZE, machine.release, options, elsewhere)
+        monkeypatch.setenv("CLED_EDGE_ENGINES", str(elsewhere))
+        command = ["fuse", "--infrared", str(infrared), "--visible", str(visible), "--bundle", str(tmp_path / "bundle")]
+        done = CliRunner().invoke(cli.app, [*command, "--backend", "tensorrt", "--out", str(tmp_path / "out")])
+        assert done.exit_code == 0, done.output
+        said = "TF32" if options.tf32 else "for 8x8,16x24,32x32"
+        assert f"engine: {LOOP} 16x24: {file.name} ({said})" in done.output
+    monkeypatch.delenv("CLED_EDGE_ENGINES")
+    backend = open_backend("tensorrt", machine.bundle, cuda=CudaOptions(engines=elsewhere))
+    backend.run(LOOP, loop_inputs(1))
+    assert "TF32" in backend.details["engines"][f"{LOOP} 16x24"]
+
+
+def test_verify_runs_the_sizes_that_have_engines_and_counts_the_others(machine: Machine, monkeypatch) -> None:
+    from cled_edge import verify
+
+    reference = Fuser(machine.bundle, NumpyBackend(machine.bundle))
+    cases = []
+    for size in (SIZE, (24, 32), (40, 40)):
+        (pair,) = frames(1, size)
+        for steps in (2, 3):  # in one graph and step by step, and step by step alone
+            x_in, controls = reference.prepare(*pair), Controls(steps)
+            residual, fused = reference.residual_and_fused(x_in, controls)
+            expected = {"residual": residual, "fused": fused}
+            whole = reference(*pair, controls)
+            expected |= {name: getattr(whole, name) for name in ("picture", "infrared", "visible")}
+            cases.append(verify.Case(*pair, controls, expected))
+    remarks = verify.Remarks()
+    checks = verify.verify(machine.bundle, "tensorrt", cases, remarks=remarks)
+    assert [(check.size, check.form, check.steps, check.verdict) for check in checks] == [
+        (SIZE, "step by step", 2, "OK"),
+        (SIZE, "one graph", 2, "OK"),
+        (SIZE, "step by step", 3, "OK"),
+    ]
+    assert len(remarks.left_out) == 6
+    assert "cled-edge build" in remarks.left_out[0]
+    assert f"tensorrt:fp16: CUDA graph: {LOOP} 16x24: {ONE_GRAPH}" in remarks.notes
+    with pytest.raises(EngineError, match="--size 24x32"):
+        verify.verify(machine.bundle, "tensorrt", cases)
+    # The command: it says how many were left out, and fails only if nothing could be run.
+    monkeypatch.setattr(verify, "read_golden", lambda bundle: cases)
+    command = ["verify", str(machine.bundle.path), "--backend", "tensorrt"]
+    done = CliRunner().invoke(cli.app, command)
+    assert done.exit_code == 0, done.output
+    assert "left out: 6 runs of golden pairs without an engine, first: " in done.stderr
+    assert f"CUDA graph: {LOOP} 16x24: {ONE_GRAPH}" in done.stderr
+    monkeypatch.setattr(verify, "read_golden", lambda bundle: cases[2:])
+    assert isinstance(CliRunner().invoke(cli.app, command).exception, EngineError)
+
+
+def test_launches_call_by_call_can_be_asked_for_and_the_gpu_be_timed(either: Machine) -> None:
+    options = CudaOptions(either.binding, graphs=False, timed=True)
+    with Fuser(either.bundle, open_backend("tensorrt", either.bundle, cuda=options)) as fuser:
+        reference, (pair,) = Fuser(either.bundle, NumpyBackend(either.bundle)), frames(1)
+        assert same(fuser(*pair), reference(*pair))
+        assert fuser.backend.details["cuda_graph"] == {f"{LOOP} 16x24": "stream launches: as was asked for"}
+        assert fuser.backend.details["gpu_ms"] == 0.5
+        assert not either.gpu.calls["cudaStreamBeginCapture"]
+    del fuser
+    assert either.empty()
+
+
+def test_inputs_written_into_pinned_arrays_are_read_there(machine: Machine, monkeypatch) -> None:
+    backend, reference = machine.open(), NumpyBackend(machine.bundle)
+    arrays = backend.pinned_inputs(LOOP, SIZE)
+    for seed in range(3):  # the first run prepares, and writes other frames into these arrays meanwhile
+        inputs = loop_inputs(seed)
+        for name, value in inputs.items():
+            arrays[name][...] = value
+        if seed == 1:  # from here on nothing is copied on the host
+            monkeypatch.setattr(np, "copyto", None)
+        for seen, expected in zip(backend.run(LOOP, arrays), reference.run(LOOP, inputs), strict=True):
+            assert np.array_equal(seen, expected)
 
 
 def test_auto_does_not_keep_a_refusal_that_a_build_would_lift(machine: Machine, monkeypatch) -> None:
@@ -499,7 +588,7 @@ def test_fuse_prints_how_frames_were_launched(machine: Machine, write_pairs, tmp
     assert f"CUDA graph: {LOOP} 16x24: {ONE_GRAPH}" in done.output
     machine.write(refuse="captured")
     done = CliRunner().invoke(cli.app, [*command, "--json"])
-    (note,) = json.loads(done.stdout)["notes"]
+    _, note = json.loads(done.stdout)["notes"]
     assert note.startswith(f"CUDA graph: {LOOP} 16x24: stream launches: TensorRT refused")
     refused = CliRunner().invoke(cli.app, [*command, "--cuda-binding", "cupy"])
     assert isinstance(refused.exception, OptionError)

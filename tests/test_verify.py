@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from cled_edge.bundle import Bundle, shipped_bundle
 from cled_edge.cli import app
-from cled_edge.errors import BundleCorruptError, BundleMissingError, ParityError
+from cled_edge.errors import BackendError, BundleCorruptError, BundleMissingError, ParityError
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.verify import Case, judge, read_golden, verify, write_golden
 from tests.test_bundle import edit_manifest
@@ -106,6 +106,18 @@ def replace_file(bundle: Path, name: str, content: bytes) -> None:
     edit_manifest(bundle, files=files)
 
 
+def test_verifying_nothing_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cled_edge import verify as module
+
+    done = CliRunner().invoke(app, ["verify", "--backend", "onnxruntime:fp16"])
+    assert isinstance(done.exception, BackendError)
+    assert "has no fp16 graphs, only fp32" in str(done.exception)
+    monkeypatch.setattr(module, "read_golden", lambda bundle: [])
+    done = CliRunner().invoke(app, ["verify", "--backend", "onnxruntime"])
+    assert isinstance(done.exception, ParityError)
+    assert "no golden pair was run" in str(done.exception)
+
+
 def test_golden_files_that_are_not_ours_are_refused(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(shipped_bundle(), tmp_path / "copy"))
     good = (copy / "golden.safetensors").read_bytes()
@@ -130,8 +142,6 @@ def described(content: bytes) -> dict[str, str]:
 
 
 def test_a_bundle_without_the_graphs_that_a_backend_runs_says_how_to_get_them() -> None:
-    from cled_edge.errors import BackendError
-
     with pytest.raises(BackendError, match=r"has no fp16 graphs, only fp32.*--precision fp16"):
         Fuser.load(backend="onnxruntime:fp16")
     assert Controls().steps is None

@@ -1,14 +1,19 @@
 """A TensorRT engine as it runs: read from verified bytes, with a context of its own, its tensors bound once."""
 
+from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from cled_edge.backend.cuda import Cuda
 from cled_edge.backend.launch import DeviceTensor
+from cled_edge.backend.protocol import Array
 from cled_edge.engine.capabilities import Capabilities
 from cled_edge.engine.log import logger_of
 from cled_edge.engine.options import tensor_shape
 from cled_edge.errors import BackendError
 from cled_edge.manifest import GraphSpec, TensorSpec
+from cled_edge.size import Size
 
 ALIGNMENT = 256  # of tensors and of activation memory, as TensorRT demands
 _NEEDED = (("ICudaEngine", "num_io_tensors"), ("IExecutionContext", "execute_async_v3"))
@@ -77,7 +82,7 @@ class BoundEngine:
         engine: Any,
         name: str,
         spec: GraphSpec,
-        size: tuple[int, int],
+        size: Size,
         arena: DeviceTensor,
     ) -> None:
         self.name = name
@@ -114,7 +119,7 @@ class BoundEngine:
         else:
             self._context.device_memory = arena.address
 
-    def _input(self, engine: Any, tensor: TensorSpec, spec: GraphSpec, size: tuple[int, int]) -> DeviceTensor:
+    def _input(self, engine: Any, tensor: TensorSpec, spec: GraphSpec, size: Size) -> DeviceTensor:
         shape = tensor_shape(spec, tensor.shape, size)
         built = tuple(engine.get_tensor_shape(tensor.name))
         if -1 in built:
@@ -123,7 +128,7 @@ class BoundEngine:
             raise BackendError(f"the engine of {self.name} takes {tensor.name} as {built}, needed {shape}; {_REBUILD}")
         return self._bind(tensor, shape)
 
-    def _output(self, tensor: TensorSpec, spec: GraphSpec, size: tuple[int, int]) -> DeviceTensor:
+    def _output(self, tensor: TensorSpec, spec: GraphSpec, size: Size) -> DeviceTensor:
         shape = tensor_shape(spec, tensor.shape, size)
         seen = tuple(self._context.get_tensor_shape(tensor.name))
         if seen != shape:
@@ -149,6 +154,17 @@ def allocated(cuda: Cuda, shape: tuple[int, ...], dtype: str) -> DeviceTensor:
         cuda.free(address)
         raise BackendError(f"device memory came at {address:#x}, needed a multiple of {ALIGNMENT}; update the driver")
     return DeviceTensor(shape, dtype, address)
+
+
+def picture_size(spec: GraphSpec, inputs: Mapping[str, Array]) -> Size:
+    """Return (height, width) of the pictures among a graph's inputs; BackendError if the first is none."""
+    first = spec.inputs[0]
+    shape = np.shape(inputs[first.name]) if first.name in inputs else ()
+    if len(shape) != 4:
+        raise BackendError(
+            f"TensorRT refused {spec.file}: {first.name} has shape {shape}, needed {first.shape}; give it"
+        )
+    return shape[1:3] if first.layout == "NHWC" else shape[2:4]
 
 
 def _check_names(tensorrt: Any, engine: Any, name: str, spec: GraphSpec) -> None:

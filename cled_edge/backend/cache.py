@@ -13,6 +13,7 @@ from pathlib import Path
 import platformdirs
 
 FOLDER_VARIABLE = "CLED_EDGE_CACHE"
+ENGINES_VARIABLE = "CLED_EDGE_ENGINES"
 KEPT_FILES = 64  # of some 5 MB: two graphs at a handful of sizes and precisions, of the last few bundles
 _DIGEST_BYTES = 32
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from cled_edge.backend.machine import check_threads
@@ -36,10 +37,16 @@ class CudaOptions:
 
     binding: `cuda`, NVIDIA's cuda-python, or `pycuda`, for programs that live in a pycuda context; that has no graphs.
     allow_build: build an engine that is missing, which takes minutes, instead of raising an EngineError.
+    engines: the folder they are in; None is CLED_EDGE_ENGINES or, without it, in the user's cache folder.
+    graphs: False launches call by call, to measure what CUDA graphs gain. timed: keep each frame's time on the GPU, by
+    events, as `details["gpu_ms"]`.
     """
 
     binding: str = "cuda"
     allow_build: bool = False
+    engines: Path | None = None
+    graphs: bool = True
+    timed: bool = False
 
 
 _TYPED: "dict[str, GraphPrecision]" = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}

@@ -70,8 +70,12 @@ class Cuda(Protocol):
         """Give a stream back."""
         ...
 
-    def event(self) -> Any:
-        """Return a new event that can be waited for without a busy core."""
+    def event(self, timed: bool = False) -> Any:
+        """Return a new event that can be waited for without a busy core; `timed`, it also keeps its time."""
+        ...
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:
+        """Return the time between two timed events that have happened."""
         ...
 
     def record(self, event: Any, stream: Any) -> None:
@@ -187,9 +191,12 @@ class CudaBindings:
     def destroy_stream(self, stream: Any) -> None:  # noqa: D102
         self._call("cudaStreamDestroy", stream)
 
-    def event(self) -> Any:  # noqa: D102
-        flags = self._runtime.cudaEventBlockingSync | self._runtime.cudaEventDisableTiming
+    def event(self, timed: bool = False) -> Any:  # noqa: D102
+        flags = self._runtime.cudaEventBlockingSync | (0 if timed else self._runtime.cudaEventDisableTiming)
         return self._call("cudaEventCreateWithFlags", flags)
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:  # noqa: D102
+        return float(self._call("cudaEventElapsedTime", begin, end))
 
     def record(self, event: Any, stream: Any) -> None:  # noqa: D102
         self._call("cudaEventRecord", event, stream)
@@ -310,9 +317,13 @@ class PyCuda:
     def destroy_stream(self, stream: Any) -> None:  # noqa: D102
         self.synchronise(stream)  # pycuda destroys what nothing refers to
 
-    def event(self) -> Any:  # noqa: D102
+    def event(self, timed: bool = False) -> Any:  # noqa: D102
         flags = self._driver.event_flags
-        return self._call("cuEventCreate", self._driver.Event, int(flags.BLOCKING_SYNC) | int(flags.DISABLE_TIMING))
+        wanted = int(flags.BLOCKING_SYNC) | (0 if timed else int(flags.DISABLE_TIMING))
+        return self._call("cuEventCreate", self._driver.Event, wanted)
+
+    def elapsed_ms(self, begin: Any, end: Any) -> float:  # noqa: D102
+        return float(self._call("cuEventElapsedTime", begin.time_till, end))
 
     def record(self, event: Any, stream: Any) -> None:  # noqa: D102
         self._call("cuEventRecord", event.record, stream)

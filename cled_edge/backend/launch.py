@@ -34,8 +34,9 @@ class Launch:
     """Uploads `inputs`, makes `calls`, downloads `outputs`, always in this order on one stream.
 
     name: for reports. calls: they put work on the stream and raise BackendError if it is refused. how: `ONE_GRAPH`, or
-    "stream launches" and why; None before the first frame. Outputs are two sets of pinned arrays that take turns, so
-    that a frame's outlive the next frame. A CUDA graph holds the addresses it copies to: there is one for each set.
+    "stream launches" and why; None before the first frame. no_graph: why there is to be none. gpu_ms: of the last
+    frame, from its upload to its download, if `timed`. Outputs are two sets of pinned arrays that take turns, so that a
+    frame's outlive the next frame. A CUDA graph holds the addresses it copies to: there is one for each set.
     """
 
     def __init__(
@@ -46,29 +47,43 @@ class Launch:
         inputs: Mapping[str, DeviceTensor],
         calls: Sequence[Callable[[], None]],
         outputs: Sequence[DeviceTensor],
+        *,
+        no_graph: str | None = None,
+        timed: bool = False,
     ) -> None:
         self.name = name
         self.how: str | None = None
+        self.gpu_ms: float | None = None
+        self._no_graph = no_graph or cuda.no_capture
         self._cuda, self._stream, self._calls = cuda, stream, calls
         self._inputs = {name: (self._pinned(tensor), tensor.address) for name, tensor in inputs.items()}
         self._addresses = [tensor.address for tensor in outputs]
         self._sets = [[self._pinned(tensor) for tensor in outputs] for _ in range(2)]
         self._graphs: list[Any] = []
         self._turn = 0
-        self._done = cuda.event()
+        self._done = cuda.event(timed)
+        self._begin = cuda.event(timed) if timed else None
 
     def __call__(self, values: Mapping[str, Array]) -> list[Array]:
         """Return the outputs for these inputs, which must be all there are; BackendError if they do not fit."""
         self._check(values)
         if self.how is None:
+            values = {name: np.array(value) for name, value in values.items()}  # preparing writes over pinned inputs
             self.how = self._prepare(values)
         self._turn = 1 - self._turn
         return self._run(values, self._turn, self._graphs[self._turn] if self._graphs else None)
 
+    @property
+    def pinned_inputs(self) -> dict[str, Array]:
+        """The page-locked arrays that are uploaded, by name: given as inputs themselves, they are not copied first."""
+        return {name: host for name, (host, _) in self._inputs.items()}
+
     def close(self) -> None:
-        """Give back the graphs. Outputs live as long as somebody holds them."""
+        """Give back the graphs. Inputs and outputs live as long as somebody holds them."""
         self._drop_graphs()
         self._cuda.destroy_event(self._done)
+        if self._begin is not None:
+            self._cuda.destroy_event(self._begin)
 
     def _pinned(self, tensor: DeviceTensor) -> Array:
         return self._cuda.pinned(tensor.size).view(tensor.dtype).reshape(tensor.shape)
@@ -91,8 +106,8 @@ class Launch:
         TensorRT initialises in the first call, which must not be captured, so the frames to compare with come first. A
         second frame tells a graph that works from one that repeats what it did when it was captured.
         """
-        if self._cuda.no_capture:
-            return f"stream launches: {self._cuda.no_capture}"
+        if self._no_graph:
+            return f"stream launches: {self._no_graph}"
         self._drop_graphs()  # of an attempt that was interrupted
         frames = values, {name: _other(value) for name, value in values.items()}
         needed = [[output.copy() for output in self._run(frame, 0)] for frame in frames]
@@ -129,7 +144,10 @@ class Launch:
 
     def _run(self, values: Mapping[str, Array], index: int, graph: Any = None) -> list[Array]:
         for name, (host, _) in self._inputs.items():
-            np.copyto(host, values[name])
+            if values[name] is not host:
+                np.copyto(host, values[name])
+        if self._begin is not None:
+            self._cuda.record(self._begin, self._stream)
         if graph is None:
             self._submit(index)
         else:
@@ -137,6 +155,8 @@ class Launch:
         # Waiting for the stream itself keeps a core busy, which the cameras need.
         self._cuda.record(self._done, self._stream)
         self._cuda.wait(self._done)
+        if self._begin is not None:
+            self.gpu_ms = self._cuda.elapsed_ms(self._begin, self._done)
         return self._sets[index]
 
     def _submit(self, index: int) -> None:

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
-NOTED = {"cuda_graph": "CUDA graph", "providers": "providers"}  # entries of `Backend.details`, by graph
+NOTED = {
+    "engines": "engine",
+    "cuda_graph": "CUDA graph",
+    "providers": "providers",
+}  # entries of `Backend.details`, by graph
 
 
 def notes(details: Mapping[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 import logging
 import platform
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-from cled_edge.backend.bound import BoundEngine, TensorRt, allocated
+from cled_edge.backend.bound import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.choice import BackendChoice, CudaOptions
 from cled_edge.backend.cuda import Cuda, CudaError, PyCuda, open_cuda
 from cled_edge.backend.failures import one_line
 from cled_edge.backend.launch import DeviceTensor, Launch
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle import Bundle
-from cled_edge.engine.cache import default_folder, find_engine
+from cled_edge.engine.cache import default_folder, engine_paths, pick_engine
 from cled_edge.engine.capabilities import capabilities
 from cled_edge.engine.device import DeviceFacts, kernel_driver, read_facts
 from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.sdk import import_tensorrt
 from cled_edge.errors import BackendError, CledEdgeError, EngineError, OptionError
-from cled_edge.manifest import OPSETS, GraphSpec, StepRows
-from cled_edge.size import Size
+from cled_edge.manifest import OPSETS, StepRows
+from cled_edge.size import Size, size_text
 
 _LOG = logging.getLogger(__name__)
 KEPT_LAUNCHES = 3  # each holds contexts, tensors and CUDA graphs for one picture size
@@ -50,7 +50,7 @@ class TensorRtBackend:
 
     `run` of any graph, a `fused_loop` above all, is one launch of one CUDA graph; so is `fused_frame`, which runs all
     steps and the fusion without coming back to the host between them. `details["cuda_graph"]` says of each whether it
-    is, and if not, why.
+    is, and if not, why; `details["engines"]` names the files, as several may fit, see `pick_engine`.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class TensorRtBackend:
         if threads:
             raise OptionError(f"threads is {threads}, but backend {choice.name} has none; give 0")
         self._options = options or CudaOptions()
+        self._folder = self._options.engines or default_folder()
         module = import_tensorrt()
         self._cuda = open_cuda(self._options.binding)
         self._tensorrt = TensorRt(module, capabilities(module))
@@ -82,6 +83,7 @@ class TensorRtBackend:
             "threads": None,
             "cuda": self._cuda.sdk,
             "cuda_graph": {},
+            "engines": {},
             "cache": {},
         }
 
@@ -100,14 +102,18 @@ class TensorRtBackend:
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         """Return the graph's outputs in the manifest's order."""
         with self._running(graph):
-            size = _size_of(graph, self._bundle.manifest.graphs[graph], inputs)
-            launch = self._launch((graph, size), ((graph, size),), self._whole_graph)
-            return self._told(launch, inputs)
+            size = picture_size(self._bundle.manifest.graphs[graph], inputs)
+            return self._told(self._graph_launch(graph, size), inputs)
+
+    def pinned_inputs(self, graph: str, size: Size) -> dict[str, Array]:
+        """Return page-locked arrays to write a graph's inputs into: `run` of these very arrays copies nothing first."""
+        with self._running(graph):
+            return self._graph_launch(graph, size).pinned_inputs
 
     def fused_frame(self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Return the last residual and the fused picture of a frame. See `FrameBackend`."""
         with self._running(f"{step} and {fusion}"):
-            size = _size_of(step, self._bundle.manifest.graphs[step], inputs)
+            size = picture_size(self._bundle.manifest.graphs[step], inputs)
             # Times and coefficients are data, as the strengths are: a CUDA graph holds none of their values.
             table = np.column_stack([rows.time, rows.coef]).astype(np.float32)
             wire = partial(self._whole_frame, len(table))
@@ -142,9 +148,14 @@ class TensorRtBackend:
                 self._cuda.clear_error()
                 raise BackendError(f"TensorRT failed in {what}: {one_line(error)}") from error
 
+    def _graph_launch(self, graph: str, size: Size) -> Launch:
+        return self._launch((graph, size), ((graph, size),), self._whole_graph)
+
     def _told(self, launch: Launch, inputs: Mapping[str, Array]) -> list[Array]:
         outputs = launch(inputs)
         self.details["cuda_graph"][launch.name] = launch.how
+        if launch.gpu_ms is not None:
+            self.details["gpu_ms"] = launch.gpu_ms
         return outputs
 
     def _launch(self, key: tuple[object, ...], engines: tuple[EngineKey, ...], wire: Wire) -> Launch:
@@ -174,7 +185,7 @@ class TensorRtBackend:
         (engine,) = bound
         calls = [partial(engine.enqueue, self._handle)]
         name = f"{engine.name} {size}"
-        return Launch(name, self._cuda, self._stream, engine.inputs, calls, list(engine.outputs.values()))
+        return self._new_launch(name, engine.inputs, calls, list(engine.outputs.values()))
 
     def _whole_frame(self, steps: int, bound: list[BoundEngine], stack: ExitStack, size: str) -> Launch:
         """Wire all steps and the fusion. Each engine keeps its own tensors; what passes between is copied on the GPU.
@@ -197,7 +208,19 @@ class TensorRtBackend:
         }
         outputs = [step.outputs["residual"], fusion.outputs["fused"]]
         name = f"{steps} x {step.name}, {fusion.name} {size}"
-        return Launch(name, self._cuda, self._stream, inputs, calls, outputs)
+        return self._new_launch(name, inputs, calls, outputs)
+
+    def _new_launch(
+        self,
+        name: str,
+        inputs: Mapping[str, DeviceTensor],
+        calls: Sequence[Callable[[], None]],
+        outputs: Sequence[DeviceTensor],
+    ) -> Launch:
+        no_graph = None if self._options.graphs else "as was asked for"
+        return Launch(
+            name, self._cuda, self._stream, inputs, calls, outputs, no_graph=no_graph, timed=self._options.timed
+        )
 
     def _set_step(self, step: BoundEngine, table: DeviceTensor, index: int) -> None:
         """Give a step its row of the table, and the state that the step before it left."""
@@ -242,33 +265,34 @@ class TensorRtBackend:
 
     def _plan(self, graph: str, size: Size) -> bytes:
         """Return an engine's verified bytes; EngineError says how to build it, unless that may be done here."""
-        options = BuildOptions(precision=self._bundle.manifest.graphs[graph].precision, size=size)
+        state = "read"
         try:
-            plan = find_engine(self._bundle, graph, options, self._facts)
-            self.details["cache"][graph] = "read"
+            plan, record = pick_engine(self._bundle, graph, size, self._facts, self._folder)
         except EngineError:
             if not self._options.allow_build:
                 raise
-            _build(self._bundle, graph, options, self._facts)
-            plan = find_engine(self._bundle, graph, options, self._facts)
-            self.details["cache"][graph] = "built"
+            self._build(graph, size)
+            plan, record = pick_engine(self._bundle, graph, size, self._facts, self._folder)
+            state = "built"
+        self.details["cache"][graph] = state
+        file = engine_paths(self._folder, graph, record.key)[0].name
+        self.details["engines"][f"{graph} {size_text(size)}"] = f"{file}{_unusual(record.options)}"
         return plan
 
+    def _build(self, graph: str, size: Size) -> None:
+        from cled_edge.engine.builder import build_engine  # noqa: PLC0415  needed only when building
 
-def _build(bundle: Bundle, graph: str, options: BuildOptions, facts: DeviceFacts) -> None:
-    from cled_edge.engine.builder import build_engine  # noqa: PLC0415  needed only when building
-
-    _LOG.warning("building the engine of %s for %dx%d, which takes minutes", graph, *options.sizes.opt)
-    build_engine(bundle, graph, options, facts, default_folder())
+        _LOG.warning("building the engine of %s for %dx%d, which takes minutes", graph, *size)
+        options = BuildOptions(precision=self._bundle.manifest.graphs[graph].precision, size=size)
+        build_engine(self._bundle, graph, options, self._facts, self._folder, binding=self._options.binding)
 
 
-def _size_of(graph: str, spec: GraphSpec, inputs: Mapping[str, Array]) -> Size:
-    """Return (height, width) of the pictures among the inputs."""
-    first = spec.inputs[0]
-    shape = np.shape(inputs[first.name]) if first.name in inputs else ()
-    if len(shape) != 4:
-        raise BackendError(f"TensorRT refused {graph}: {first.name} has shape {shape}, needed {first.shape}; give it")
-    return shape[1:3] if first.layout == "NHWC" else shape[2:4]
+def _unusual(options: BuildOptions) -> str:
+    """Return how an engine was built apart from the usual, to follow on its name."""
+    said = [f"for {options.profile}"] if options.profile else []
+    said += ["TF32"] if options.tf32 else []
+    said += [f"{options.max_aux_streams} auxiliary streams"] if options.max_aux_streams else []
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _device_facts(cuda: Cuda, tensorrt: str) -> DeviceFacts:

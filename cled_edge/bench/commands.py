@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -117,6 +118,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Say whether B is faster or slower than A, or that no difference shows."""
+    from cled_edge.backend.notes import notes  # noqa: PLC0415
     from cled_edge.bench.clock import SystemClock  # noqa: PLC0415
     from cled_edge.bench.compare import (  # noqa: PLC0415
         DelayedSubject,
@@ -133,7 +135,9 @@ def compare(
     if is_result(a) != is_result(b):
         raise OptionError(f"{a} and {b}: one is a result, the other is not; give two results, or two things to measure")
     if is_result(a):
-        comparison = compare_results(find_result(a), find_result(b), margin_percent, seed)
+        results = find_result(a), find_result(b)
+        comparison = compare_results(*results, margin_percent, seed)
+        details = [(result.label, result.details) for _, result in results]
     else:
         clock, inputs = SystemClock(), Inputs(infrared, visible, _size(height, width))
         targets = [Target.parse(a), Target.parse(b)]
@@ -149,6 +153,9 @@ def compare(
                     seed=seed,
                     advance=advance,
                 )
+            details = [(subject.label, subject.fuser.backend.details) for subject in (one, other)]
+    said = [f"{label}: {note}" for label, found in details for note in notes(found)]
+    comparison = replace(comparison, notes=[*comparison.notes, *said])
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), indent=2))
     else:

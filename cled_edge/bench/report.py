@@ -3,6 +3,7 @@
 from importlib.resources import files
 
 from cled_edge import __version__
+from cled_edge.backend.notes import notes
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import Record
 from cled_edge.bench.tables import headline_text
@@ -39,6 +40,7 @@ def render(records: list[tuple[str, Record]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["notes"] = notes
     environment.filters["headline"] = headline_text
     environment.filters["machine"] = machine_line
     return environment.get_template(TEMPLATE).render(sections=sections, version=__version__)

@@ -1,4 +1,4 @@
-"""An engine built in a child process, read back, compared with the manifest, and only then kept."""
+"""An engine built in a child process, read back, compared with the manifest, tried, and only then kept."""
 
 import hashlib
 import json
@@ -16,19 +16,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, TypeAlias
 
+import numpy as np
 import psutil
+from safetensors.numpy import load, save
 
 from cled_edge import __version__, errors
 from cled_edge.bundle import Bundle
 from cled_edge.engine.cache import check_private, engine_paths, graph_sha256, make_folder, write_engine
 from cled_edge.engine.device import DeviceFacts
-from cled_edge.engine.job import GRAPH, JOB, PLAN, RESULT, TIMINGS, Job, Result
+from cled_edge.engine.job import ANSWER, GRAPH, JOB, PLAN, RESULT, TIMINGS, TRIAL, Job, Result
 from cled_edge.engine.options import BuildOptions
-from cled_edge.engine.readback import mismatches
-from cled_edge.engine.record import BuildRecord, GraphFacts, PlanSpec, engine_key
+from cled_edge.engine.record import RECORD_VERSION, BuildRecord, GraphFacts, PlanSpec, TrialRecord, engine_key
 from cled_edge.engine.timing_cache import one_builder, read_timings, timings_path, write_timings
-from cled_edge.errors import CledEdgeError, EngineError, OptionError, OutputError
-from cled_edge.size import size_text
+from cled_edge.engine.trial import Trial, judged, make_trial
+from cled_edge.errors import CledEdgeError, EngineError, OptionError, OutputError, ParityError
+from cled_edge.size import Size, size_text
 from cled_edge.trust.reading import shown
 
 _MIB = 2**20
@@ -75,40 +77,42 @@ def build_engine(
     limits: Limits | None = None,
     builds: int = 1,
     on_step: OnStep | None = None,
+    binding: str = "cuda",
 ) -> BuildRecord:
     """Build a graph's engine for this device and keep it in `folder`; return its sidecar.
 
-    builds: how many to make; they are timed and the fastest is kept. EngineError says why there is none: what
-    TensorRT refused, how the child died, or in what the engine is not the manifest's graph. OptionError if the graph
-    does not take the options' size, OutputError if the folder cannot be written.
+    builds: how many to make; they are timed and the fastest is kept. binding: to CUDA, for the trial. EngineError says
+    why there is none: what TensorRT refused, how the child died, or in what the engine is not the manifest's graph.
+    ParityError if it gives other numbers than the bundle's FP32 graphs. OptionError if the graph does not take the
+    options' size, OutputError if the folder cannot be written, BundleMissingError without a golden pair.
     """
     check_sizes(bundle, graph_name, options)
     spec = bundle.manifest.graphs[graph_name]
     timings = timings_path(options, facts, folder)
+    trials = {size: make_trial(bundle, graph_name, size) for size in options.tried_sizes}
     try:
         make_folder(folder)
         check_private(folder)
         with one_builder(timings), tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as room:
             known = read_timings(timings)
-            _write_job(Path(room), Job(spec=spec, options=options, builds=builds), bundle.graph(graph_name), known)
+            job = Job(spec=spec, options=options, builds=builds, trials=len(trials), binding=binding)
+            _write_job(Path(room), job, bundle.graph(graph_name), known)
+            for index, trial in enumerate(trials.values()):
+                inputs = {name: np.ascontiguousarray(value) for name, value in trial.inputs.items()}
+                (Path(room) / TRIAL.format(index)).write_bytes(save(inputs))
             result, plan = _run_child(Path(room), graph_name, limits or Limits(), on_step)
             if result.tensorrt != facts.tensorrt:
                 raise EngineError(
                     f"the child built with TensorRT {result.tensorrt}, here it is {facts.tensorrt}: two are installed; "
                     "see: cled-edge doctor"
                 )
-            wrong = mismatches(spec, options, result.read_back)
-            if wrong:
-                raise EngineError(
-                    f"the engine of {graph_name} is not what its manifest says and was not kept: {'; '.join(wrong)}; "
-                    "export the bundle again, or report this with your TensorRT's version"
-                )
+            tried = _judged(Path(room), graph_name, trials, options, result)
             write_timings(timings, (Path(room) / TIMINGS).read_bytes())
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another with --engines DIR") from error
     sha256 = graph_sha256(bundle, graph_name)
     record = BuildRecord(
-        record_version=1,
+        record_version=RECORD_VERSION,
         created_by=f"cled-edge {__version__}",
         key=engine_key(sha256, options, facts),
         graph=GraphFacts(
@@ -123,6 +127,7 @@ def build_engine(
         options=options,
         plan=PlanSpec(bytes=len(plan), sha256=hashlib.sha256(plan).hexdigest()),
         read_back=result.read_back,
+        trials=tried,
         strongly_typed=result.strongly_typed,
         build_s=result.build_s,
         timing_cache_bytes=len(known),
@@ -142,7 +147,7 @@ def check_sizes(bundle: Bundle, graph_name: str, options: BuildOptions) -> None:
             f"graph {graph_name} takes {size_text(spec.size)} alone, not {seen}; give that --size, or name "
             "a graph of any size"
         )
-    if any(side % multiple for size in (options.sizes.min, options.sizes.opt, options.sizes.max) for side in size):
+    if spec.size is None and any(side % multiple for size in options.tried_sizes for side in size):
         raise OptionError(f"size {options.sizes} is not of multiples of {multiple}; pad it, as the manifest says")
     if spec.precision != options.precision:
         raise OptionError(f"graph {graph_name} is {spec.precision}, not {options.precision}; give that --precision")
@@ -153,6 +158,23 @@ def _write_job(room: Path, job: Job, graph: bytes, timings: bytes) -> None:
     (room / GRAPH).write_bytes(graph)  # alone in its folder: no external data can be beside it
     if timings:
         (room / TIMINGS).write_bytes(timings)
+
+
+def _judged(
+    room: Path, graph: str, trials: dict[Size, Trial], options: BuildOptions, result: Result
+) -> tuple[TrialRecord, ...]:
+    """Return the verdicts on what the engine gave in each trial; ParityError for the first that failed."""
+    found = []
+    for index, (size, trial) in enumerate(trials.items()):
+        outputs = load((room / ANSWER.format(index)).read_bytes())
+        found.append(judged(trial, outputs, options, size, result.launched[index]))
+        if found[-1].verdict != "OK":
+            raise ParityError(
+                f"{found[-1].verdict}: the engine of {graph} gives {found[-1].tensor} at {size_text(size)} with "
+                f"{found[-1].psnr_db} dB against the bundle's FP32 graphs, needed {found[-1].needed_db:g}, and was not "
+                "kept; build it again with another --optimization-level or --precision"
+            )
+    return tuple(found)
 
 
 def _run_child(room: Path, graph: str, limits: Limits, on_step: OnStep | None) -> tuple[Result, bytes]:

@@ -1,38 +1,45 @@
 """Engines on disk: found by all that they depend on, and verified before anybody deserialises them.
 
-A folder holds `<graph>-<key>.engine`, the plan as TensorRT wrote it, and `<graph>-<key>.build.json` beside it. A plan
-is a program: the hash in the sidecar finds damage, not malice, so a folder that any user may write is refused.
+`open_engine` finds the one that was built with given options, `pick_engine` the one to run at a size. A folder holds
+`<graph>-<key>.engine`, the plan as TensorRT wrote it, and `<graph>-<key>.build.json` beside it. A plan is a program:
+the hash in the sidecar finds damage, not malice, so a folder that any user may write is refused.
 """
 
+import logging
 import os
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from cled_edge.backend.cache import cache_folder
+from cled_edge.backend.cache import ENGINES_VARIABLE, cache_folder
 from cled_edge.bundle import Bundle
 from cled_edge.engine.device import DeviceFacts
 from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.record import RECORD_VERSION, BuildRecord, engine_key
 from cled_edge.errors import EngineError, OutputError
-from cled_edge.size import size_text
+from cled_edge.size import Size, size_text
 from cled_edge.trust.reading import MAX_JSON_BYTES, Reader, first_problem, json_from_bytes, shown
 
 ENGINE_SUFFIX = ".engine"
 RECORD_SUFFIX = ".build.json"
 MAX_PLAN_BYTES = 4 * 2**30
 _KEY_DIGITS = 16
-_MOST_RECORDS = 256  # that are read to say why none of them fits
+_MOST_RECORDS = 256  # that are read of a graph
 _ANYBODY_MAY_WRITE = 0o002
+_LOG = logging.getLogger(__name__)
+
+Differing = Callable[[BuildOptions], list[str]]  # what an engine's options say that does not fit
 
 
 def default_folder() -> Path:
-    """Return `engines` in the user's cache folder; CLED_EDGE_CACHE names another."""
-    return cache_folder() / "engines"
+    """Return the folder that CLED_EDGE_ENGINES names, or else `engines` in the user's cache folder."""
+    chosen = os.environ.get(ENGINES_VARIABLE)
+    return Path(chosen) if chosen else cache_folder() / "engines"
 
 
 def engine_paths(folder: Path, graph: str, key: str) -> tuple[Path, Path]:
@@ -41,46 +48,75 @@ def engine_paths(folder: Path, graph: str, key: str) -> tuple[Path, Path]:
     return folder / f"{stem}{ENGINE_SUFFIX}", folder / f"{stem}{RECORD_SUFFIX}"
 
 
-def find_engine(
+def open_engine(
     bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path | None = None
-) -> bytes:
-    """Return the plan of a bundle's graph for this device, whose size and SHA-256 are those of its sidecar.
+) -> tuple[bytes, BuildRecord]:
+    """Return the plan of a graph that was built with `options` for this device, and its sidecar.
 
     folder: None is `default_folder`. EngineError says what differs (graph, options, TensorRT, GPU, driver, system),
     or that it is absent, truncated or altered, and the command that builds it.
     """
-    return open_engine(bundle, graph_name, options, facts, folder)[0]
-
-
-def open_engine(
-    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path | None = None
-) -> tuple[bytes, BuildRecord]:
-    """Return what `find_engine` does, and its sidecar: shapes, device memory and how it was built."""
     folder = default_folder() if folder is None else folder
     todo = f"build it: {build_command(bundle, graph_name, options, folder)}"
     sha256 = graph_sha256(bundle, graph_name)
     key = engine_key(sha256, options, facts)
-    plan_path, record_path = engine_paths(folder, graph_name, key)
+    record_path = engine_paths(folder, graph_name, key)[1]
     if not os.path.lexists(record_path):
-        raise EngineError(f"{_why_none(bundle, graph_name, options, facts, folder, sha256)}; {todo}")
-    check_private(folder, plan_path, record_path)
-    record = read_record(record_path, todo)
-    if record.key != key or engine_key(record.graph.sha256, record.options, record.facts) != key:
-        raise EngineError(f"{record_path} does not describe the engine that its name says: it was altered; {todo}")
-    return _read_plan(plan_path, record, todo), record
+        differing = partial(_options_differ, needed=options)
+        raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
+    record = _trusted_record(record_path, graph_name, todo)
+    return _read_plan(engine_paths(folder, graph_name, key)[0], record, todo), record
+
+
+def pick_engine(
+    bundle: Bundle, graph_name: str, size: Size, facts: DeviceFacts, folder: Path | None = None
+) -> tuple[bytes, BuildRecord]:
+    """Return the plan to run a graph with at `size` (height, width) on this device, and its sidecar.
+
+    With whatever options it was built: one of just this size before one of a range, and of these the one that
+    `cled-edge build` made or was asked for last. A sidecar that cannot be read is left out, with a warning; if none
+    fits, EngineError says why, and the command that builds one with the usual options.
+    """
+    folder = default_folder() if folder is None else folder
+    usual = BuildOptions(precision=bundle.manifest.graphs[graph_name].precision, size=size)
+    todo = f"build it: {build_command(bundle, graph_name, usual, folder)}"
+    sha256 = graph_sha256(bundle, graph_name)
+    differing = partial(_sizes_differ, size=size)
+    fitting, unread = [], []
+    for path in _record_paths(folder, graph_name):
+        try:
+            record = read_record(path, todo)
+        except EngineError as error:
+            unread.append(error)
+            continue
+        if not _differences(record, bundle, facts, sha256, differing):
+            fitting.append((record.options.size is not None, path.stat().st_mtime_ns, path))
+    if not fitting:
+        if unread:
+            raise unread[0]
+        raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
+    for problem in unread:
+        _LOG.warning("left out: %s", problem)
+    path = max(fitting)[2]
+    record = _trusted_record(path, graph_name, todo)
+    return _read_plan(engine_paths(folder, graph_name, record.key)[0], record, todo), record
 
 
 def current_record(
     bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path
 ) -> BuildRecord | None:
-    """Return the sidecar of an engine that fits and is whole, and was built with as much effort; None if none was."""
+    """Return the sidecar of an engine that fits and is whole, and was built with as much effort; None if none was.
+
+    It then counts as the last one asked for, see `pick_engine`.
+    """
     try:
         record = open_engine(bundle, graph_name, options, facts, folder)[1]
     except EngineError:
         return None
-    efforts = ("workspace_mib", "optimization_level")
-    same = all(getattr(record.options, name) == getattr(options, name) for name in efforts)
-    return record if same else None
+    if any(getattr(record.options, name) != getattr(options, name) for name in ("workspace_mib", "optimization_level")):
+        return None
+    engine_paths(folder, graph_name, record.key)[1].touch()
+    return record
 
 
 def read_record(path: Path, todo: str) -> BuildRecord:
@@ -122,17 +158,17 @@ def make_folder(folder: Path) -> None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Write a file through a temporary one that is synchronised to the disk: a power cut leaves the old or the new."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        partial.replace(path)
+        draft.replace(path)
     except OSError:
         with suppress(OSError):
-            partial.unlink()
+            draft.unlink()
         raise
 
 
@@ -178,6 +214,16 @@ def check_private(*paths: Path) -> None:
                 )
 
 
+def _trusted_record(path: Path, graph_name: str, todo: str) -> BuildRecord:
+    """Return a sidecar that says what its name says; EngineError for one that was altered, or that others may write."""
+    record = read_record(path, todo)
+    expected = engine_paths(path.parent, graph_name, record.key)
+    check_private(path.parent, *expected)
+    if path != expected[1] or engine_key(record.graph.sha256, record.options, record.facts) != record.key:
+        raise EngineError(f"{path} does not describe the engine that its name says: it was altered; {todo}")
+    return record
+
+
 def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
     plan = record.plan
     if plan.bytes > MAX_PLAN_BYTES:
@@ -186,31 +232,28 @@ def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
 
 
 def _why_none(
-    bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path, sha256: str
+    bundle: Bundle, graph_name: str, facts: DeviceFacts, folder: Path, sha256: str, differing: Differing
 ) -> str:
     """Say in what the most similar engine of this graph differs from what is needed."""
-    differences = [
-        (found, path)
-        for path, record in _records(folder, graph_name)
-        if (found := _differences(record, bundle, options, facts, sha256))
-    ]
+    differences = []
+    for path in _record_paths(folder, graph_name):
+        with suppress(EngineError):  # it is no candidate then, and only the message would gain
+            found = _differences(read_record(path, ""), bundle, facts, sha256, differing)
+            differences += [(found, path)] if found else []
     if not differences:
         return f"{folder} has no engine of {graph_name} for {facts.gpu}, TensorRT {facts.tensorrt}"
     found, path = min(differences, key=lambda entry: len(entry[0]))
     return f"{path.name.removesuffix(RECORD_SUFFIX)}{ENGINE_SUFFIX} in {folder} is for {'; '.join(found)}"
 
 
-def _records(folder: Path, graph_name: str) -> Iterator[tuple[Path, BuildRecord]]:
-    paths = sorted(folder.glob(f"{graph_name}-*{RECORD_SUFFIX}")) if folder.is_dir() else []
-    for path in paths[:_MOST_RECORDS]:
-        with suppress(EngineError):  # it is no candidate then, and only the message would gain
-            record = read_record(path, "")
-            if record.graph.name == graph_name:
-                yield path, record
+def _record_paths(folder: Path, graph_name: str) -> list[Path]:
+    """Return the newest sidecars of a graph."""
+    paths = folder.glob(f"{graph_name}-{'[0-9a-f]' * _KEY_DIGITS}{RECORD_SUFFIX}") if folder.is_dir() else ()
+    return sorted(paths, key=lambda path: path.lstat().st_mtime_ns, reverse=True)[:_MOST_RECORDS]
 
 
 def _differences(
-    record: BuildRecord, bundle: Bundle, options: BuildOptions, facts: DeviceFacts, sha256: str
+    record: BuildRecord, bundle: Bundle, facts: DeviceFacts, sha256: str, differing: Differing
 ) -> list[str]:
     """Return "TensorRT 10.3.0, here it is 10.16.1.11" and the like."""
     found = []
@@ -221,8 +264,19 @@ def _differences(
     seen, here = record.facts.key_values(), facts.key_values()
     unlike = (name for name in words if seen[name] != here[name])
     found += [f"{words[name]} {shown(seen[name], 60)}, here it is {here[name]}" for name in unlike]
-    built, needed = record.options.key_values(), options.key_values()
-    found += [
-        f"{name} {shown(built[name], 90)}, needed {value}" for name, value in needed.items() if built[name] != value
+    return found + differing(record.options)
+
+
+def _options_differ(built: BuildOptions, needed: BuildOptions) -> list[str]:
+    seen = built.key_values()
+    return [
+        f"{name} {shown(seen[name], 90)}, needed {value}"
+        for name, value in needed.key_values().items()
+        if seen[name] != value
     ]
-    return found
+
+
+def _sizes_differ(built: BuildOptions, size: Size) -> list[str]:
+    if built.takes(size):
+        return []
+    return [f"size {size_text(built.size) if built.size else built.profile}, needed {size_text(size)}"]

@@ -73,6 +73,7 @@ USED: dict[str, Use] = {
     "ITensor.dtype": Use(),
     "DataType.FLOAT": Use(),
     "DataType.HALF": Use(),
+    "DataType.UINT8": Use(),
     "ILayer.type": Use(),
     "ILayer.num_outputs": Use(),
     "ILayer.get_output": Use(("index",)),

@@ -10,16 +10,23 @@ import os
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+from safetensors.numpy import load, save
+
+from cled_edge import errors
+from cled_edge.backend.bound import BoundEngine, TensorRt, allocated, picture_size
+from cled_edge.backend.cuda import open_cuda
+from cled_edge.backend.launch import Launch
 from cled_edge.engine.capabilities import capabilities
-from cled_edge.engine.job import GRAPH, JOB, PLAN, RESULT, TIMINGS, Job, Result
+from cled_edge.engine.job import ANSWER, GRAPH, JOB, PLAN, RESULT, TIMINGS, TRIAL, Job, Result
 from cled_edge.engine.plan import build_plan
-from cled_edge.engine.readback import deserialised, read_back
+from cled_edge.engine.readback import deserialised, mismatches, read_back
 from cled_edge.engine.sdk import import_cuda, import_tensorrt
 from cled_edge.engine.stopwatch import median_ms
-from cled_edge.errors import CledEdgeError
+from cled_edge.errors import CledEdgeError, EngineError
 
 FAILED_ON_PURPOSE, ORPHANED = 3, 4
 _LEAST_S = 0.1  # between two steps that are told: a builder makes thousands
@@ -71,6 +78,13 @@ def run(folder: Path, teller: Teller) -> None:
     _, plan, timings = best
     _runtime, engine = deserialised(tensorrt, has, plan)
     found = read_back(tensorrt, has, engine)
+    wrong = mismatches(job.spec, job.options, found)
+    if wrong:
+        raise EngineError(
+            f"the engine of {job.spec.file} is not what its manifest says and was not kept: {'; '.join(wrong)}; export "
+            "the bundle again, or report this with your TensorRT's version"
+        )
+    launched = _answer(folder, job, TensorRt(tensorrt, has), plan) if job.trials else []
     (folder / PLAN).write_bytes(plan)
     (folder / TIMINGS).write_bytes(timings)
     result = Result(
@@ -78,9 +92,30 @@ def run(folder: Path, teller: Teller) -> None:
         strongly_typed=bool(has.strongly_typed),
         read_back=found,
         medians_ms=tuple(medians_ms),
+        launched=tuple(launched),
         build_s=round(build_s, 3),
     )
     (folder / RESULT).write_text(result.model_dump_json())
+
+
+def _answer(folder: Path, job: Job, tensorrt: TensorRt, plan: bytes) -> list[str]:
+    """Run the engine in each trial, by the pieces that the runner is made of; return how it was launched."""
+    cuda, name = open_cuda(job.binding), job.spec.file
+    engine, stream = tensorrt.engine(plan, name), cuda.stream()
+    arena = allocated(cuda, (max(tensorrt.arena_size(engine), 1),), "uint8")
+    launched = []
+    for index in range(job.trials):
+        inputs = load((folder / TRIAL.format(index)).read_bytes())
+        size = picture_size(job.spec, inputs)
+        bound = BoundEngine(tensorrt, cuda, engine, name, job.spec, size, arena)
+        calls = [partial(bound.enqueue, cuda.handle(stream))]
+        launch = Launch(name, cuda, stream, bound.inputs, calls, list(bound.outputs.values()))
+        outputs = dict(zip(bound.outputs, launch(inputs), strict=True))
+        (folder / ANSWER.format(index)).write_bytes(save(outputs))
+        launched.append(launch.how or "")
+        launch.close()
+        bound.close()
+    return launched
 
 
 def _end_with_parent() -> None:
@@ -98,7 +133,9 @@ def main() -> None:
     try:
         run(Path(sys.argv[1]), teller)
     except CledEdgeError as error:
-        teller.tell(error=type(error).__name__, message=str(error))
+        # A CudaError, say, is told as the BackendError that it is: the parent knows the classes of cled_edge.errors.
+        name = next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
+        teller.tell(error=name, message=str(error))
         sys.exit(FAILED_ON_PURPOSE)
 
 

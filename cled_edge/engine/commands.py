@@ -1,6 +1,7 @@
 """`cled-edge build` and `doctor`: options to library calls, and what they print."""
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
+from cled_edge.backend.cache import ENGINES_VARIABLE
 from cled_edge.trust.commands import RequireSignature
 
 if TYPE_CHECKING:
@@ -25,7 +27,9 @@ def build(
         list[str] | None,
         typer.Option(metavar="HxW", help="size of the pictures, such as 480x640; repeat for several"),
     ] = None,
-    all_modes: Annotated[bool, typer.Option("--all-modes", help="every size that the bundle has graphs for")] = False,
+    targets: Annotated[
+        str | None, typer.Option(metavar="all-modes", help="instead: every size that the bundle has graphs for")
+    ] = None,
     profile: Annotated[
         str | None,
         typer.Option(metavar="MIN,OPT,MAX", help="one engine for a range of sizes, such as 256x320,480x640,768x1024"),
@@ -40,7 +44,10 @@ def build(
         int | None, typer.Option(help="of the graphs [default: the newest that this TensorRT parses]")
     ] = None,
     engines: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="where engines are kept [default: in the user's cache folder]")
+        Path | None,
+        typer.Option(
+            metavar="DIR", envvar=ENGINES_VARIABLE, help="where engines are kept [default: in the user's cache folder]"
+        ),
     ] = None,
     builds: Annotated[int, typer.Option(min=1, max=20, help="build so many times; needs --keep-fastest")] = 1,
     keep_fastest: Annotated[bool, typer.Option("--keep-fastest", help="time the builds and keep the fastest")] = False,
@@ -63,7 +70,7 @@ def build(
     require_signature: RequireSignature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what was built as JSON")] = False,
 ) -> None:
-    """Build TensorRT engines of a bundle's graphs, on and for this device."""
+    """Build TensorRT engines of a bundle's graphs, on and for this device; keep those that give the right numbers."""
     from cled_edge.bundle import Bundle  # noqa: PLC0415
     from cled_edge.engine.builder import Limits, build_engine, kept_engine  # noqa: PLC0415
     from cled_edge.engine.cache import current_record, default_folder  # noqa: PLC0415
@@ -88,7 +95,7 @@ def build(
         "tf32": tf32,
         "timing_cache": timing_cache,
     }
-    options = _options(opened.manifest, values, size or (), profile, all_modes=all_modes)
+    options = _options(opened.manifest, values, size or (), profile, targets)
     has = capabilities(import_tensorrt())
     facts = read_facts()
     chosen = chosen_graphs(opened, has, options, graphs or (), steps)
@@ -108,6 +115,8 @@ def build(
         typer.echo(json.dumps(rows, indent=2))
     else:
         _print_engines(rows)
+        if folder != default_folder():
+            typer.echo(f"to run them: export {ENGINES_VARIABLE}={shlex.quote(str(folder.absolute()))}")
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False) -> None:
@@ -128,26 +137,30 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everythin
 
 
 def _options(
-    manifest: "Manifest", values: dict[str, Any], sizes: Sequence[str], profile: str | None, *, all_modes: bool
+    manifest: "Manifest", values: dict[str, Any], sizes: Sequence[str], profile: str | None, targets: str | None
 ) -> "list[BuildOptions]":
     """Return the options of each size; OptionError if none, or more than one way to give them, is there."""
     from pydantic import ValidationError  # noqa: PLC0415
 
     from cled_edge.engine.options import BuildOptions, Profile, parse_size  # noqa: PLC0415
-    from cled_edge.engine.selection import fixed_sizes  # noqa: PLC0415
+    from cled_edge.engine.selection import camera_modes  # noqa: PLC0415
     from cled_edge.errors import OptionError  # noqa: PLC0415
     from cled_edge.size import padded  # noqa: PLC0415
 
-    if (bool(sizes) + all_modes + (profile is not None)) != 1:
-        raise OptionError("needed one of --size HxW, --all-modes and --profile MIN,OPT,MAX; give --size 480x640")
+    if (bool(sizes) + (targets is not None) + (profile is not None)) != 1:
+        raise OptionError(
+            "needed one of --size HxW, --targets all-modes and --profile MIN,OPT,MAX; give --size 480x640"
+        )
+    if targets not in (None, "all-modes"):
+        raise OptionError(f"targets {targets!r} is unknown; known: all-modes; for single sizes give --size HxW")
     multiple = manifest.size_multiple
     try:
         if profile is not None:
             least, best, most = (padded(parse_size(text), multiple) for text in profile.split(","))
             return [BuildOptions(**values, profile=Profile(min=least, opt=best, max=most))]
-        wanted = [padded(parse_size(text), multiple) for text in sizes]
-        if all_modes:
-            wanted = fixed_sizes(manifest, values["precision"])
+        wanted = [parse_size(text) for text in sizes]
+        if targets is not None:
+            wanted = camera_modes(manifest, values["precision"])
             if not wanted:
                 raise OptionError(
                     f"bundle {manifest.name} has no graphs of one size in {values['precision']}; give --size HxW"
@@ -180,7 +193,7 @@ def _steps(console: Console) -> "Iterator[OnStep]":
 
 
 def _print_engines(rows: Sequence[dict[str, Any]]) -> None:
-    numbers = (Column(name, justify="right") for name in ("MB", "device MB", "build s"))
+    numbers = (Column(name, justify="right") for name in ("MB", "device MB", "build s", "PSNR dB"))
     table = Table("graph", "size", "precision", *numbers, "state", Column("engine", overflow="fold"))
     for row in rows:
         size, profile = row["options"]["size"], row["options"]["profile"]
@@ -192,6 +205,7 @@ def _print_engines(rows: Sequence[dict[str, Any]]) -> None:
             row["graph"]["precision"],
             *counts,
             f"{row['build_s']:.0f}",
+            f"{min(trial['psnr_db'] for trial in row['trials']):.1f}",
             row["state"],
             row["path"],
         )

@@ -1,7 +1,7 @@
 """What the parent writes for the child that builds, and what the child answers: files in a folder of their own.
 
-From the parent: job.json, graph.onnx and, if there is one, timing.cache. From the child: plan.engine, timing.cache
-and, last, result.json.
+From the parent: job.json, graph.onnx, the inputs of each trial and, if there is one, timing.cache. From the child:
+plan.engine, timing.cache, the outputs of each trial and, last, result.json.
 """
 
 from pydantic import BaseModel, ConfigDict
@@ -10,21 +10,24 @@ from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.record import ReadBack
 from cled_edge.manifest import GraphSpec
 
+TRIAL, ANSWER = "trial{}.safetensors", "answer{}.safetensors"
 JOB, GRAPH, TIMINGS, PLAN, RESULT = "job.json", "graph.onnx", "timing.cache", "plan.engine", "result.json"
 
 
 class Job(BaseModel):
-    """builds: how many to make; the fastest is kept."""
+    """builds: how many to make; the fastest is kept. trials: how many to run the engine in. binding: to CUDA."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     spec: GraphSpec
     options: BuildOptions
     builds: int
+    trials: int = 0
+    binding: str = "cuda"
 
 
 class Result(BaseModel):
-    """tensorrt: the version that built. medians_ms: of each build, if there were several."""
+    """tensorrt: the version that built. medians_ms: of each build, if several. launched: how, in each trial."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,4 +35,5 @@ class Result(BaseModel):
     strongly_typed: bool
     read_back: ReadBack
     medians_ms: tuple[float, ...]
+    launched: tuple[str, ...]
     build_s: float

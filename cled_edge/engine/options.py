@@ -68,6 +68,16 @@ class BuildOptions(_Model):
         assert self.size is not None  # noqa: S101  the validator saw to it
         return Profile(min=self.size, opt=self.size, max=self.size)
 
+    @property
+    def tried_sizes(self) -> tuple[Size, ...]:
+        """The sizes that an engine is tried at: each of `sizes` once."""
+        return tuple(dict.fromkeys((self.sizes.min, self.sizes.opt, self.sizes.max)))
+
+    def takes(self, size: Size) -> bool:
+        """Say whether the engine takes pictures of this size."""
+        sizes = self.sizes
+        return all(sizes.min[axis] <= size[axis] <= sizes.max[axis] for axis in (0, 1))
+
     def key_values(self) -> dict[str, object]:
         """Return what an engine's key depends on, as JSON values: all but `NOT_IN_KEY`."""
         return self.model_dump(mode="json", exclude=set(NOT_IN_KEY))

@@ -7,9 +7,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cled_edge.engine.device import DeviceFacts
 from cled_edge.engine.options import BuildOptions, canonical_json
-from cled_edge.manifest import GraphPrecision, GraphRole
+from cled_edge.manifest import GraphPrecision, GraphRole, Verdict
+from cled_edge.size import Size
 
-RECORD_VERSION = 1
+RECORD_VERSION: Literal[2] = 2  # 1 had no trials: its engines were never run before they were kept
 
 
 class _Model(BaseModel):
@@ -54,15 +55,26 @@ class GraphFacts(_Model):
     sha256: str = Field(pattern="[0-9a-f]{64}")
 
 
+class TrialRecord(_Model):
+    """How the engine did in a trial at one size: its worst output. launched: as one CUDA graph, or why not."""
+
+    size: Size
+    tensor: str
+    psnr_db: float
+    needed_db: float
+    verdict: Verdict
+    launched: str
+
+
 class BuildRecord(_Model):
     """`build.json`: all that an engine was built from, for and with.
 
     strongly_typed: the precision is the graph's own; False is TensorRT 8.6, where FP16 is a permission to the builder.
     timing_cache_bytes: how much of an earlier builds' timings it began with. medians_ms: of each build, if several
-    were timed; the fastest is kept.
+    were timed; the fastest is kept. trials: at each size of a profile, all passed.
     """
 
-    record_version: Literal[1]
+    record_version: Literal[2]
     created_by: str
     key: str = Field(pattern="[0-9a-f]{64}")
     graph: GraphFacts
@@ -70,6 +82,7 @@ class BuildRecord(_Model):
     options: BuildOptions
     plan: PlanSpec
     read_back: ReadBack
+    trials: tuple[TrialRecord, ...] = Field(min_length=1)
     strongly_typed: bool
     build_s: float
     timing_cache_bytes: int

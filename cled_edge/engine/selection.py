@@ -9,13 +9,20 @@ from cled_edge.engine.capabilities import Capabilities
 from cled_edge.engine.options import BuildOptions, graph_name
 from cled_edge.errors import EngineError
 from cled_edge.manifest import GraphRole, Manifest
+from cled_edge.size import Size, padded
 
 Chosen = tuple[str, BuildOptions]  # name of a graph, how to build it
 
 
-def fixed_sizes(manifest: Manifest, precision: str) -> list[tuple[int, int]]:
-    """Return the sizes, (height, width), for which the bundle has graphs of a precision, smallest first."""
-    return sorted({graph.size for graph in manifest.graphs.values() if graph.size and graph.precision == precision})
+def camera_modes(manifest: Manifest, precision: str) -> list[Size]:
+    """Return the sizes of pictures, (height, width), that the bundle has graphs of a precision for, smallest first.
+
+    Loops are of the pictures' own size, steps and fusions of that padded.
+    """
+    graphs = [graph for graph in manifest.graphs.values() if graph.size and graph.precision == precision]
+    loops = {graph.size for graph in graphs if graph.size and graph.role == "fused_loop"}
+    served = {padded(size, manifest.size_multiple) for size in loops}
+    return sorted(loops | {graph.size for graph in graphs if graph.size and graph.size not in served})
 
 
 def chosen_graphs(
@@ -27,17 +34,19 @@ def chosen_graphs(
 ) -> list[Chosen]:
     """Return what to build for each of `options`, in the opset that this release parses.
 
-    graphs: roles or names of graphs. None given means all that fusing needs: step, fusion and, where the bundle has
-    them, the loops of `steps` (None: the bundle's default) with and without a map. EngineError for what is asked for
-    and not there.
+    options: their size is that of the pictures; what is returned has the size that the graph takes, as the fuser gives
+    it: padded, unless the graph is of just that size. graphs: roles or names of graphs. None given means all that
+    fusing needs: step, fusion and, where the bundle has them, the loops of `steps` (None: the bundle's default) with
+    and without a map. EngineError for what is asked for and not there.
     """
     steps = steps or bundle.manifest.schedule.default_steps
     found: dict[tuple[str, str], Chosen] = {}
     for one in options:
         for what in graphs or get_args(GraphRole):
             for name in _names(bundle, has, one, what, steps, needed=bool(graphs)):
-                check_sizes(bundle, name, one)
-                found[name, one.canonical_json()] = name, one
+                sized = _sized(bundle.manifest, name, one)
+                check_sizes(bundle, name, sized)
+                found[name, sized.canonical_json()] = name, sized
     return list(found.values())
 
 
@@ -48,8 +57,9 @@ def _names(
         return [what]  # a name: checked with its size
     is_loop = what == "fused_loop"
     role: GraphRole = what  # type: ignore[assignment]  # it is one of them
+    sized = options if is_loop else _padded(bundle.manifest, options)
     names = [
-        graph_name(bundle.manifest, role, options, has.newest_opset, steps if is_loop else None, strength_map)
+        graph_name(bundle.manifest, role, sized, has.newest_opset, steps if is_loop else None, strength_map)
         for strength_map in ((False, True) if is_loop else (False,))
     ]
     found = [name for name in names if name is not None]
@@ -62,3 +72,14 @@ def _names(
             f"export.to_onnx --precision {options.precision}"
         )
     return found
+
+
+def _sized(manifest: Manifest, name: str, options: BuildOptions) -> BuildOptions:
+    graph = manifest.graphs.get(name)  # an unknown one is refused with its size
+    return options if graph is not None and graph.size == options.size else _padded(manifest, options)
+
+
+def _padded(manifest: Manifest, options: BuildOptions) -> BuildOptions:
+    if options.size is None:
+        return options
+    return options.model_copy(update={"size": padded(options.size, manifest.size_multiple)})

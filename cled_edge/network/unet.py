@@ -5,8 +5,8 @@ there from first byte to last, so that pictures are cut up once and put together
 fast is all that is left: dense convolutions of 32 channels and more, nothing normalised at run time, no attention over
 positions.
 
-Dense convolutions may have FP16 weights (export/precision.py). Everything else is FP32 and stays so: pictures, the
-embedding, means over a picture, and the arithmetic that ends in a picture.
+Dense convolutions may have FP16 weights (cled_edge/network/precision.py). Everything else is FP32 and stays so:
+pictures, the embedding, means over a picture, and the arithmetic that ends in a picture.
 """
 
 from itertools import pairwise
