@@ -141,12 +141,14 @@ class _Loop:
     """
 
     choice = BackendChoice("onnxruntime", "fp32")
-    opsets = OPSETS
+    opsets: tuple[int, ...] = OPSETS
     description = "dense convolutions in INT8"
 
     def __init__(self, bundle: Bundle, pairs: Sequence[Pair]) -> None:
         self.details: dict[str, Any] = {}
-        self._graphs = {name: onnx.load_from_string(bundle.graph(name)) for name in REFERENCE_GRAPHS}
+        self._graphs: dict[str, onnx.ModelProto] = {
+            name: onnx.load_from_string(bundle.graph(name)) for name in REFERENCE_GRAPHS
+        }
         self._fuser = Fuser(bundle, self)
         frames = [*pairs[:PAIRS], dark(pairs[0])]
         frames = [*(cut(pair, SIZE) for pair in frames), noise(SIZE, seed=3)]

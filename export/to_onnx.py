@@ -39,7 +39,6 @@ from cled_edge.manifest import (
 )
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
-from cled_edge.network.unet import ResidualUNet
 from cled_edge.size import Size, size_from_text
 from cled_edge.verify import verify, write_golden
 from export.golden import Pair, golden_cases, read_pairs, synthetic_pairs, whole_cases
@@ -82,8 +81,8 @@ def export_bundle(
 
 
 def default_plan(model: CledFusion) -> Plan:
-    """Return FP32 at opset 17 for any size, with the loop of the default number of steps where there can be one."""
-    return Plan(steps=(model.config.default_steps,) if isinstance(model.unet, ResidualUNet) else ())
+    """Return FP32 at opset 17 for any size, with the loop of the default number of steps."""
+    return Plan(steps=(model.config.default_steps,))
 
 
 def verify_bundle(

@@ -160,16 +160,16 @@ class FusedLoop(nn.Module):
         return self._frame(fused), self._frame(grey), self._frame(restored[1:])
 
     def _residual(self, x_in: Tensor, light: Tensor) -> Tensor:
-        """Return the last residual of the loop, (2, h, w, 3 f^2); x_in and light, which is x_in + 1, are patches too."""
+        """Return the loop's last residual, (2, h, w, 3 f^2); x_in and light, which is x_in + 1, are patches too."""
         x_t = start = self.start_input * x_in
         residual = x_in
         context = None if isinstance(self.unet, LineageUNet) else self.unet.context(light)
         for time, coef in zip(self.time, self.coef, strict=True):
-            if context is None:
-                predicted = pixels(self.unet(planes(x_t), planes(x_in), time.reshape(1)))
-            else:
+            if isinstance(self.unet, ResidualUNet) and context is not None:
                 seen = None if x_t is start else self.unet.seen(x_t, start)
                 predicted = self.unet.patches(seen, light, time.reshape(1), context)
+            else:
+                predicted = pixels(self.unet(planes(x_t), planes(x_in), time.reshape(1)))
             x_t, residual = next_state(x_t, x_in, predicted, coef)
         return residual
 
