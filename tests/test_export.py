@@ -322,7 +322,7 @@ def test_bisect_names_the_node_where_fp16_breaks(bundle: Path) -> None:
     sound = bisect.compare(graph, inputs, choice)
     assert bisect.first_beyond(sound, 30.0) is None
     # Break one: a bias that FP16 cannot hold beside a weight of 1.
-    broken = next(n for n in graph.graph.node if n.op_type == "Conv" and "stem_input" in n.name)
+    broken = next(n for n in graph.graph.node if n.op_type == "Conv" and "downs.0" in n.name)
     bias = next(t for t in graph.graph.initializer if t.name == broken.input[2])
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims[0], 3e4, np.float16), bias.name))
     findings = bisect.compare(graph, inputs, choice)
