@@ -1,6 +1,7 @@
 """Export writes a bundle whose every variant agrees with its checkpoint, or none at all."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from cled_edge.verify import judge  # noqa: E402
-from export import bisect, int8, to_onnx  # noqa: E402
+from export import bisect, golden, int8, to_onnx  # noqa: E402
 from export.golden import Pair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import Plan, graphs_of, node_counts, write_graph  # noqa: E402
 from export.precision import at_precision  # noqa: E402
@@ -47,6 +48,7 @@ TINY = ModelConfig(
     default_steps=2,
 )
 PLAN = Plan(("fp32", "fp16", "int8"), steps=(2,), strength_map=True)
+SIZES = ((116, 156), (80, 64), (75, 105))
 LANES = Plan(opsets=(17, 20), sizes=((50, 90),), steps=(1,))  # no multiple of 4: the loop pads in its graph
 
 
@@ -57,6 +59,14 @@ def randomised(config: ModelConfig) -> CledFusion:
         for parameter in made.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return made.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(golden, "SIZES", SIZES)
+        patch.setattr(int8, "SIZE", (96, 128))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,9 +83,7 @@ def pairs() -> list[Pair]:
 def bundle(model, pairs, tmp_path_factory) -> Path:
     """One of three precisions, with and without a map, for any size."""
     out = tmp_path_factory.mktemp("export") / "tiny"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(int8, "SIZE", (96, 128))
-        export_bundle(model, {"commit": "abc"}, out, pairs, "rendered night street", PLAN)
+    export_bundle(model, {"commit": "abc"}, out, pairs, "rendered night street", PLAN)
     return out
 
 
@@ -189,7 +197,6 @@ def test_graphs_of_one_size_hold_the_same_convolutions(bundle: Path, lanes: Path
 
 
 def test_int8_leaves_out_the_convolutions_that_harm_the_loop_most(bundle: Path, pairs, monkeypatch) -> None:
-    monkeypatch.setattr(int8, "SIZE", (64, 96))
     monkeypatch.setattr(int8, "CLIPS", (1.0, 0.02))  # the second harms
     opened = Bundle.open(bundle)
     loop = int8._Loop(opened, pairs[:1])
@@ -357,7 +364,7 @@ def test_sizes_are_read_or_refused(model) -> None:
 def test_cases_cover_every_size_and_number_of_steps(model, pairs) -> None:
     plan = Plan(sizes=((56, 90),), steps=(1, 2), strength_map=True)
     cases = list(whole_cases(model, pairs, plan))
-    assert {case.size for case in cases} >= {(464, 624), (320, 256), (300, 421), (56, 90)}
+    assert {case.size for case in cases} >= {*SIZES, (56, 90)}
     assert {case.controls.steps for case in cases} >= {1, 2, 3}
     assert any(case.strength_map is not None for case in cases)
 
