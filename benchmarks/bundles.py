@@ -30,7 +30,7 @@ from cled_edge.verify import NEEDED_DB, read_golden, verify
 def graph_rows(bundle: Bundle) -> Iterator[dict[str, Any]]:
     """Yield a row for each graph: what it is, its bytes and nodes, and the worst PSNR of the checks that ran it."""
     manifest = bundle.manifest
-    bundle_name = f"{manifest.name} (untrained)" if is_untrained(bundle) else manifest.name
+    folder = bundle.path.name
     for name, spec in manifest.graphs.items():
         form = "one graph" if spec.role == "fused_loop" else "step by step"
         checks = [
@@ -41,7 +41,7 @@ def graph_rows(bundle: Bundle) -> Iterator[dict[str, Any]]:
             and (spec.size is None or spec.size == _padded(check.size, spec, manifest.size_multiple))
         ]
         yield {
-            "bundle": bundle_name,
+            "bundle": f"{folder} (untrained)" if is_untrained(bundle) else folder,
             "graph": name,
             "precision": spec.precision,
             "opset": spec.opset,
@@ -75,7 +75,7 @@ def precision_rows(bundle: Bundle, rounds: int, size: tuple[int, int]) -> list[d
         samples_ms = timed_rounds(calls, rounds, discarded=1)
     return [
         {
-            "bundle": bundle.manifest.name,
+            "bundle": bundle.path.name,
             "backend": str(choice),
             "ms": summary_ms(samples_ms[choice]),
             "samples_ms": samples_ms[choice],
