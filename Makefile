@@ -1,11 +1,13 @@
 # make demo   set up .venv without torch, render a synthetic street, fuse it
 # make test   set up .venv-dev with torch, run the tests
 # make check  ruff, mypy, import contracts (after make test has set up .venv-dev)
+# make clean-room   install the wheel alone in a new environment, and verify the bundle in it there, without torch
+# make clean-room BUNDLE=bundles/mine   or another
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 PIP_FLAGS = --quiet --disable-pip-version-check
 
-.PHONY: demo test check wheel clean
+.PHONY: demo test check wheel clean-room clean
 
 demo: .venv/ready
 	.venv/bin/python -m runtime.demo
@@ -21,6 +23,13 @@ check: .venv-dev/ready
 
 wheel: .venv-dev/ready
 	.venv-dev/bin/python -m build --wheel
+
+clean-room: wheel
+	rm -rf build/clean-room
+	$(PYTHON) -m venv build/clean-room/.venv
+	build/clean-room/.venv/bin/pip install $(PIP_FLAGS) "$$(ls -t dist/*.whl | head -n 1)"
+	cd build/clean-room && .venv/bin/python -Ic 'import importlib.util as i; assert i.find_spec("torch") is None, "torch is here"'
+	cd build/clean-room && env -u PYTHONPATH .venv/bin/cled-edge verify $(abspath $(BUNDLE)) --backend onnxruntime
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

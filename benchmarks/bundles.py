@@ -4,7 +4,8 @@
     python -m benchmarks.bundles BUNDLE... --rounds 100
 
 The graphs' sizes, nodes and checks come from the manifests, as export verified them. Then every backend and precision
-that this machine has takes turns on the same rendered pair, and runs the golden pairs: latency beside agreement.
+that this machine has takes turns on the same rendered pair, and runs the golden pairs: latency beside agreement. Not of
+an untrained bundle (export/untrained.py): it is there for its graphs.
 """
 
 from collections.abc import Iterator
@@ -21,12 +22,15 @@ from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Fuser
+from cled_edge.manifest import GraphSpec
+from cled_edge.size import Size, padded
 from cled_edge.verify import NEEDED_DB, read_golden, verify
 
 
 def graph_rows(bundle: Bundle) -> Iterator[dict[str, Any]]:
     """Yield a row for each graph: what it is, its bytes and nodes, and the worst PSNR of the checks that ran it."""
     manifest = bundle.manifest
+    folder = bundle.path.name
     for name, spec in manifest.graphs.items():
         form = "one graph" if spec.role == "fused_loop" else "step by step"
         checks = [
@@ -34,9 +38,10 @@ def graph_rows(bundle: Bundle) -> Iterator[dict[str, Any]]:
             for check in manifest.verification.checks
             if (check.precision, check.opset, check.form) == (spec.precision, spec.opset, form)
             and spec.steps in (None, check.steps)
+            and (spec.size is None or spec.size == _padded(check.size, spec, manifest.size_multiple))
         ]
         yield {
-            "bundle": manifest.name,
+            "bundle": f"{folder} (untrained)" if is_untrained(bundle) else folder,
             "graph": name,
             "precision": spec.precision,
             "opset": spec.opset,
@@ -46,6 +51,16 @@ def graph_rows(bundle: Bundle) -> Iterator[dict[str, Any]]:
             "psnr_db": min((check.psnr_db for check in checks), default=None),
             "checks": len(checks),
         }
+
+
+def is_untrained(bundle: Bundle) -> bool:
+    """Return whether the weights are those of export/untrained.py."""
+    return bundle.manifest.training.get("weights") == "untrained"
+
+
+def _padded(size: Size, spec: GraphSpec, multiple: int) -> Size:
+    """Return the size of what the graph is given of a picture."""
+    return size if spec.role == "fused_loop" else padded(size, multiple)
 
 
 def precision_rows(bundle: Bundle, rounds: int, size: tuple[int, int]) -> list[dict[str, Any]]:
@@ -60,7 +75,7 @@ def precision_rows(bundle: Bundle, rounds: int, size: tuple[int, int]) -> list[d
         samples_ms = timed_rounds(calls, rounds, discarded=1)
     return [
         {
-            "bundle": bundle.manifest.name,
+            "bundle": bundle.path.name,
             "backend": str(choice),
             "ms": summary_ms(samples_ms[choice]),
             "samples_ms": samples_ms[choice],
@@ -81,7 +96,7 @@ def main(
     for path in bundles:
         opened = Bundle.open(path)
         graphs += graph_rows(opened)
-        if any(spec.role == "fused_loop" for spec in opened.manifest.graphs.values()):  # the lineage takes minutes
+        if not is_untrained(opened):
             precisions += precision_rows(opened, rounds, PROBE_SIZE)
     write_result("bundles", {"size": PROBE_SIZE, "graphs": graphs, "precisions": precisions})
 

@@ -24,6 +24,7 @@ from export.graphs import Plan
 
 # What any-size graphs are verified at; no camera mode, so that they are, and the last is no multiple of anything.
 SIZES: tuple[Size, ...] = ((464, 624), (320, 256), (300, 421))
+LINEAGE_SIZES: tuple[Size, ...] = ((152, 208), (128, 96), (100, 141))  # at 480x640 a step of its smallest takes 13 s
 GOLDEN_SIZES: tuple[Size, ...] = (
     (240, 320),
     (150, 213),
@@ -49,7 +50,7 @@ def whole_cases(model: CledFusion, pairs: Sequence[Pair], plan: Plan) -> Iterato
 
     Each size of the plan and of SIZES comes up, and each number of steps that a loop is unrolled to.
     """
-    sizes = (*SIZES, *plan.sizes)
+    sizes = (*(LINEAGE_SIZES if model.config.unet.form == "lineage" else SIZES), *plan.sizes)
     controls = cycle(_all_controls(model, plan))
     count = max(len(pairs), len(sizes))
     for index in range(count):

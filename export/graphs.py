@@ -17,7 +17,6 @@ from cled_edge.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision, GraphRol
 from cled_edge.network.precision import at_precision
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion, FusedLoop
-from cled_edge.network.unet import ResidualUNet
 from cled_edge.size import Size, padded, size_text
 
 DYNAMO_OPSET = 20
@@ -117,8 +116,6 @@ def graphs_of(model: CledFusion, plan: Plan) -> Iterator[Graph]:
     But none in INT8: export/int8.py makes those of the FP32 ones.
     """
     config = model.config
-    if plan.steps and not isinstance(model.unet, ResidualUNet):
-        raise OptionError(f"preset {config.name} is of the lineage, which has no patches; leave --unrolled out")
     variants = [variant for variant in plan.variants() if variant[0] != "int8"]
     models = {precision: at_precision(model, precision) for precision in dict.fromkeys(v[0] for v in variants)}
     for precision, opset, size in variants:

@@ -39,15 +39,13 @@ from cled_edge.manifest import (
 )
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
-from cled_edge.network.unet import ResidualUNet
 from cled_edge.size import Size, size_from_text
 from cled_edge.verify import verify, write_golden
-from export.golden import SIZES, Pair, cut, golden_cases, noise, read_pairs, synthetic_pairs, whole_cases
+from export.golden import Pair, golden_cases, read_pairs, synthetic_pairs, whole_cases
 from export.graphs import Plan, graph_name, graphs_of, node_counts, write_graph
-from export.int8 import calibration_inputs, quantised
+from export.int8 import measured_scales, quantised
 
 log = logging.getLogger("export")
-CALIBRATION_PAIRS = 12
 
 
 def export_bundle(
@@ -83,8 +81,8 @@ def export_bundle(
 
 
 def default_plan(model: CledFusion) -> Plan:
-    """Return FP32 at opset 17 for any size, with the loop of the default number of steps where there can be one."""
-    return Plan(steps=(model.config.default_steps,) if isinstance(model.unet, ResidualUNet) else ())
+    """Return FP32 at opset 17 for any size, with the loop of the default number of steps."""
+    return Plan(steps=(model.config.default_steps,))
 
 
 def verify_bundle(
@@ -129,21 +127,19 @@ def _write_graphs(folder: Path, model: CledFusion, plan: Plan) -> dict[str, Grap
 
 
 def _quantise(folder: Path, graphs: dict[str, GraphSpec], pairs: list[Pair]) -> dict[str, GraphSpec]:
-    """Write the INT8 form of each FP32 graph that the pairs, cut to one size, can calibrate."""
+    """Write the INT8 form of each FP32 graph of the reference opset; ParityError if the loop cannot bear any."""
     bundle, specs = Bundle.open(folder), {}
-    default_steps = bundle.manifest.schedule.default_steps
+    log.info("measuring what INT8 does to the loop, a convolution at a time")
+    scales = measured_scales(bundle, pairs)
     for name, spec in graphs.items():
         if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET:
             continue
-        log.info("calibrating %s", name)
-        size = spec.size or SIZES[0]
-        # Noise beside the pairs: what is worse degraded than they are would leave their ranges.
-        chosen = [*(cut(pair, size) for pair in pairs[:CALIBRATION_PAIRS]), noise(size, seed=3)]
+        default_steps = bundle.manifest.schedule.default_steps
         new = graph_name(spec.role, "int8", spec.opset, spec.size, spec.steps, spec.strength_map, default_steps)
-        path = folder / f"{new}.onnx"
-        quantised(folder / spec.file, calibration_inputs(bundle, name, chosen), path)
-        nodes = node_counts(onnx.load(path))
-        specs[new] = spec.model_copy(update={"file": path.name, "precision": "int8", "nodes": nodes})
+        model = quantised(onnx.load_from_string(bundle.graph(name)), scales)
+        onnx.save(model, folder / f"{new}.onnx")
+        update = {"file": f"{new}.onnx", "precision": "int8", "nodes": node_counts(model)}
+        specs[new] = spec.model_copy(update=update)
     return specs
 
 

@@ -1,6 +1,7 @@
 """Export writes a bundle whose every variant agrees with its checkpoint, or none at all."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,36 +15,44 @@ import onnxruntime  # noqa: E402
 from onnx import TensorProto  # noqa: E402
 
 from cled_edge import Bundle, Fuser  # noqa: E402
+from cled_edge.backend.choice import open_backend  # noqa: E402
 from cled_edge.engine.options import BuildOptions  # noqa: E402
 from cled_edge.engine.trial import judged, make_trial  # noqa: E402
 from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.fuser import Controls  # noqa: E402
+from cled_edge.manifest import GraphSpec  # noqa: E402
+from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
-from export import bisect, to_onnx  # noqa: E402
+from cled_edge.verify import judge  # noqa: E402
+from export import bisect, golden, int8, to_onnx  # noqa: E402
 from export.golden import Pair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import Plan, graphs_of, node_counts, write_graph  # noqa: E402
 from export.to_onnx import default_plan, export_bundle, read_size, verify_bundle  # noqa: E402
+from export.untrained import untrained  # noqa: E402
 
 OPERATORS = Path(to_onnx.__file__).parent / "tensorrt_8_6_operators.json"
+# Every kind of part that the own presets have, once: the exporters take a second or more of each graph.
 TINY = ModelConfig(
     "tiny",
-    UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
+    UNetConfig("patch", (8, 16), encoder_blocks=(0, 1), decoder_blocks=(1, 0), unshuffle=2),
     FusionConfig(
-        (8, 8, 16, 16),
-        blocks=(0, 0, 1, 1),
-        decoder_blocks=(0, 0, 0, 0),
-        heads=(1, 1, 2, 2),
-        windows=(0, 0, 4, 0),
-        merges=("concat", "concat", "concat", "channel"),
+        (8, 16),
+        blocks=(0, 1),
+        decoder_blocks=(0, 0),
+        heads=(1, 2),
+        windows=(0, 4),
+        merges=("concat", "channel"),
         refinement="convolution",
         unshuffle=2,
         mix=True,
     ),
     default_steps=2,
 )
-PLAN = Plan(("fp32", "fp16", "int8"), sizes=((56, 90),), steps=(1, 2), strength_map=True)
+PLAN = Plan(("fp32", "fp16", "int8"), steps=(2,), strength_map=True)
+SIZES = ((116, 156), (80, 64), (75, 105))
+LANES = Plan(opsets=(17, 20), sizes=((50, 90),), steps=(1,))  # no multiple of 4: the loop pads in its graph
 
 
 def randomised(config: ModelConfig) -> CledFusion:
@@ -53,6 +62,14 @@ def randomised(config: ModelConfig) -> CledFusion:
         for parameter in made.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
     return made.eval()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_pictures() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(golden, "SIZES", SIZES)
+        patch.setattr(int8, "SIZE", (96, 128))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -67,23 +84,25 @@ def pairs() -> list[Pair]:
 
 @pytest.fixture(scope="module")
 def bundle(model, pairs, tmp_path_factory) -> Path:
-    """One that has everything: three precisions, a fixed size, two loops, each with and without a map."""
+    """One of three precisions, with and without a map, for any size."""
     out = tmp_path_factory.mktemp("export") / "tiny"
     export_bundle(model, {"commit": "abc"}, out, pairs, "rendered night street", PLAN)
+    return out
+
+
+@pytest.fixture(scope="module")
+def lanes(model, pairs, tmp_path_factory) -> Path:
+    """One of both opsets, for a fixed size, with a loop of another number of steps than the usual."""
+    out = tmp_path_factory.mktemp("export") / "lanes"
+    export_bundle(model, {}, out, pairs[:1], "rendered", LANES)
     return out
 
 
 def test_the_bundle_is_complete_verified_and_runs(bundle: Path, pairs) -> None:
     opened = Bundle.open(bundle)
     manifest = opened.manifest
-    roles = ("unet_step", "fusion", "fused_loop-1steps", "fused_loop-1steps-map", "fused_loop", "fused_loop-map")
-    padded = {"unet_step": "64x96", "fusion": "64x96"}
-    assert set(manifest.graphs) == {
-        f"{role}{precision}{size}"
-        for role in roles
-        for precision in ("", "-fp16", "-int8")
-        for size in ("", f"-{padded.get(role, '56x90')}")
-    }
+    roles = ("unet_step", "fusion", "fused_loop", "fused_loop-map")
+    assert set(manifest.graphs) == {f"{role}{precision}" for role in roles for precision in ("", "-fp16", "-int8")}
     assert sorted(p.name for p in bundle.iterdir()) == sorted(
         [*(f"{name}.onnx" for name in manifest.graphs), "golden.safetensors", "manifest.json"]
     )
@@ -99,44 +118,45 @@ def test_the_bundle_is_complete_verified_and_runs(bundle: Path, pairs) -> None:
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny"]
 
 
-def test_every_graph_passes_the_trial_that_engines_are_put_to(bundle: Path) -> None:
+def graphs(*bundles: Path) -> list[tuple[Bundle, str, GraphSpec]]:
+    return [(opened, *item) for opened in map(Bundle.open, bundles) for item in opened.manifest.graphs.items()]
+
+
+def test_every_graph_passes_the_trial_that_engines_are_put_to(bundle: Path, lanes: Path) -> None:
     """In every precision, loops of a size that is no multiple and loops with a map among them."""
-    opened = Bundle.open(bundle)
     found = {}
-    for precision in opened.manifest.precisions():
-        with Fuser.load(bundle, backend=f"onnxruntime:{precision}") as fuser:
-            for name, spec in opened.manifest.graphs.items():
-                size = spec.size or (64, 96)
-                if spec.precision == precision:
-                    trial = make_trial(opened, name, size)
-                    assert list(trial.inputs) == [tensor.name for tensor in spec.inputs]
-                    assert list(trial.expected) == [tensor.name for tensor in spec.outputs]
-                    outputs = dict(zip(trial.expected, fuser.backend.run(name, trial.inputs), strict=True))
-                    record = judged(trial, outputs, BuildOptions(precision=precision, size=size), size, "")
-                    found[name] = record.verdict, record.psnr_db, record.needed_db
+    for opened, name, spec in graphs(bundle, lanes):
+        size = spec.size or (64, 96)
+        trial = make_trial(opened, name, size)
+        assert list(trial.inputs) == [tensor.name for tensor in spec.inputs]
+        assert list(trial.expected) == [tensor.name for tensor in spec.outputs]
+        with Fuser(opened, open_backend(f"onnxruntime:{spec.precision}", opened)) as fuser:
+            outputs = dict(zip(trial.expected, fuser.backend.run(name, trial.inputs), strict=True))
+        record = judged(trial, outputs, BuildOptions(precision=spec.precision, size=size), size, "")
+        found[opened.path, name] = record.verdict, record.psnr_db, record.needed_db
     assert {verdict for verdict, *_ in found.values()} == {"OK"}, found
     assert {needed_db for *_, needed_db in found.values()} == {60.0, 50.0, 40.0}
 
 
-def test_every_graph_is_valid_is_loaded_and_counts_its_nodes(bundle: Path) -> None:
-    opened = Bundle.open(bundle)
-    for name, spec in opened.manifest.graphs.items():
+def test_every_graph_is_valid_is_loaded_and_counts_its_nodes(bundle: Path, lanes: Path) -> None:
+    for opened, name, spec in graphs(bundle, lanes):
         graph = onnx.load_from_string(opened.graph(name))
         onnx.checker.check_model(graph, full_check=True)
         session = onnxruntime.InferenceSession(opened.graph(name), providers=["CPUExecutionProvider"])
         assert [i.name for i in session.get_inputs()] == [tensor.name for tensor in spec.inputs]
         assert node_counts(graph) == spec.nodes
-        assert graph.opset_import[0].version == spec.opset == 17
+        assert graph.opset_import[0].version == spec.opset == (20 if "opset20" in name else 17)
         if spec.size:
             assert not {"Shape", "If", "Loop", "ConstantOfShape"} & spec.nodes.keys()
             assert [list(i.shape) for i in session.get_inputs()] == [list(tensor.shape) for tensor in spec.inputs]
 
 
-def test_graphs_hold_what_tensorrt_8_6_documents(bundle: Path) -> None:
+def test_graphs_hold_what_tensorrt_8_6_documents(bundle: Path, lanes: Path) -> None:
     listed = json.loads(OPERATORS.read_text())
     known = {*listed["8.4"], *listed["8.5"], *listed["8.6"]}
-    opened = Bundle.open(bundle)
-    for name, spec in opened.manifest.graphs.items():
+    for opened, name, spec in graphs(bundle, lanes):
+        if spec.opset != 17:
+            continue
         assert spec.nodes.keys() <= known, name
         graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(opened.graph(name)))
         bytes_inside = {v.name for v in graph.graph.value_info if v.type.tensor_type.elem_type == TensorProto.UINT8}
@@ -152,19 +172,19 @@ def test_graphs_hold_what_tensorrt_8_6_documents(bundle: Path) -> None:
 
 def test_fp16_graphs_hold_halves_and_keep_fp32_where_fp16_breaks(bundle: Path) -> None:
     opened = Bundle.open(bundle)
-    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(opened.graph("fused_loop-fp16-56x90")))
+    graph = onnx.shape_inference.infer_shapes(onnx.load_from_string(opened.graph("fused_loop-fp16")))
     kinds = {v.name: v.type.tensor_type.elem_type for v in graph.graph.value_info}
     kinds |= {tensor.name: tensor.data_type for tensor in graph.graph.initializer}
     dense = [
         node for node in graph.graph.node if node.op_type == "Conv" and kinds[node.input[1]] == TensorProto.FLOAT16
     ]
-    assert len(dense) > 20
+    assert len(dense) > 10
     for node in graph.graph.node:
         if node.op_type in ("Softmax", "ReduceMean", "ReduceSum", "LayerNormalization", "Exp", "Log", "Sqrt"):
             assert kinds.get(node.input[0], TensorProto.FLOAT) == TensorProto.FLOAT, node.name
     sizes = {tensor.name: np.prod(tensor.dims) for tensor in graph.graph.initializer}
     halves = sum(size for name, size in sizes.items() if kinds[name] == TensorProto.FLOAT16)
-    assert halves > 0.6 * sum(sizes.values())
+    assert halves > 0.5 * sum(sizes.values())
 
 
 def test_int8_graphs_quantise_the_dense_convolutions_symmetrically(bundle: Path) -> None:
@@ -175,6 +195,43 @@ def test_int8_graphs_quantise_the_dense_convolutions_symmetrically(bundle: Path)
     assert len(quantising) >= 10
     assert all(not constants[node.input[2]].any() for node in quantising)  # TensorRT: y_zero_point must be 0
     assert any(constants[node.input[0]].dtype == np.int8 for node in quantising if node.input[0] in constants)
+    # A stream that goes around a convolution is not rounded with what enters it.
+    rounded = {name for node in quantising for name in node.output}
+    readers = {node.op_type for node in graph.node if rounded & set(node.input)}
+    assert readers == {"DequantizeLinear", "Conv"}
+
+
+def test_graphs_of_one_size_hold_the_same_convolutions(bundle: Path, lanes: Path) -> None:
+    """By their weights INT8 knows them again, in a loop once for each step."""
+    measured, fixed = Bundle.open(bundle), Bundle.open(lanes)
+    graphs = [onnx.load_from_string(measured.graph(name)) for name in ("unet_step", "fusion")]
+    scales = {int8.key(weights): 0.1 for graph in graphs for weights in int8.dense_convolutions(graph).values()}
+    assert len(scales) == 6
+    quantised = int8.quantised(onnx.load_from_string(fixed.graph("fused_loop-1steps-50x90")), scales)
+    assert node_counts(quantised)["QuantizeLinear"] == 6
+    loop = int8.quantised(onnx.load_from_string(measured.graph("fused_loop")), scales)
+    assert (node_counts(loop)["QuantizeLinear"], node_counts(loop)["DequantizeLinear"]) == (10, 16)
+    with pytest.raises(KeyError):
+        int8.quantised(graphs[0], {})
+
+
+def test_int8_leaves_out_the_convolutions_that_harm_the_loop_most(bundle: Path, pairs, monkeypatch) -> None:
+    monkeypatch.setattr(int8, "CLIPS", (1.0, 0.02))  # the second harms
+    opened = Bundle.open(bundle)
+    loop = int8._Loop(opened, pairs[:1])
+    alone = {conv: loop.psnr_db({conv: largest / 127}) for conv, largest in loop.largest.items()}
+    all_of_them = loop.psnr_db({conv: largest / 127 for conv, largest in loop.largest.items()})
+    assert all_of_them < min(alone.values())
+    monkeypatch.setattr(int8, "MARGIN_DB", all_of_them + 0.1 - 40)
+    scales = int8.measured_scales(opened, pairs[:1])
+    kept = [alone[conv] for conv, scale in scales.items() if scale]
+    left_out = [alone[conv] for conv, scale in scales.items() if not scale]
+    assert left_out
+    assert max(left_out) <= min(kept)
+    assert all(scale in (0, loop.largest[conv] / 127) for conv, scale in scales.items())
+    monkeypatch.setattr(int8._Loop, "psnr_db", lambda self, scales: 30.0)
+    with pytest.raises(ParityError, match=r"with one of 6 dense convolutions in INT8 the loop is 30.0 dB from"):
+        int8.measured_scales(opened, pairs[:1])
 
 
 def test_a_map_of_strengths_is_the_strength_where_it_is_constant_and_local_where_not(bundle: Path, pairs) -> None:
@@ -194,29 +251,67 @@ def test_a_map_of_strengths_is_the_strength_where_it_is_constant_and_local_where
             fuser(infrared, visible, Controls(2), whole[:, :, 0])
 
 
-def test_the_dynamo_lane_writes_fixed_sizes_that_agree(model, pairs, tmp_path: Path) -> None:
-    plan = Plan(opsets=(17, 20), sizes=((48, 64),), steps=(1,))
-    manifest = export_bundle(model, {}, tmp_path / "lanes", pairs[:1], "rendered", plan)
-    assert {name for name, spec in manifest.graphs.items() if spec.opset == 20} == {
-        "unet_step-opset20-48x64",
-        "fusion-opset20-48x64",
-        "fused_loop-1steps-opset20-48x64",
+def test_both_lanes_write_fixed_sizes_that_agree(lanes: Path) -> None:
+    manifest = Bundle.open(lanes).manifest
+    padded = {"unet_step": "52x92", "fusion": "52x92", "fused_loop-1steps": "50x90"}
+    assert set(manifest.graphs) == {
+        *padded,
+        *(f"{role}{lane}-{size}" for role, size in padded.items() for lane in ("", "-opset20")),
     }
-    newer = [check for check in manifest.verification.checks if check.opset == 20]
-    assert {check.form for check in newer} == {"step by step", "one graph"}
-    assert all(check.verdict == "OK" for check in newer)
+    for opset in (17, 20):
+        checks = [check for check in manifest.verification.checks if check.opset == opset and check.size == (50, 90)]
+        assert {check.form for check in checks} == {"step by step", "one graph"}
+        assert all(check.verdict == "OK" for check in checks)
 
 
 def test_a_graph_of_the_lineage_keeps_instance_normalization_out(tmp_path: Path) -> None:
     config = replace(
         preset("T"),
         fusion=replace(TINY.fusion, unshuffle=1),
-        unet=replace(preset("T").unet, widths=(16, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
+        unet=replace(preset("T").unet, widths=(16, 16), encoder_blocks=(1,), decoder_blocks=(1,)),
     )
-    for graph in graphs_of(randomised(config), Plan(("fp32", "fp16"), sizes=((32, 32),))):
-        if graph.role == "unet_step":
-            write_graph(graph, config.size_multiple, tmp_path / graph.file)
-            assert "InstanceNormalization" not in node_counts(onnx.load(tmp_path / graph.file))
+    written = [
+        graph
+        for graph in graphs_of(randomised(config), Plan(("fp32", "fp16"), sizes=((32, 32),)))
+        if graph.role == "unet_step" and (graph.precision == "fp32") == (graph.size is None)
+    ]
+    assert len(written) == 2
+    for graph in written:
+        write_graph(graph, config.size_multiple, tmp_path / graph.file)
+        assert "InstanceNormalization" not in node_counts(onnx.load(tmp_path / graph.file))
+
+
+def test_the_shipped_weights_are_near_fp32_where_openvino_works_in_bf16(tmp_path: Path) -> None:
+    """Near black, where BF16 tells x_in's values not apart: see cled_edge/network/unet.py."""
+    openvino = pytest.importorskip("openvino", reason="needs openvino: pip install 'cled-edge[openvino]'")
+    core = openvino.Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("needs a CPU with bfloat16")
+    shipped, _ = load_checkpoint(Path(__file__).parent.parent / "training" / "weights" / "nano.safetensors")
+    graph = next(graph for graph in graphs_of(shipped, Plan()) if graph.role == "unet_step")
+    write_graph(graph, shipped.config.size_multiple, tmp_path / graph.file)
+    rng = np.random.default_rng(0)
+    x_in = (rng.integers(0, 6, (2, 3, 96, 128)) / 127.5 - 1).astype(np.float32)
+    table = shipped.sampler.schedule.step_table(1)
+    inputs = {
+        "x_t": x_in * np.float32(table.start_input),
+        "x_in": x_in,
+        "t": np.array([table.time[0]], np.float32),
+        "coef": np.array(table.coef[0], np.float32),
+    }
+    exact, rough = (
+        core.compile_model(tmp_path / graph.file, "CPU", {"INFERENCE_PRECISION_HINT": kind})(inputs)["residual"]
+        for kind in ("f32", "bf16")
+    )
+    assert judge(rough, exact)[1] >= 45
+
+
+def test_an_untrained_preset_has_no_weight_that_is_zero() -> None:
+    made, again = untrained("nano", seed=1), untrained("nano", seed=1)
+    assert all(parameter.any() for parameter in made.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(made.parameters(), again.parameters(), strict=True))
+    with pytest.raises(OptionError, match="preset 'pico' is unknown"):
+        untrained("pico", seed=0)
 
 
 def test_another_network_fails_the_verification_and_leaves_a_report(bundle: Path, pairs, tmp_path: Path) -> None:
@@ -253,7 +348,7 @@ def test_bisect_names_the_node_where_fp16_breaks(bundle: Path) -> None:
     sound = bisect.compare(graph, inputs, choice)
     assert bisect.first_beyond(sound, 30.0) is None
     # Break one: a bias that FP16 cannot hold beside a weight of 1.
-    broken = next(n for n in graph.graph.node if n.op_type == "Conv" and "stem_input" in n.name)
+    broken = next(n for n in graph.graph.node if n.op_type == "Conv" and "downs.0" in n.name)
     bias = next(t for t in graph.graph.initializer if t.name == broken.input[2])
     bias.CopyFrom(onnx.numpy_helper.from_array(np.full(bias.dims[0], 3e4, np.float16), bias.name))
     findings = bisect.compare(graph, inputs, choice)
@@ -283,13 +378,12 @@ def test_sizes_are_read_or_refused(model) -> None:
         with pytest.raises(OptionError, match="is not HEIGHTxWIDTH"):
             read_size(text)
     assert default_plan(model).steps == (2,)
-    with pytest.raises(OptionError, match="leave --unrolled out"):
-        list(graphs_of(CledFusion(preset("T")), Plan(steps=(1,))))
 
 
 def test_cases_cover_every_size_and_number_of_steps(model, pairs) -> None:
-    cases = list(whole_cases(model, pairs, PLAN))
-    assert {case.size for case in cases} >= {(464, 624), (320, 256), (300, 421), (56, 90)}
+    plan = Plan(sizes=((56, 90),), steps=(1, 2), strength_map=True)
+    cases = list(whole_cases(model, pairs, plan))
+    assert {case.size for case in cases} >= {*SIZES, (56, 90)}
     assert {case.controls.steps for case in cases} >= {1, 2, 3}
     assert any(case.strength_map is not None for case in cases)
 

@@ -125,15 +125,21 @@ CONTENTS: dict[str, Any] = {
         "graphs": [
             {
                 "bundle": "nano",
-                "graph": "fusion-fp16",
+                "graph": graph,
                 "precision": "fp16",
                 "opset": 17,
-                "size": None,
-                "kb": 900,
-                "nodes": 1265,
-                "psnr_db": 61.0,
+                "size": size,
+                "kb": kb,
+                "nodes": nodes,
+                "psnr_db": psnr_db,
                 "checks": 4,
             }
+            for graph, size, kb, nodes, psnr_db in (
+                ("fusion-fp16", None, 900, 1265, 61.0),
+                ("fused_loop-fp16", None, 1900, 2000, 58.5),
+                ("fused_loop-fp16-480x640", [480, 640], 1800, 900, 57.5),
+                ("fused_loop-2steps-fp16-480x640", [480, 640], 2100, 1300, None),
+            )
         ],
         "precisions": [
             {
@@ -347,6 +353,12 @@ def test_the_start_is_compared_with_now_on_the_same_machine(results: Path) -> No
 def test_a_point_of_scaling_stands_in_each_sweep_it_belongs_to(results: Path) -> None:
     rows = [line.split(" | ")[0].strip("| ") for line in TABLES["scaling"](results).splitlines() if "| 100" in line]
     assert rows == ["size", "size", "threads", "threads", "steps", "batch"]
+
+
+def test_graphs_of_a_kind_share_a_row_with_the_worst_of_them(results: Path) -> None:
+    text = TABLES["graphs"](results)
+    assert "| nano | fusion | fp16 | 17 | 1 | 900 | 1265 |  | 61.0 | 4 |" in text
+    assert "| nano | fused_loop | fp16 | 17 | 3 | 1800 to 2100 | 2000 | 900 to 1300 | 57.5 | 12 |" in text
 
 
 def test_the_instrument_is_judged_by_its_verdicts(results: Path) -> None:

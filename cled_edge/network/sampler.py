@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.errors import OptionError
+from cled_edge.network.blocks import pixels, planes
 from cled_edge.network.fusion import FusionNet, remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.presets import ModelConfig
@@ -108,7 +108,8 @@ class FusedLoop(nn.Module):
     """The whole of a frame as one graph: bytes in, prepare, the loop unrolled, fusion, bytes out.
 
     It computes what the step and fusion graphs do, but stays in patches from end to end, works out once what does not
-    change over the loop, and leaves each step's time modulation to constant folding. Own presets only.
+    change over the loop, and leaves each step's time modulation to constant folding. The lineage has patches of one
+    pixel, and nothing that stays the same.
 
     size: (height, width) of the frames, padded in here to the model's multiple; None takes multiples alone.
     Bytes become floats before anything else and again at the very end: TensorRT allows UINT8 nowhere in between.
@@ -116,15 +117,12 @@ class FusedLoop(nn.Module):
 
     def __init__(self, model: CledFusion, steps: int, size: tuple[int, int] | None = None) -> None:
         super().__init__()
-        if not isinstance(model.unet, ResidualUNet):
-            raise OptionError(
-                f"preset {model.config.name} is of the lineage, which has no patches; export its two graphs"
-            )
         self.unet, self.fusion = model.unet, model.fusion
         self.factor = model.config.unet.unshuffle
         self.size, multiple = size, model.config.size_multiple
         self.margin = tuple(-side % multiple for side in size) if size else (0, 0)  # below, right
         table = model.sampler.schedule.step_table(steps)
+        self.start_input = float(table.start_input)
         self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
         self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
         self.register_buffer("to_same", torch.eye(3 * self.factor**2), persistent=False)
@@ -149,15 +147,9 @@ class FusedLoop(nn.Module):
         if any, is uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
         """
         frames = self._patches(infrared, self.to_rgb), self._patches(visible, self.to_same)
-        x_in = torch.cat([frame / 127.5 - 1 for frame in frames])
-        context = self.unet.context(x_in)
-        start = self.unet.start_input * x_in
-        x_t, residual, seen = start, x_in, None
-        for index, (time, coef) in enumerate(zip(self.time, self.coef, strict=True)):
-            if index:
-                seen = self.unet.seen(x_t, start)
-            predicted = self.unet.patches(seen, x_in, time.reshape(1), context)
-            x_t, residual = next_state(x_t, x_in, predicted, coef)
+        light = torch.cat([frame / 127.5 for frame in frames])
+        x_in = light - 1
+        residual = self._residual(x_in, light)
         if strength_map is not None:
             shares = (self._patches(share, self.to_rgb) for share in strength_map.float().split(1, dim=3))
             residual = residual * torch.cat([share / 255 for share in shares])
@@ -166,6 +158,20 @@ class FusedLoop(nn.Module):
         # The three infrared channels estimate one picture; their mean is the better estimate.
         grey = restored[:1] @ self.to_rgb.T / 3
         return self._frame(fused), self._frame(grey), self._frame(restored[1:])
+
+    def _residual(self, x_in: Tensor, light: Tensor) -> Tensor:
+        """Return the loop's last residual, (2, h, w, 3 f^2); x_in and light, which is x_in + 1, are patches too."""
+        x_t = start = self.start_input * x_in
+        residual = x_in
+        context = None if isinstance(self.unet, LineageUNet) else self.unet.context(light)
+        for time, coef in zip(self.time, self.coef, strict=True):
+            if isinstance(self.unet, ResidualUNet) and context is not None:
+                seen = None if x_t is start else self.unet.seen(x_t, start)
+                predicted = self.unet.patches(seen, light, time.reshape(1), context)
+            else:
+                predicted = pixels(self.unet(planes(x_t), planes(x_in), time.reshape(1)))
+            x_t, residual = next_state(x_t, x_in, predicted, coef)
+        return residual
 
     def _patches(self, frame: Tensor, spread: Tensor) -> Tensor:
         """Return patches in [0, 255] of (1, H, W, C), padded by reflection, its channels spread to three."""
