@@ -1,33 +1,24 @@
-"""The forms in PyTorch on CUDA, the GPU's peaks as PyTorch reaches them, and the arithmetic that a frame holds.
-
-    python -m benchmarks.gpu_torch runs/gpu     writes checkpoints of nano, edge and T, to export and to measure
-
-nano's are the shipped weights; edge's and T's are random, from a seed: they change no latency.
-"""
+"""The forms in PyTorch on CUDA, the GPU's peaks as PyTorch reaches them, and the arithmetic that a frame holds."""
 
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-import typer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_frame import Form, Frame
-from cled_edge.errors import BackendError, CheckpointError, one_line_errors
-from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
+from cled_edge.errors import BackendError, CheckpointError
+from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.precision import at_precision
-from cled_edge.network.presets import PRESETS, preset
+from cled_edge.network.presets import preset
 from cled_edge.network.sampler import CledFusion, FusedLoop
 
-PRESET_NAMES = ("nano", "edge", "T")
-SHIPPED = Path(__file__).parents[1] / "training/weights"
-_ALMOST_ZERO = 0.02  # standard deviation of what would start as zero: a network that does nothing proves nothing
 _WARM_UPS = 5
 _HALF_BYTES = 2
 _GEMM_SIDE, _COPY_BYTES, _PEAK_RUNS = 8192, 1 << 30, 20
@@ -187,31 +178,3 @@ def _least_ms(call: Callable[[], object]) -> float:
         end.synchronize()
         times.append(float(begin.elapsed_time(end)))
     return min(times)
-
-
-def random_model(name: str, seed: int = 0) -> CledFusion:
-    """Return a preset of random weights, none of them zero."""
-    torch.manual_seed(seed)
-    model = CledFusion(preset(name))
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if not parameter.any():
-                parameter.normal_(0, _ALMOST_ZERO)
-    return model.eval()
-
-
-def main(folder: Annotated[Path, typer.Argument(help="where to write NAME.safetensors of each preset")]) -> None:
-    """Write the checkpoints that benchmarks.gpu measures, to be exported and carried to the GPU."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in PRESET_NAMES:
-        path, shipped = folder / f"{name}.safetensors", SHIPPED / f"{name}.safetensors"
-        if shipped.exists():
-            path.write_bytes(shipped.read_bytes())
-        else:
-            save_checkpoint(random_model(PRESETS[name].name), {"weights": "random, seed 0"}, path)
-        print(f"wrote {path}")
-
-
-if __name__ == "__main__":
-    with one_line_errors():
-        typer.run(main)

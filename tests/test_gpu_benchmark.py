@@ -310,8 +310,9 @@ def test_the_torch_frame_computes_what_the_model_does_and_counts_its_traffic(tmp
     torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
     from benchmarks import gpu_torch
     from cled_edge.network.checkpoint import save_checkpoint
+    from export.untrained import untrained
 
-    model = gpu_torch.random_model("nano")
+    model = untrained("nano", 0)
     assert all(parameter.any() for parameter in model.parameters())
     x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
     controls = torch.tensor([0.7, 0.4]), torch.tensor([0.3])
