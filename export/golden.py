@@ -24,7 +24,7 @@ from export.graphs import Plan
 
 # What any-size graphs are verified at; no camera mode, so that they are, and the last is no multiple of anything.
 SIZES: tuple[Size, ...] = ((464, 624), (320, 256), (300, 421))
-LINEAGE_SIZES: tuple[Size, ...] = ((152, 208), (128, 96), (100, 141))  # at 480x640 a step of its smallest takes 13 s
+LINEAGE_SIZES: tuple[Size, ...] = ((152, 208), (128, 96), (100, 141))  # a step of T takes 13 to 36 s at 480x640
 GOLDEN_SIZES: tuple[Size, ...] = (
     (240, 320),
     (150, 213),
