@@ -121,7 +121,7 @@ def test_two_patch_sizes_are_refused() -> None:
 SMALL_LINEAGE = replace(
     PRESETS["T"],
     unet=replace(PRESETS["T"].unet, widths=(16, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1)),
-    fusion=replace(TINY.fusion, unshuffle=1, mix=False),
+    fusion=replace(TINY.fusion, blocks=(0, 0, 0, 1), decoder_blocks=(0, 0, 0, 0), unshuffle=1, mix=False),
 )
 
 
