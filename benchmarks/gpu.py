@@ -25,10 +25,11 @@ import typer
 from benchmarks.gpu_bars import FORMS, GRAPH, ONNXRUNTIME, PSNR_DB, RUNTIME, STREAM, TORCH, bars, merged
 from benchmarks.gpu_frame import Form, Frame
 from benchmarks.gpu_soak import soak
-from benchmarks.timing import RESULTS, timed_rounds, whole_numbers, write_result
+from benchmarks.timing import RESULTS, percentiles_ms, timed_rounds, whole_numbers, write_result
 from cled_edge.backend.protocol import Array
 from cled_edge.bench.machine import describe_machine, library_versions, machine_slug
 from cled_edge.bundle import Bundle
+from cled_edge.engine.device import device_name
 from cled_edge.engine.sdk import cuda_call, import_cuda
 from cled_edge.errors import BackendError, OptionError, ResultError, one_line_errors
 from cled_edge.size import size_from_text
@@ -46,10 +47,9 @@ def gpu_name() -> str:
         if torch.cuda.is_available():
             return str(torch.cuda.get_device_name())
     try:
-        name = cuda_call(import_cuda(), "cudaGetDeviceProperties", 0).name
+        return device_name()
     except (BackendError, RuntimeError) as error:  # cuda-bindings raise the latter where there is no libcuda
         raise BackendError(f"no NVIDIA GPU can be reached here ({error}), needed one; see: cled-edge doctor") from error
-    return (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 ")
 
 
 def open_form(frame: Frame, form: str, checkpoints: Path | None) -> Form:
@@ -92,8 +92,8 @@ def compare(frame: Frame, forms: Mapping[str, Form], rounds: int, limit_s: float
                 "runtime": form.runtime,
                 "how": form.how(),
                 "bytes_in": frame.has_loop,
-                "host_ms": percentiles(samples_ms[name]),
-                "gpu_ms": percentiles(on_gpu) if on_gpu else None,
+                "host_ms": percentiles_ms(samples_ms[name]),
+                "gpu_ms": percentiles_ms(on_gpu) if on_gpu else None,
                 "overhead_us": round(float(np.median(beyond_ms)) * 1e3, 1) if on_gpu else None,
                 "psnr_db": frame.psnr_db(form.call()),
                 "against": frame.expected[1],
@@ -104,11 +104,6 @@ def compare(frame: Frame, forms: Mapping[str, Form], rounds: int, limit_s: float
             }
         )
     return rows
-
-
-def percentiles(samples_ms: Sequence[float]) -> dict[str, float]:
-    """Return p50, p90 and p99."""
-    return {f"p{p}": round(float(np.percentile(samples_ms, p)), 4) for p in (50, 90, 99)}
 
 
 def measure(
@@ -132,7 +127,7 @@ def measure(
             part["rows"] = compare(frame, forms, rounds, limit_s * len(forms))
         if GRAPH in forms:
             (samples_ms,) = timed_rounds({GRAPH: forms[GRAPH].call}, frames, limit_s).values()
-            steady = {"frames": len(samples_ms), **percentiles(samples_ms), "samples_ms": samples_ms}
+            steady = {"frames": len(samples_ms), **percentiles_ms(samples_ms), "samples_ms": samples_ms}
             part["steady"] = [{**frame.key, "form": GRAPH, **steady}]
     finally:
         for form in forms.values():

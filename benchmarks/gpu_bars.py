@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
+from cled_edge.size import size_text
+
 Row = dict[str, Any]
 Table = tuple[str, list[str], list[list[object]]]  # caption, header, rows
 STREAM, GRAPH, ONNXRUNTIME = "tensorrt-stream", "tensorrt-graph", "onnxruntime-cuda"
@@ -62,7 +64,7 @@ def tables(values: Row) -> list[Table]:
     header = ["preset", "graph", "engine MB", "device MB", "build s", "PSNR dB"]
     found.append(("Engines", header, engines))
     missing: list[list[object]] = [
-        [row["preset"], _size(row), row["steps"], row["form"], row["reason"].replace("|", "/")]
+        [row["preset"], size_text(row["size"]), row["steps"], row["form"], row["reason"].replace("|", "/")]
         for row in sorted(values["not_measured"], key=_order)
     ]
     found.append(("Not measured", ["preset", "pair", "steps", "form", "why"], missing))
@@ -86,7 +88,7 @@ _FORM_HEADER += ["of matrix rate", "of copy rate", "device MB", "launched"]
 
 def _form_cells(values: Row, row: Row) -> list[object]:
     gpu_ms = row["gpu_ms"]
-    cells: list[object] = [row["preset"], _size(row), row["steps"], row["form"]]
+    cells: list[object] = [row["preset"], size_text(row["size"]), row["steps"], row["form"]]
     cells += [f"{row['host_ms'][name]:.3f}" for name in ("p50", "p90", "p99")]
     cells += ["-", "-"] if gpu_ms is None else [f"{gpu_ms['p50']:.3f}", f"{row['overhead_us']:.0f}"]
     return [*cells, row["psnr_db"], *_fractions(values, row), row.get("device_mb", "-"), row["how"]]
@@ -130,10 +132,6 @@ def _key(row: Row) -> tuple[object, ...]:
 
 def _order(row: Row) -> tuple[object, ...]:
     return (*_key(row), FORMS.index(row["form"]))
-
-
-def _size(row: Row) -> str:
-    return "{}x{}".format(*row["size"])
 
 
 def merged(old: Row, new: Row) -> Row:

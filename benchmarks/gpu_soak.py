@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.timing import percentiles_ms
 from cled_edge.backend.protocol import Array
 
 SIDES = ("infrared", "visible")
@@ -91,6 +92,6 @@ def soak(
         "gpu_grown_bytes": taken[-1][1] - taken[0][1],
         "host_grown_bytes": taken[-1][2] - taken[0][2],
         "memory": taken,
-        "host_ms": {f"p{p}": round(float(np.percentile(times_ms, p)), 4) for p in (50, 90, 99)},
+        "host_ms": percentiles_ms(times_ms),
         "samples_ms": [round(float(value), 4) for value in times_ms[::_KEPT_EVERY]],
     }

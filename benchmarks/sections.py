@@ -10,6 +10,7 @@ from benchmarks.gpu_bars import tables as gpu_tables
 from cled_edge.bench.machine import machine_line, machine_slug
 from cled_edge.bench.record import BackendResult, Record
 from cled_edge.errors import ResultError
+from cled_edge.size import size_text
 
 NETWORK_STAGES = ("steps", "fusion", "network")
 Rows = list[list[object]]
@@ -37,7 +38,13 @@ def live(results: Path) -> str:
         rows: Rows = []
         for result in record.backends:
             shown = result.latency_ms.percentiles
-            row = [*_names(result), record.run.scenario, _size(record.run.size), result.steps, _ms(_network_ms(result))]
+            row = [
+                *_names(result),
+                record.run.scenario,
+                size_text(record.run.size),
+                result.steps,
+                _ms(_network_ms(result)),
+            ]
             row += [*(_ms(shown[name]) for name in ("p50", "p90", "p99")), f"{result.rate_hz:.1f}"]
             rows.append([*row, _percent(_fraction(results, record, result))])
         memory_mb = _number(record.gauges["peak_memory_mb"])
@@ -57,7 +64,7 @@ def camera(results: Path) -> str:
             if result.camera is None:
                 continue
             age = result.camera.age_ms.percentiles
-            row = [*_names(result), _size(record.run.size), result.steps, f"{record.run.rate_hz or 0:g}"]
+            row = [*_names(result), size_text(record.run.size), result.steps, f"{record.run.rate_hz or 0:g}"]
             rows.append([*row, f"{result.camera.miss_percent:.2f}", _ms(age["p50"]), _ms(age["p99"])])
         if rows:
             parts.append(f"On {machine_line(record.machine)}:\n\n{markdown(header, rows)}")
@@ -70,7 +77,7 @@ def start(results: Path) -> str:
     header = ["what", "runtime", "pair", "steps", "GFLOP", "p50 ms", "times faster than the first row"]
     parts = []
     for result in _load(results, "starting-point"):
-        size = _size(result["size"])
+        size = size_text(result["size"])
         done = [row for row in result["rows"] if "latency_ms" in row]
         if not done:
             continue
@@ -116,7 +123,7 @@ def operators(results: Path) -> str:
             shares = ", ".join(f"{entry['type']} {entry['share']:.0%}" for entry in row["types"][:6])
             rate = row["gflop"] / row["ms"] * 1e3
             rows.append([row["graph"], row["backend"], _ms(row["ms"]), f"{row['gflop']:.1f}", f"{rate:.0f}", shares])
-        where = f"Bundle {result['bundle']}, {_size(result['size'])}, on {machine_line(result['machine'])}"
+        where = f"Bundle {result['bundle']}, {size_text(result['size'])}, on {machine_line(result['machine'])}"
         parts.append(f"{where}:\n\n{markdown(header, rows)}")
     return _section("Operators", "From each runtime's own profile, which slows small operators down.", parts)
 
@@ -129,7 +136,7 @@ def scaling(results: Path) -> str:
         rows: Rows = []
         for sweep, row in _sweeps(result["base"], result["rows"]):
             latency = row["latency_ms"]
-            case = [sweep, row["backend"], _size(row["size"]), row["threads"], row["steps"], row["batch"] or "-"]
+            case = [sweep, row["backend"], size_text(row["size"]), row["threads"], row["steps"], row["batch"] or "-"]
             rows.append([*case, _ms(latency["p50"]), _ms(latency["p90"]), _ms(row["ms_per_megapixel"])])
         where = f"Bundle {result['bundle']}, on {machine_line(result['machine'])}"
         parts.append(f"{where}:\n\n{markdown(header, rows)}")
@@ -147,11 +154,11 @@ def tiling(results: Path) -> str:
         found: dict[tuple[object, ...], dict[str, Any]] = {}
         for row in result["rows"]:
             name = f"{row['folder']} {row['stems'][0] if len(row['stems']) == 1 else 'mosaic'}"
-            found.setdefault((name, _size(row["size"]), row["output"]), {})[row["method"]] = row
+            found.setdefault((name, size_text(row["size"]), row["output"]), {})[row["method"]] = row
         rows: Rows = [[*case, *(f"{row[way][key]:.1f}" for key in keys for way in ways)] for case, row in found.items()]
         taken = [row for row in result["memory"] if "grown_mb" in row]
-        memory = (f"{_size(x['size'])} {'in tiles' if x['tile'] else 'whole'} {x['grown_mb']} MB" for x in taken)
-        where = f"Bundle {result['bundle']}, tiles of {_size(result['tile'])}, on {machine_line(result['machine'])}"
+        memory = (f"{size_text(x['size'])} {'in tiles' if x['tile'] else 'whole'} {x['grown_mb']} MB" for x in taken)
+        where = f"Bundle {result['bundle']}, tiles of {size_text(result['tile'])}, on {machine_line(result['machine'])}"
         header = ["scene", "pair", "output", *(f"{word}, {way}" for word in keys.values() for way in ways)]
         parts.append(f"{where}; memory grows by: {', '.join(memory)}.\n\n{markdown(header, rows)}")
     words = (
@@ -199,7 +206,7 @@ def precisions(results: Path) -> str:
             times = [_ms(row["ms"][name]) for name in ("p50", "p90")]
             rows.append([row["bundle"], row["backend"], *times, ratio, row["psnr_db"], f"{row['needed_db']:g}"])
         if rows:
-            where = f"On {machine_line(result['machine'])}, whole calls at {_size(result['size'])} in turns"
+            where = f"On {machine_line(result['machine'])}, whole calls at {size_text(result['size'])} in turns"
             parts.append(f"{where}:\n\n{markdown(header, rows)}")
     words = "Latency beside agreement with eager PyTorch in FP32, the worst of the bundle's golden pairs."
     return _section("Precisions", words, parts)
@@ -212,7 +219,9 @@ def search(results: Path) -> str:
         for stage, judged in (("restore", "psnr_gain_db"), ("fuse", "losses")):
             chosen = [row for row in found["rows"] if row["stage"] == stage]
             if chosen:
-                parts.append(f"{machine_line(found['machine'])}, {_size(found['size'])}:\n\n{_search(chosen, judged)}")
+                parts.append(
+                    f"{machine_line(found['machine'])}, {size_text(found['size'])}:\n\n{_search(chosen, judged)}"
+                )
     words = (
         "Each row is one change of `nano`, trained alike and briefly; latencies are medians of whole calls in turns. "
         "Gains are means over kinds of degradation on held-out crops, at 1, 2 and 3 steps; losses are Eq. 16 to 18."
@@ -412,7 +421,7 @@ def _now(results: Path, machine: dict[str, Any], size: str) -> list[BackendResul
         for record in _records(results)
         if record.run.scenario == "single-stream"
         and machine_slug(record.machine) == machine_slug(machine)
-        and _size(record.run.size) == size
+        and size_text(record.run.size) == size
         for result in record.backends
     ]
 
@@ -460,10 +469,6 @@ def _span(numbers: Iterable[int]) -> str:
     """Return the smallest and the largest, "286 to 312", or the one number that all are, "" if there is none."""
     found = sorted(set(numbers))
     return " to ".join(map(str, dict.fromkeys((found[0], found[-1])))) if found else ""
-
-
-def _size(size: Any) -> str:
-    return f"{size[0]}x{size[1]}"
 
 
 def _ms(value: float | None) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,6 +48,11 @@ def summary_ms(samples_ms: list[float]) -> dict[str, float]:
     """Return minimum, median and 90th percentile."""
     p50, p90 = np.percentile(samples_ms, (50, 90))
     return {"min": min(samples_ms), "p50": round(float(p50), 3), "p90": round(float(p90), 3)}
+
+
+def percentiles_ms(samples_ms: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, float]:
+    """Return p50, p90 and p99."""
+    return {f"p{p}": round(float(np.percentile(samples_ms, p)), 4) for p in (50, 90, 99)}
 
 
 def random_inputs(graph: GraphSpec, sizes: Mapping[str, int]) -> dict[str, np.ndarray[Any, Any]]:

@@ -22,8 +22,8 @@ from cled_edge.size import Size, padded, size_text
 DYNAMO_OPSET = 20
 PICTURE = (-1.0, 1.0)
 RESIDUAL = (-2.0, 2.0)
-# Nodes that decide at run time what a graph does: a graph of one size has none.
 _CHATTY = ("torch", "torch.onnx", "onnxscript", "onnx_ir")  # loggers that tell of every constant they fold
+# Nodes that decide at run time what a graph does: a graph of one size has none.
 _DECIDING = frozenset({"Shape", "Size", "If", "Loop", "Scan", "NonZero", "ConstantOfShape"})
 Tensors = tuple[TensorSpec, ...]
 Variant = tuple[GraphPrecision, int, Size | None]  # precision, opset, size

@@ -171,13 +171,14 @@ class _Loop:
         entering = {node.name: node.input[0] for node in self._graphs[name].graph.node if node.name in dense}
         watched = onnx.ModelProto()
         watched.CopyFrom(self._graphs[name])
-        for tensor in dict.fromkeys(entering.values()):
+        tensors = list(dict.fromkeys(entering.values()))
+        for tensor in tensors:
             watched.graph.output.append(helper.make_tensor_value_info(tensor, TensorProto.FLOAT, None))
         session = _session(watched)
         for inputs in calibration:
+            seen = dict(zip(tensors, session.run(tensors, inputs), strict=True))
             for node, weights in dense.items():
-                (entered,) = session.run([entering[node]], inputs)
-                conv = key(weights)
+                entered, conv = seen[entering[node]], key(weights)
                 self.largest[conv] = max(self.largest.get(conv, 0.0), float(np.abs(entered).max()))
                 self.arithmetic[conv] = float(weights.size) * entered.shape[2] * entered.shape[3]
 

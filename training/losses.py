@@ -58,7 +58,8 @@ def fusion_losses(
     luma, luma_infrared, luma_visible = (_weighted(x, _LUMA) for x in (fused, infrared, visible))
     maximum = salient_maximum(luma_infrared, luma_visible, salience)
     target = balanced_target(luma_infrared, luma_visible, balance, maximum)
-    gradients = zip(*(absolute(sobel(x)) for x in (luma, luma_infrared, luma_visible)), strict=True)
+    # Absolute before any maximum: the larger of two signed responses would prefer rising edges.
+    gradients = zip(*([g.abs() for g in sobel(x)] for x in (luma, luma_infrared, luma_visible)), strict=True)
     losses = {
         "intensity": (luma - target).abs().mean(),
         "gradient": torch.stack([(g - balanced_target(i, v, balance)).abs().mean() for g, i, v in gradients]).sum(),
@@ -70,11 +71,6 @@ def fusion_losses(
         losses["edges"] = (1 - edge_preservation(*lumas)).sum() / len(even)
         losses["information"] = (2 - information_fidelity(*lumas)).sum() / len(even)
     return losses
-
-
-def absolute(responses: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """Return both without their sign, before any maximum: the larger of two signed ones would prefer rising edges."""
-    return responses[0].abs(), responses[1].abs()
 
 
 def balanced_target(infrared: Tensor, visible: Tensor, balance: Tensor, middle: Tensor | None = None) -> Tensor:

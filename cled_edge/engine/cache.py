@@ -64,8 +64,7 @@ def open_engine(
     if not os.path.lexists(record_path):
         differing = partial(_options_differ, needed=options)
         raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
-    record = _trusted_record(record_path, graph_name, todo)
-    return _read_plan(engine_paths(folder, graph_name, key)[0], record, todo), record
+    return _trusted(record_path, read_record(record_path, todo), graph_name, todo)
 
 
 def pick_engine(
@@ -90,16 +89,15 @@ def pick_engine(
             unread.append(error)
             continue
         if not _differences(record, bundle, facts, sha256, differing):
-            fitting.append((record.options.size is not None, path.stat().st_mtime_ns, path))
+            fitting.append((record.options.size is not None, path.stat().st_mtime_ns, path, record))
     if not fitting:
         if unread:
             raise unread[0]
         raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
     for problem in unread:
         _LOG.warning("left out: %s", problem)
-    path = max(fitting)[2]
-    record = _trusted_record(path, graph_name, todo)
-    return _read_plan(engine_paths(folder, graph_name, record.key)[0], record, todo), record
+    _, _, path, record = max(fitting)  # no two have the same path
+    return _trusted(path, record, graph_name, todo)
 
 
 def current_record(
@@ -214,14 +212,13 @@ def check_private(*paths: Path) -> None:
                 )
 
 
-def _trusted_record(path: Path, graph_name: str, todo: str) -> BuildRecord:
-    """Return a sidecar that says what its name says; EngineError for one that was altered, or that others may write."""
-    record = read_record(path, todo)
+def _trusted(path: Path, record: BuildRecord, graph_name: str, todo: str) -> tuple[bytes, BuildRecord]:
+    """Return the plan of a sidecar, and the sidecar; EngineError if either was altered, or may be written by others."""
     expected = engine_paths(path.parent, graph_name, record.key)
     check_private(path.parent, *expected)
     if path != expected[1] or engine_key(record.graph.sha256, record.options, record.facts) != record.key:
         raise EngineError(f"{path} does not describe the engine that its name says: it was altered; {todo}")
-    return record
+    return _read_plan(expected[0], record, todo), record
 
 
 def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:

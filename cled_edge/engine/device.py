@@ -49,9 +49,8 @@ def read_facts(device: int = 0) -> DeviceFacts:
     tensorrt = import_tensorrt()
     cuda = import_cuda()
     properties = _properties(cuda, device)
-    name = properties.name
     return DeviceFacts(
-        gpu=(name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 "),
+        gpu=_name(properties),
         sm=f"{properties.major}{properties.minor}",
         driver=_cuda_version(cuda_call(cuda, "cudaDriverGetVersion")),
         cuda=_cuda_version(cuda_call(cuda, "cudaRuntimeGetVersion")),
@@ -62,6 +61,11 @@ def read_facts(device: int = 0) -> DeviceFacts:
     )
 
 
+def device_name(device: int = 0) -> str:
+    """Return what a GPU calls itself; BackendError as `read_facts`, which needs TensorRT too."""
+    return _name(_properties(import_cuda(), device))
+
+
 def kernel_driver(path: Path = _DRIVER_FILE) -> str | None:
     """Return the NVIDIA kernel driver's version, "540.4.0", or None where its file is not."""
     try:
@@ -69,6 +73,11 @@ def kernel_driver(path: Path = _DRIVER_FILE) -> str | None:
     except OSError:
         return None
     return found[1] if found else None
+
+
+def _name(properties: Any) -> str:
+    name = properties.name
+    return (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 ")
 
 
 def _properties(cuda: Any, device: int) -> Any:
