@@ -91,7 +91,6 @@ def compare(frame: Frame, forms: Mapping[str, Form], rounds: int, limit_s: float
                 "form": name,
                 "runtime": form.runtime,
                 "how": form.how(),
-                "bytes_in": frame.has_loop,
                 "host_ms": percentiles_ms(samples_ms[name]),
                 "gpu_ms": percentiles_ms(on_gpu) if on_gpu else None,
                 "overhead_us": round(float(np.median(beyond_ms)) * 1e3, 1) if on_gpu else None,
@@ -159,9 +158,9 @@ def soaked(frame: Frame, frames: int) -> Row:
 
 
 def _engines(frame: Frame) -> list[Row]:
-    from benchmarks.gpu_runtime import engines  # noqa: PLC0415  beside the other
+    from benchmarks.gpu_runtime import engine  # noqa: PLC0415  beside the other
 
-    return engines(frame)
+    return [engine(frame)]
 
 
 def _or_reason(call: Callable[[], Any], otherwise: Any) -> tuple[Any, str]:
@@ -245,12 +244,9 @@ def torch_part(work: Sequence[Frame]) -> Row:
 
 
 def soak_frame(work: Sequence[Frame]) -> Frame:
-    """Return the frame to soak: `edge` at 2 steps if it is there, or else the first of one graph."""
-    loops = [frame for frame in work if frame.has_loop]
-    if not loops:
-        raise OptionError("--soak needs a bundle with a loop in FP16, as none of these has; give nano or edge")
-    wanted = [f for f in loops if (f.bundle.manifest.name, f.steps) == (SOAK_PRESET, SOAK_STEPS)]
-    return (wanted or loops)[0]
+    """Return the frame to soak: `edge` at 2 steps if it is there, or else the first."""
+    wanted = (frame for frame in work if (frame.bundle.manifest.name, frame.steps) == (SOAK_PRESET, SOAK_STEPS))
+    return next(wanted, work[0])
 
 
 def read_forms(text: str) -> tuple[str, ...]:

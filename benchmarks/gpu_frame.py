@@ -1,4 +1,4 @@
-"""A frame to measure on a GPU: a bundle's graphs at a size and number of steps, inputs, and what is to come out."""
+"""A frame to measure on a GPU: a bundle's loop at a size and number of steps, inputs, and what is to come out."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,13 +14,12 @@ from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import OptionError
 from cled_edge.fuser import Controls, Fuser
-from cled_edge.image import network_from_bytes
-from cled_edge.manifest import REFERENCE_GRAPHS, GraphPrecision
+from cled_edge.manifest import GraphPrecision
 from cled_edge.size import Size, padded, size_text
 from cled_edge.verify import Case, judge, read_golden
 
 EAGER, RUNTIME = "eager FP32, the bundle's golden pair", "FP32 in ONNX Runtime, verified against eager at export"
-_LOOP_OUTPUTS, _STEP_OUTPUTS = ("picture", "infrared", "visible"), ("residual", "fused")
+_OUTPUTS = "picture", "infrared", "visible"
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,9 @@ class Form:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame of a bundle at `size` (height, width), of which its padding leaves nothing to do.
+    """A frame of a bundle, bytes in to bytes out, at `size` (height, width), of which padding leaves nothing to do.
 
-    Bytes in to bytes out where the bundle has that loop; else, as of the lineage, `x_t` and `x_in` to `residual` and
-    `fused`, in floats. All strengths are 1, the balance is 0.5.
+    All strengths are 1, the balance is 0.5.
     """
 
     bundle: Bundle
@@ -62,23 +60,16 @@ class Frame:
         """What tells its rows from others."""
         return {"preset": self.bundle.manifest.name, "size": list(self.size), "steps": self.steps}
 
-    @property
-    def has_loop(self) -> bool:
-        """Whether the bundle has the frame as one graph, in FP16."""
-        return self.bundle.manifest.find("fused_loop", "fp16", size=self.size, steps=self.steps) is not None
-
-    def graphs(self, opsets: Sequence[int], precision: GraphPrecision = "fp16") -> tuple[str, ...]:
-        """Return the loop, or step and fusion, in the first opset that has them; OptionError if none does."""
-        find = self.bundle.manifest.find
+    def loop(self, opsets: Sequence[int], precision: GraphPrecision = "fp16") -> str:
+        """Return the name of the loop in the first opset that has it; OptionError if none does."""
         for opset in opsets:
-            if self.has_loop:
-                names = [find("fused_loop", precision, opset, self.size, self.steps)]
-            else:
-                names = [find(role, precision, opset, self.size) for role in REFERENCE_GRAPHS]
-            found = tuple(name for name in names if name is not None)
-            if len(found) == len(names):
+            found = self.bundle.manifest.find("fused_loop", precision, opset, self.size, self.steps)
+            if found is not None:
                 return found
-        raise OptionError(f"{self.bundle.path} has no {precision} graphs; export it again with --precision {precision}")
+        raise OptionError(
+            f"{self.bundle.path} has no {precision} loop of {self.steps} steps for {size_text(self.size)}; export it "
+            f"again with --precision {precision} --unrolled {self.steps}"
+        )
 
     @cached_property
     def case(self) -> Case | None:
@@ -97,14 +88,10 @@ class Frame:
 
     @cached_property
     def inputs(self) -> dict[str, Array]:
-        """The inputs of the loop, or of all steps and the fusion together."""
+        """The inputs of the loop."""
         infrared, visible = self.pair
-        controls = {"strength": np.ones(2, np.float32), "balance": np.full(1, 0.5, np.float32)}
-        if self.has_loop:
-            return {"infrared": infrared[None, :, :, None], "visible": visible[None], **controls}
-        x_in = np.empty((2, 3, *self.size), np.float32)
-        x_in[0], x_in[1] = network_from_bytes(infrared), network_from_bytes(visible).transpose(2, 0, 1)
-        return {"x_t": x_in * np.float32(self.bundle.manifest.schedule.start_input), "x_in": x_in, **controls}
+        pair = {"infrared": infrared[None, :, :, None], "visible": visible[None]}
+        return pair | {"strength": np.ones(2, np.float32), "balance": np.full(1, 0.5, np.float32)}
 
     @cached_property
     def expected(self) -> tuple[Case, str]:
@@ -113,20 +100,13 @@ class Frame:
             return self.case, EAGER
         controls = Controls(self.steps)
         with Fuser(self.bundle, open_backend(REFERENCE, self.bundle)) as fuser:
-            if self.has_loop:
-                fused = fuser.step_by_step(*self.pair, controls)
-                expected = {name: getattr(fused, name) for name in _LOOP_OUTPUTS}
-            else:
-                outputs = fuser.residual_and_fused(self.inputs["x_in"], controls)
-                expected = dict(zip(_STEP_OUTPUTS, outputs, strict=True))
+            fused = fuser.step_by_step(*self.pair, controls)
+        expected = {name: getattr(fused, name) for name in _OUTPUTS}
         return Case(*self.pair, controls, expected), RUNTIME
 
     def psnr_db(self, outputs: Sequence[Array]) -> float:
         """Return the PSNR of a frame's outputs, the worst of them; 0 if one is not finite."""
         case, _ = self.expected
-        if self.has_loop:
-            picture, infrared, visible = (np.asarray(output)[0] for output in outputs)
-            seen = dict(zip(_LOOP_OUTPUTS, (picture, infrared[:, :, 0], visible), strict=True))
-        else:
-            seen = dict(zip(_STEP_OUTPUTS, outputs, strict=True))
-        return round(min(judge(*case.compared(name, np.asarray(value)))[1] for name, value in seen.items()), 1)
+        picture, infrared, visible = (np.asarray(output)[0] for output in outputs)
+        seen = dict(zip(_OUTPUTS, (picture, infrared[:, :, 0], visible), strict=True))
+        return round(min(judge(*case.compared(name, value))[1] for name, value in seen.items()), 1)

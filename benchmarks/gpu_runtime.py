@@ -15,34 +15,29 @@ from cled_edge.engine.device import read_facts
 from cled_edge.engine.options import BuildOptions
 from cled_edge.engine.sdk import import_tensorrt
 from cled_edge.errors import BackendError
-from cled_edge.fuser import Controls, Fuser
 from cled_edge.manifest import OPSETS
 
 
-def engines(frame: Frame) -> list[dict[str, Any]]:
-    """Build the engines of a frame that are not there yet; return a row for each, of its sidecar."""
+def engine(frame: Frame) -> dict[str, Any]:
+    """Build the engine of a frame if it is not there yet; return its row, of its sidecar."""
     newest = capabilities(import_tensorrt()).newest_opset
     opsets = [opset for opset in sorted(OPSETS, reverse=True) if newest is None or opset <= newest]
     facts, folder, options = read_facts(), default_folder(), BuildOptions(size=frame.size)
-    rows = []
-    for graph in frame.graphs(opsets):
-        record = current_record(frame.bundle, graph, options, facts, folder)
-        if record is None:
-            print(f"building {graph} of {frame.bundle.manifest.name} ...", flush=True)
-            record = build_engine(frame.bundle, graph, options, facts, folder)
-        rows.append(
-            {
-                "preset": frame.bundle.manifest.name,
-                "graph": graph,
-                "size": list(frame.size),
-                "tensorrt": record.facts.tensorrt,
-                "engine_mb": round(record.plan.bytes / 1e6, 2),
-                "device_mb": round(record.read_back.device_memory_bytes / 1e6, 2),
-                "build_s": record.build_s,
-                "psnr_db": min(trial.psnr_db for trial in record.trials),
-            }
-        )
-    return rows
+    graph = frame.loop(opsets)
+    record = current_record(frame.bundle, graph, options, facts, folder)
+    if record is None:
+        print(f"building {graph} of {frame.bundle.manifest.name} ...", flush=True)
+        record = build_engine(frame.bundle, graph, options, facts, folder)
+    return {
+        "preset": frame.bundle.manifest.name,
+        "graph": graph,
+        "size": list(frame.size),
+        "tensorrt": record.facts.tensorrt,
+        "engine_mb": round(record.plan.bytes / 1e6, 2),
+        "device_mb": round(record.read_back.device_memory_bytes / 1e6, 2),
+        "build_s": record.build_s,
+        "psnr_db": min(trial.psnr_db for trial in record.trials),
+    }
 
 
 def open_tensorrt(frame: Frame, cuda_graph: bool) -> Form:
@@ -51,16 +46,11 @@ def open_tensorrt(frame: Frame, cuda_graph: bool) -> Form:
         frame.bundle, BackendChoice("tensorrt", "fp16"), options=CudaOptions(graphs=cuda_graph, timed=True)
     )
     try:
-        graphs = frame.graphs(backend.opsets)
-        if len(graphs) == 1:
-            arrays = backend.pinned_inputs(graphs[0], frame.size)
-            for name, value in frame.inputs.items():
-                arrays[name][...] = value
-            call: Any = partial(backend.run, graphs[0], arrays)
-        else:
-            rows = frame.bundle.manifest.schedule.tables[frame.steps]
-            step, fusion = graphs
-            call = partial(backend.fused_frame, step, fusion, rows, frame.inputs)
+        graph = frame.loop(backend.opsets)
+        arrays = backend.pinned_inputs(graph, frame.size)
+        for name, value in frame.inputs.items():
+            arrays[name][...] = value
+        call = partial(backend.run, graph, arrays)
         call()
         (said,) = backend.details["cuda_graph"].values()
         if cuda_graph and said != ONE_GRAPH:
@@ -76,21 +66,16 @@ def open_tensorrt(frame: Frame, cuda_graph: bool) -> Form:
 
 def open_loop(frame: Frame) -> tuple[TensorRtBackend, str]:
     """Return the runner and the name of a frame's loop, an engine of which is built if it is not there."""
-    engines(frame)
+    engine(frame)
     backend = TensorRtBackend(frame.bundle, BackendChoice("tensorrt", "fp16"))
-    return backend, frame.graphs(backend.opsets)[0]
+    return backend, frame.loop(backend.opsets)
 
 
 def open_onnxruntime(frame: Frame) -> Form:
     """Return ONNX Runtime on CUDA, which copies from and to pageable memory and tells no time of the GPU's."""
     backend = open_backend(BackendChoice("onnxruntime-cuda", "fp16"), frame.bundle)
     try:
-        graphs = frame.graphs((OPSETS[0],))
-        if len(graphs) == 1:
-            call: Any = partial(backend.run, graphs[0], frame.inputs)
-        else:
-            fuser = Fuser(frame.bundle, backend, opset=OPSETS[0])
-            call = partial(fuser.residual_and_fused, frame.inputs["x_in"], Controls(frame.steps))
+        call = partial(backend.run, frame.loop((OPSETS[0],)), frame.inputs)
         call()
     except BaseException:
         backend.close()

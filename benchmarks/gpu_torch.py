@@ -25,28 +25,6 @@ _GEMM_SIDE, _COPY_BYTES, _PEAK_RUNS = 8192, 1 << 30, 20
 _DENSE = ("convolution", "mm", "addmm", "bmm", "baddbmm")  # of ATen: what no fusing spares from memory
 
 
-class StepByStep(nn.Module):
-    """All steps and the fusion, in pictures: what the two graphs of the lineage do together."""
-
-    def __init__(self, model: CledFusion, steps: int) -> None:
-        super().__init__()
-        self.step, self.fusion = model.sampler.step, model.fusion
-        table = model.sampler.schedule.step_table(steps)
-        self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
-        self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
-
-    time: Tensor
-    coef: Tensor
-
-    def forward(self, x_t: Tensor, x_in: Tensor, strength: Tensor, balance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (residual, fused), (2, 3, H, W) and (1, 3, H, W), of x_t and x_in, (2, 3, H, W)."""
-        residual = x_in
-        for time, coef in zip(self.time, self.coef, strict=True):
-            x_t, residual = self.step(x_t, x_in, time.reshape(1), coef)
-        fused = self.fusion(x_in[:1], residual[:1], x_in[1:], residual[1:], strength, balance)
-        return residual, fused
-
-
 def module_of(frame: Frame, checkpoints: Path) -> nn.Module:
     """Return a frame in FP16, typed as its graphs are; CheckpointError if the checkpoint is not the bundle's."""
     name = frame.bundle.manifest.name
@@ -57,7 +35,7 @@ def module_of(frame: Frame, checkpoints: Path) -> nn.Module:
             "was exported"
         )
     typed = at_precision(model, "fp16")
-    return (FusedLoop(typed, frame.steps, frame.size) if frame.has_loop else StepByStep(typed, frame.steps)).eval()
+    return FusedLoop(typed, frame.steps, frame.size).eval()
 
 
 class TorchFrame:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -32,26 +33,21 @@ def machine(monkeypatch, tmp_path) -> Machine:
     made = Machine(monkeypatch, tmp_path)
     reference = Fuser(made.bundle, NumpyBackend(made.bundle))
     (pair,) = frames(1)
-    cases = []
-    for steps in (2, 3):
-        fused = reference(*pair, Controls(steps))
-        residual, picture = reference.residual_and_fused(reference.prepare(*pair), Controls(steps))
-        expected = {name: getattr(fused, name) for name in SIDES} | {"residual": residual, "fused": picture}
-        cases.append(Case(*pair, Controls(steps), expected))
-    monkeypatch.setattr(gpu_frame, "read_golden", lambda bundle: cases)
+    fused = reference(*pair, Controls(2))
+    case = Case(*pair, Controls(2), {name: getattr(fused, name) for name in SIDES})
+    monkeypatch.setattr(gpu_frame, "read_golden", lambda bundle: [case])
     return made
 
 
-@pytest.mark.parametrize("steps", [2, 3])  # a loop; step and fusion
-def test_a_frame_is_measured_in_the_forms_that_are_here_and_the_others_say_why(machine: Machine, steps: int) -> None:
-    frame = Frame(machine.bundle, SIZE, steps)
+def test_a_frame_is_measured_in_the_forms_that_are_here_and_the_others_say_why(machine: Machine) -> None:
+    frame = Frame(machine.bundle, SIZE, 2)
     part = gpu.measure(frame, gpu_bars.FORMS, None, rounds=3, frames=7, limit_s=60)
     rows = {row["form"]: row for row in part["rows"]}
     assert list(rows) == ["tensorrt-graph", "tensorrt-stream"]
     assert rows["tensorrt-graph"]["how"] == ONE_GRAPH
     assert rows["tensorrt-stream"]["how"] == "stream launches: as was asked for"
     for row in rows.values():
-        assert (row["psnr_db"], row["bytes_in"], row["against"]) == (200.0, steps == 2, gpu_frame.EAGER)
+        assert (row["psnr_db"], row["against"]) == (200.0, gpu_frame.EAGER)
         assert row["gpu_samples_ms"] == [0.5] * 3
         assert len(row["samples_ms"]) == 3
         beyond_us = np.median([(host - 0.5) * 1e3 for host in row["samples_ms"]])
@@ -61,7 +57,7 @@ def test_a_frame_is_measured_in_the_forms_that_are_here_and_the_others_say_why(m
     assert set(reasons) == {"torch-eager", "torch-compile", "torch-graph", "onnxruntime-cuda"}
     assert "no --checkpoints" in reasons["torch-eager"]
     assert "has no CUDAExecutionProvider" in reasons["onnxruntime-cuda"]
-    assert [row["graph"] for row in part["engines"]] == list(frame.graphs((17,)))
+    assert [row["graph"] for row in part["engines"]] == [frame.loop((17,))]
     assert machine.empty()
 
 
@@ -164,7 +160,7 @@ def test_a_soak_tells_lost_memory_and_a_network_that_does_nothing(machine: Machi
 def row(form: str, p50: float, **changes: Any) -> dict[str, Any]:
     values = {"preset": "edge", "size": [480, 640], "steps": 2, "form": form, "runtime": "x", "how": "y"}
     values |= {"host_ms": {"p50": p50, "p90": p50, "p99": p50}, "gpu_ms": None, "overhead_us": None}
-    return {**values, "psnr_db": 60.0, "bytes_in": True, "device_mb": 1.0, **changes}
+    return {**values, "psnr_db": 60.0, "device_mb": 1.0, **changes}
 
 
 def passing() -> dict[str, Any]:
@@ -262,8 +258,10 @@ def test_the_program_writes_one_file_and_judges_it(machine: Machine, tmp_path: P
     (path,) = (tmp_path / "results").glob("gpu-*.json")
     values = json.loads(path.read_text())
     assert values["gpu"] == "Fake Orin"
-    assert [(r["steps"], r["form"]) for r in values["rows"]] == [(2, "tensorrt-graph"), (3, "tensorrt-graph")]
-    assert [(r["steps"], r["form"]) for r in values["not_measured"]] == [(2, "torch-eager"), (3, "torch-eager")]
+    assert [(r["steps"], r["form"]) for r in values["rows"]] == [(2, "tensorrt-graph")]
+    missing = {(r["steps"], r["form"]): r["reason"] for r in values["not_measured"]}
+    assert list(missing) == [(2, "torch-eager"), (3, "tensorrt-graph"), (3, "torch-eager")]
+    assert "has no fp16 loop of 3 steps for 16x24; export it again" in missing[3, "tensorrt-graph"]
     assert (values["soak"]["stale"], values["soak"]["how"], values["soak"]["steps"]) == (0, ONE_GRAPH, 2)
     assert values["bars"][2]["met"] is True
     assert next(iter(values["parts"])).startswith("Python 3.")
@@ -284,15 +282,15 @@ def test_without_a_gpu_it_is_one_line_and_exit_code_12(machine: Machine, monkeyp
 def test_a_frame_is_judged_by_eager_or_by_the_graphs_that_were(size: tuple[int, int], against: str) -> None:
     nano = Bundle.open()
     frame = Frame(nano, size, 1)
-    assert frame.graphs((20, 17), "fp32") == ("unet_step", "fusion")
-    with Fuser(nano, open_backend("onnxruntime", nano)) as fuser:
-        outputs = fuser.residual_and_fused(frame.inputs["x_in"], Controls(1))
+    loop = frame.loop((20, 17), "fp32")
+    assert loop == "fused_loop"
+    with closing(open_backend("onnxruntime", nano)) as backend:
+        picture, infrared, visible = backend.run(loop, frame.inputs)
     assert frame.expected[1] == against
-    assert frame.psnr_db(outputs) >= 60
-    assert frame.psnr_db([outputs[0], -outputs[1]]) < 20
-    assert frame.psnr_db([outputs[0] * np.nan, outputs[1]]) == 0
-    with pytest.raises(OptionError, match=r"has no fp16 graphs; export it again with --precision fp16"):
-        frame.graphs((17,))
+    assert frame.psnr_db([picture, infrared, visible]) >= 60
+    assert frame.psnr_db([picture, infrared, 255 - visible]) < 20
+    with pytest.raises(OptionError, match=r"has no fp16 loop of 1 steps for .*; export it again with --precision fp16"):
+        frame.loop((17,))
 
 
 def test_options_that_make_no_sense_are_refused(machine: Machine) -> None:
@@ -302,11 +300,9 @@ def test_options_that_make_no_sense_are_refused(machine: Machine) -> None:
         gpu.main([machine.bundle.path], sizes="480")
     with pytest.raises(OptionError, match="--sizes has 20x24, needed multiples of 8"):
         Frame(machine.bundle, (20, 24), 2)
-    with pytest.raises(OptionError, match="--soak needs a bundle with a loop"):
-        gpu.soak_frame([Frame(machine.bundle, SIZE, 3)])
 
 
-def test_the_torch_frame_computes_what_the_model_does_and_counts_its_traffic(tmp_path: Path) -> None:
+def test_the_torch_forms_count_their_traffic_and_take_only_the_weights_of_the_bundle(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
     from benchmarks import gpu_torch
     from cled_edge.network.checkpoint import save_checkpoint
@@ -314,13 +310,6 @@ def test_the_torch_frame_computes_what_the_model_does_and_counts_its_traffic(tmp
 
     model = untrained("nano", 0)
     assert all(parameter.any() for parameter in model.parameters())
-    x = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    controls = torch.tensor([0.7, 0.4]), torch.tensor([0.3])
-    start = model.sampler.schedule.step_table(2).start_input
-    with torch.no_grad():
-        residual, fused = gpu_torch.StepByStep(model, 2)(x * start, x, *controls)
-        assert torch.equal(fused, model(x[:1], x[1:], *controls, 2)[0])
-        assert torch.equal(residual, torch.cat(model.restore(x[:1], x[1:], 2)))
     with torch.device("meta"), torch.no_grad(), gpu_torch._Traffic() as traffic:
         torch.nn.Conv2d(4, 8, 3, padding=1)(torch.empty(2, 4, 10, 12))
     assert traffic.numbers == 2 * 4 * 120 + 8 * 4 * 9 + 8 + 2 * 8 * 120
