@@ -32,7 +32,7 @@ from cled_edge.bundle import Bundle
 from cled_edge.engine.device import device_name
 from cled_edge.engine.sdk import cuda_call, import_cuda
 from cled_edge.errors import BackendError, OptionError, ResultError, one_line_errors
-from cled_edge.size import size_from_text
+from cled_edge.size import parse_size
 
 Row = dict[str, Any]
 SOAK_STEPS, SOAK_PRESET = 2, "edge"
@@ -212,9 +212,7 @@ def main(
 ) -> None:
     """Measure BUNDLES on the GPU here, and write or extend the JSON."""
     names = read_forms(forms)
-    pairs = [size for size in map(size_from_text, sizes.split(",")) if size is not None]
-    if len(pairs) < len(sizes.split(",")):
-        raise OptionError(f"--sizes is {sizes!r}; it must list heights and widths, such as 480x640,768x1024")
+    pairs = [parse_size(text, "of --sizes, one") for text in sizes.split(",")]
     numbers = whole_numbers("--steps", steps)
     work = [Frame(bundle, size, n) for bundle in map(Bundle.open, bundles) for size in pairs for n in numbers]
     result = Result(gpu_name(), results)

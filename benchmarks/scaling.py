@@ -22,9 +22,9 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.machine import usable_cores
 from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
-from cled_edge.errors import OptionError, one_line_errors
+from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Controls, Fuser
-from cled_edge.size import padded, size_from_text
+from cled_edge.size import padded, parse_size
 
 SIZES = "256x320,480x640,720x1280,1080x1920"  # (height, width), as everywhere
 SWEEPS = ("size", "threads", "steps", "batch")
@@ -115,7 +115,7 @@ def main(
         opened = Bundle.open(bundle)
         base = Case("", (480, 640), usable_cores(), opened.manifest.schedule.default_steps)
         sweeps = {
-            "size": tuple(_size(text) for text in sizes.split(",")),
+            "size": tuple(parse_size(text) for text in sizes.split(",")),
             "threads": whole_numbers("--threads", threads) if threads else _doublings(usable_cores()),
             "steps": whole_numbers("--steps", steps),
             "batch": whole_numbers("--batches", batches),
@@ -126,13 +126,6 @@ def main(
     write_result(f"scaling-{name}", {"bundle": name, "files": files, "base": asdict(base), "rows": rows})
     for row in rows:
         print({key: row[key] for key in ("backend", *SWEEPS, "latency_ms", "ms_per_megapixel")})
-
-
-def _size(text: str) -> tuple[int, int]:
-    size = size_from_text(text)
-    if size is None:
-        raise OptionError(f"--sizes has {text!r}; it must list heights and widths, such as {SIZES}")
-    return size
 
 
 def _doublings(most: int) -> tuple[int, ...]:

@@ -2,14 +2,18 @@
 
 import re
 
+from cled_edge.errors import OptionError
+
 Size = tuple[int, int]  # height, width
 _TEXT = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 
 
-def size_from_text(text: str) -> Size | None:
-    """Return the size that "480x640" says, height first, or None if the text says none."""
-    found = _TEXT.fullmatch(text)
-    return (int(found[1]), int(found[2])) if found else None
+def parse_size(text: str, what: str = "size") -> Size:
+    """Return the size that "480x640" says, height first; OptionError, which says `what`, if the text says none."""
+    found = _TEXT.fullmatch(text.strip())
+    if found is None:
+        raise OptionError(f"{what} is {text!r}; it must be HEIGHTxWIDTH in pixels, such as 480x640")
+    return int(found[1]), int(found[2])
 
 
 def size_text(size: Size) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from cled_edge.errors import OptionError
 from cled_edge.fuser import Controls, Fused, Fuser, check_sizes
 from cled_edge.image import Float32, Uint8, grey_from_any
-from cled_edge.size import padded, size_from_text, size_text
+from cled_edge.size import padded, parse_size, size_text
 
 OVERLAP_PX = 128
 _REACH = 16  # reduced pixels on each side of one that tell its gain and offset
@@ -50,10 +50,7 @@ class Tiling:
     @classmethod
     def parse(cls, text: str) -> "Tiling":
         """Return the tiling of `HEIGHTxWIDTH`; anything else is an OptionError."""
-        tile = size_from_text(text)
-        if tile is None:
-            raise OptionError(f"tile is {text!r}; it must be HEIGHTxWIDTH in pixels, such as 768x1024")
-        return cls(tile)
+        return cls(parse_size(text, "tile"))
 
     def __str__(self) -> str:
         return size_text(self.tile)

@@ -39,7 +39,7 @@ from cled_edge.manifest import (
 )
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
-from cled_edge.size import Size, size_from_text
+from cled_edge.size import parse_size
 from cled_edge.verify import verify, write_golden
 from export.golden import Pair, golden_cases, read_pairs, synthetic_pairs, whole_cases
 from export.graphs import Plan, graph_name, graphs_of, node_counts, write_graph
@@ -170,14 +170,6 @@ def _write_manifest(
     return manifest
 
 
-def read_size(text: str) -> Size:
-    """Return (height, width) of HEIGHTxWIDTH; OptionError if it is not that."""
-    size = size_from_text(text)
-    if size is None:
-        raise OptionError(f"size {text!r} is not HEIGHTxWIDTH, as in 480x640")
-    return size
-
-
 def read_precision(text: str) -> GraphPrecision:
     """Return the precision of that name, or raise an OptionError."""
     known: tuple[GraphPrecision, ...] = get_args(GraphPrecision)
@@ -220,7 +212,7 @@ def main(
     plan = Plan(
         precisions=tuple(read_precision(text) for text in precision or usual.precisions),
         opsets=tuple(opset or usual.opsets),
-        sizes=tuple(read_size(text) for text in size or ()),
+        sizes=tuple(parse_size(text) for text in size or ()),
         steps=tuple(unrolled or usual.steps),
         strength_map=strength_map,
     )

@@ -142,11 +142,6 @@ def test_scaling_measures_calls_and_batches() -> None:
     assert batch["ms_per_megapixel"] == pytest.approx(batch["latency_ms"]["p50"] / (2 * 64 * 96 / 1e6), rel=0.01)
 
 
-def test_a_size_that_is_none_is_refused() -> None:
-    with pytest.raises(OptionError, match="--sizes has '640'; it must list heights and widths"):
-        scaling._size("640")
-
-
 @pytest.mark.parametrize("backend", ["openvino:fp32", "onnxruntime"])
 def test_a_profile_names_the_operators_and_their_shares(backend: str) -> None:
     pytest.importorskip("openvino", reason="needs openvino: make test installs it")

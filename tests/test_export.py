@@ -29,7 +29,7 @@ from cled_edge.verify import judge  # noqa: E402
 from export import bisect, golden, int8, to_onnx  # noqa: E402
 from export.golden import Pair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import Plan, graphs_of, node_counts, write_graph  # noqa: E402
-from export.to_onnx import default_plan, export_bundle, read_size, verify_bundle  # noqa: E402
+from export.to_onnx import default_plan, export_bundle, verify_bundle  # noqa: E402
 from export.untrained import untrained  # noqa: E402
 
 OPERATORS = Path(to_onnx.__file__).parent / "tensorrt_8_6_operators.json"
@@ -372,11 +372,7 @@ def test_plans_that_cannot_be_had(plan, words: str) -> None:
         Plan(**plan)
 
 
-def test_sizes_are_read_or_refused(model) -> None:
-    assert read_size("480x640") == (480, 640)
-    for text in ("480", "480x", "x640", "480X640", "-1x5", "480x640x3"):
-        with pytest.raises(OptionError, match="is not HEIGHTxWIDTH"):
-            read_size(text)
+def test_the_loop_of_a_bundle_is_of_the_models_own_steps(model) -> None:
     assert default_plan(model).steps == (2,)
 
 

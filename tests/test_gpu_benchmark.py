@@ -296,7 +296,7 @@ def test_a_frame_is_judged_by_eager_or_by_the_graphs_that_were(size: tuple[int, 
 def test_options_that_make_no_sense_are_refused(machine: Machine) -> None:
     with pytest.raises(OptionError, match=r"--forms has 'tensorflow'; known: torch-eager"):
         gpu.read_forms("torch-eager,tensorflow")
-    with pytest.raises(OptionError, match="--sizes is '480'; it must list heights and widths"):
+    with pytest.raises(OptionError, match="of --sizes, one is '480'; it must be HEIGHTxWIDTH"):
         gpu.main([machine.bundle.path], sizes="480")
     with pytest.raises(OptionError, match="--sizes has 20x24, needed multiples of 8"):
         Frame(machine.bundle, (20, 24), 2)

@@ -172,7 +172,7 @@ def test_memory_is_a_band_of_tiles_beside_inputs_and_outputs(rng) -> None:
 
 @pytest.mark.parametrize("text", ["", "768", "768x", "x1024", "768x1024x3", "-768x1024", "768.5x1024", "768 x 1024"])
 def test_text_that_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(OptionError, match="it must be HEIGHTxWIDTH in pixels, such as 768x1024"):
+    with pytest.raises(OptionError, match="it must be HEIGHTxWIDTH in pixels, such as 480x640"):
         Tiling.parse(text)
 
 

@@ -142,10 +142,10 @@ def _options(
     """Return the options of each size; OptionError if none, or more than one way to give them, is there."""
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cled_edge.engine.options import BuildOptions, Profile, parse_size  # noqa: PLC0415
+    from cled_edge.engine.options import BuildOptions, Profile  # noqa: PLC0415
     from cled_edge.engine.selection import camera_modes  # noqa: PLC0415
     from cled_edge.errors import OptionError  # noqa: PLC0415
-    from cled_edge.size import padded  # noqa: PLC0415
+    from cled_edge.size import padded, parse_size  # noqa: PLC0415
 
     if (bool(sizes) + (targets is not None) + (profile is not None)) != 1:
         raise OptionError(

@@ -5,9 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cled_edge.errors import OptionError
 from cled_edge.manifest import GraphPrecision, GraphRole, GraphSpec, Manifest, dimensions
-from cled_edge.size import Size, size_from_text, size_text
+from cled_edge.size import Size, size_text
 
 # No part of an engine's key: how hard the builder searches changes nothing of what the engine computes, and the opset
 # only picks a graph, whose hash is in the key.
@@ -90,14 +89,6 @@ class BuildOptions(_Model):
 def canonical_json(values: object) -> str:
     """Return JSON with sorted keys, no spaces and ASCII alone: equal values give equal texts."""
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-
-
-def parse_size(text: str) -> Size:
-    """Read "480x640", height first; OptionError if it is none."""
-    size = size_from_text(text.strip())
-    if size is None:
-        raise OptionError(f"size {text!r} is not HxW, height first; write for example 480x640")
-    return size
 
 
 def graph_name(
