@@ -15,31 +15,22 @@ from torch.nn import functional as F
 
 
 def patches_from_pictures(x: Tensor, factor: int) -> Tensor:
-    """Return (N, H / factor, W / factor, factor^2 C) of (N, C, H, W): the last axis is row, column, colour of a patch.
+    """Return (N, factor^2 C, H / factor, W / factor) of (N, C, H, W); channels are rows, columns, colours of a patch.
 
-    Channels come last, as convolutions of CPUs and tensor cores want them in memory; and unlike in torch's pixel
+    Channels come last in memory, as convolutions of CPUs and tensor cores want them; and unlike in torch's pixel
     unshuffle, a patch's row of interleaved bytes stays together.
     """
     n, channels, height, width = x.shape
     x = x.reshape(n, channels, height // factor, factor, width // factor, factor)
-    return x.permute(0, 2, 4, 3, 5, 1).reshape(n, height // factor, width // factor, factor**2 * channels)
+    x = x.permute(0, 2, 4, 3, 5, 1).reshape(n, height // factor, width // factor, factor**2 * channels)
+    return x.permute(0, 3, 1, 2)
 
 
 def pictures_from_patches(x: Tensor, factor: int) -> Tensor:
     """Undo `patches_from_pictures`."""
-    n, height, width, channels = x.shape
-    x = x.reshape(n, height, width, factor, factor, channels // factor**2)
+    n, channels, height, width = x.shape
+    x = x.permute(0, 2, 3, 1).reshape(n, height, width, factor, factor, channels // factor**2)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(n, channels // factor**2, height * factor, width * factor)
-
-
-def planes(x: Tensor) -> Tensor:
-    """Return (N, C, h, w) of (N, h, w, C), for a convolution; no byte moves."""
-    return x.permute(0, 3, 1, 2)
-
-
-def pixels(x: Tensor) -> Tensor:
-    """Undo `planes`."""
-    return x.permute(0, 2, 3, 1)
 
 
 def sinusoid(time: Tensor, width: int) -> Tensor:

@@ -13,8 +13,6 @@ from cled_edge.network.blocks import (
     TransformerBlock,
     patches_from_pictures,
     pictures_from_patches,
-    pixels,
-    planes,
 )
 from cled_edge.network.presets import FusionConfig, MergeKind
 
@@ -68,8 +66,8 @@ class FusionNet(nn.Module):
         return pictures_from_patches(self.patches(infrared, visible, balance), factor)
 
     def patches(self, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
-        """Return the fused picture as patches, (N, h, w, 3 f^2) in [-1, 1]; the restored pictures are patches too."""
-        streams = zip(self.encoder_infrared(planes(infrared)), self.encoder_visible(planes(visible)), strict=True)
+        """Return the fused picture as patches, (N, 3 f^2, h, w) in [-1, 1]; the restored pictures are patches too."""
+        streams = zip(self.encoder_infrared(infrared), self.encoder_visible(visible), strict=True)
         levels = [merge(a, b) for merge, (a, b) in zip(self.merges, streams, strict=True)]
         x = self.decoder[-1](levels[-1])
         for level in reversed(range(len(self.ups))):
@@ -140,7 +138,7 @@ class _Draw(nn.Module):
 
     def forward(self, x: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:  # noqa: ARG002
         # Graphs keep their inputs: an unused one would be dropped from the export.
-        return pixels(self.draw(x)).float() + 0 * balance.reshape(-1, 1, 1, 1)
+        return self.draw(x).float() + 0 * balance.reshape(-1, 1, 1, 1)
 
 
 class _Mix(nn.Module):
@@ -170,12 +168,11 @@ class _Mix(nn.Module):
     def forward(self, x: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
         b = balance.reshape(-1, 1, 1, 1)
         free = 4 * b * (1 - b)
-        # Luma by a convolution: what it writes is laid out as the heads' outputs are, and none has to be reordered.
-        brighter = F.conv2d(planes(infrared), self.luma) - F.conv2d(planes(visible), self.luma)
+        brighter = F.conv2d(infrared, self.luma) - F.conv2d(visible, self.luma)
         more = (2 * b).clamp(max=1) + free * self.more_infrared(x).float()
         less = (2 * b - 1).clamp(min=0) + free * self.less_visible(x).float()
         change = more * F.relu(brighter) - less * F.relu(-brighter) + free * self.correction(x).float()
-        return visible + pixels(F.conv2d(change, self.spread))
+        return visible + F.conv2d(change, self.spread)
 
 
 def _stage(config: FusionConfig, level: int, blocks: int) -> nn.Sequential:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import pixels, planes
 from cled_edge.network.fusion import FusionNet, remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.presets import ModelConfig
@@ -126,12 +125,15 @@ class FusedLoop(nn.Module):
         self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
         self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
         self.register_buffer("to_same", torch.eye(3 * self.factor**2), persistent=False)
-        self.register_buffer("to_rgb", torch.eye(self.factor**2).repeat_interleave(3, 1), persistent=False)
+        to_rgb = torch.eye(self.factor**2).repeat_interleave(3, 1)
+        self.register_buffer("to_rgb", to_rgb, persistent=False)
+        self.register_buffer("to_grey", to_rgb[:, :, None, None] / 3, persistent=False)
 
     time: Tensor
     coef: Tensor
     to_same: Tensor
     to_rgb: Tensor
+    to_grey: Tensor
 
     def forward(
         self,
@@ -156,11 +158,11 @@ class FusedLoop(nn.Module):
         restored = remove(x_in, residual, strength.reshape(2, 1, 1, 1))
         fused = self.fusion.patches(restored[:1], restored[1:], balance)
         # The three infrared channels estimate one picture; their mean is the better estimate.
-        grey = restored[:1] @ self.to_rgb.T / 3
+        grey = F.conv2d(restored[:1], self.to_grey)
         return self._frame(fused), self._frame(grey), self._frame(restored[1:])
 
     def _residual(self, x_in: Tensor, light: Tensor) -> Tensor:
-        """Return the loop's last residual, (2, h, w, 3 f^2); x_in and light, which is x_in + 1, are patches too."""
+        """Return the loop's last residual, (2, 3 f^2, h, w); x_in and light, which is x_in + 1, are patches too."""
         x_t = start = self.start_input * x_in
         residual = x_in
         context = None if isinstance(self.unet, LineageUNet) else self.unet.context(light)
@@ -169,7 +171,7 @@ class FusedLoop(nn.Module):
                 seen = None if x_t is start else self.unet.seen(x_t, start)
                 predicted = self.unet.patches(seen, light, time.reshape(1), context)
             else:
-                predicted = pixels(self.unet(planes(x_t), planes(x_in), time.reshape(1)))
+                predicted = self.unet(x_t, x_in, time.reshape(1))
             x_t, residual = next_state(x_t, x_in, predicted, coef)
         return residual
 
@@ -180,13 +182,14 @@ class FusedLoop(nn.Module):
             x = F.pad(x.permute(0, 3, 1, 2), (0, right, 0, below), mode="reflect").permute(0, 2, 3, 1)
         n, height, width, channels = x.shape
         x = x.reshape(n, height // f, f, width // f, f * channels).transpose(2, 3)
-        return x.reshape(n, height // f, width // f, f * f * channels) @ spread
+        x = x.reshape(n, height // f, width // f, f * f * channels) @ spread
+        return x.permute(0, 3, 1, 2)
 
     def _frame(self, patches: Tensor) -> Tensor:
         """Return the uint8 (1, H, W, C) of patches in [-1, 1], rounded, clamped, without the padding."""
-        n, height, width, channels = patches.shape
+        n, channels, height, width = patches.shape
         f = self.factor
-        x = ((patches + 1) * 127.5).round().clamp(0, 255)
+        x = ((patches + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
         x = x.reshape(n, height, width, f, channels // f).transpose(2, 3)
         x = x.reshape(n, height * f, width * f, channels // f**2)
         if self.size:

@@ -19,14 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import (
-    ScaledConv2d,
-    patches_from_pictures,
-    pictures_from_patches,
-    pixels,
-    planes,
-    sinusoid,
-)
+from cled_edge.network.blocks import ScaledConv2d, patches_from_pictures, pictures_from_patches, sinusoid
 from cled_edge.network.presets import UNetConfig
 
 KINDS = ("haze", "rain", "blur", "overexposure", "low_light", "noise", "low_contrast", "stripes")
@@ -101,20 +94,19 @@ class ResidualUNet(nn.Module):
     def context(self, light: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the loop needs of the degraded input and never changes: an embedding and features.
 
-        light is patches of x_in + 1, (N, h, w, 3 f^2). The embedding, (N, 64), tells how the picture is exposed, by
+        light is patches of x_in + 1, (N, 3 f^2, h, w). The embedding, (N, 64), tells how the picture is exposed, by
         mean and spread of its patches' mean colours, and what its patches are made of: the energies that learned probes
         find in them differ for noise, blur, rain and stripes. The features, (N, widths[0], h, w), are the input,
         brightened as its exposure asks, and the mean of its columns.
         """
-        inputs = planes(light)
-        colours = F.conv2d(inputs, self.mean_colour)
+        colours = F.conv2d(light, self.mean_colour)
         mean = colours.mean(dim=(2, 3), keepdim=True)
         spread = ((colours - mean).square().mean(dim=(2, 3)) + 1e-3).sqrt()
         mean = mean.flatten(1)
-        energies = torch.log(_of_light(self.probe, inputs).abs().mean(dim=(2, 3)) + 1e-3)
+        energies = torch.log(_of_light(self.probe, light).abs().mean(dim=(2, 3)) + 1e-3)
         exposure = self.exposure_mlp(torch.cat([mean - 1, torch.log(mean + 0.01), torch.log(spread), energies], dim=1))
         log_gain = _MAX_LOG_GAIN * torch.tanh(self.stem_scale(exposure) / _MAX_LOG_GAIN)
-        stem = _of_light(self.stem_input, inputs)
+        stem = _of_light(self.stem_input, light)
         gain, shift = (x[:, :, None, None].to(stem.dtype) for x in (torch.exp(log_gain), self.stem_shift(exposure)))
         return exposure, stem * gain + shift + self.columns(light).to(stem.dtype)
 
@@ -123,11 +115,11 @@ class ResidualUNet(nn.Module):
 
         `start` is where the loop starts, (1 - D_T) x_in, so that the first evaluation has nothing to see: 0.
         """
-        state: Tensor = self.stem_state(planes(x_t - start).to(self.stem_state.weight.dtype))
+        state: Tensor = self.stem_state((x_t - start).to(self.stem_state.weight.dtype))
         return state
 
     def patches(self, seen: Tensor | None, light: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the predicted residual as patches, (N, h, w, 3 f^2), as light is; `seen` is None at the start."""
+        """Return the predicted residual as patches, (N, 3 f^2, h, w), as light is; `seen` is None at the start."""
         return self.decode(*self.encode(seen, time, context), light)
 
     def encode(
@@ -154,7 +146,7 @@ class ResidualUNet(nn.Module):
         return x, skips, F.silu(start + self.summary_mlp(torch.cat([mean.flatten(1), spread], dim=1)))
 
     def decode(self, x: Tensor, skips: list[Tensor], embedding: Tensor, light: Tensor) -> Tensor:
-        """Return the predicted residual as patches, (N, h, w, 3 f^2).
+        """Return the predicted residual as patches, (N, 3 f^2, h, w).
 
         The clean estimate is a gain times the light of the input, plus an offset: low light, haze and overexposure are
         of that form, and a narrow low-resolution network alone could not carry every pixel.
@@ -165,8 +157,8 @@ class ResidualUNet(nn.Module):
                 x = x + skips[level] * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
             x = self.decoder[level](x, embedding)
         count = self.config.unshuffle**2
-        gain = pixels(self.gain(x)).float() + self.global_gain(embedding).repeat(1, count)[:, None, None, :]
-        offset = pixels(self.offset(x)).float() + self.global_offset(embedding).repeat(1, count)[:, None, None, :]
+        gain = self.gain(x).float() + self.global_gain(embedding).repeat(1, count)[:, :, None, None]
+        offset = self.offset(x).float() + self.global_offset(embedding).repeat(1, count)[:, :, None, None]
         return light - light * torch.exp((2 * gain).clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)) - offset
 
     @property
@@ -196,8 +188,8 @@ class ColumnContext(nn.Module):
         self.conv_out = nn.Conv2d(32, width, (1, 5), padding=(0, 2))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return (N, width, 1, w) of patches (N, h, w, channels)."""
-        columns = planes(x.mean(dim=1, keepdim=True))
+        """Return (N, width, 1, w) of patches (N, channels, h, w)."""
+        columns = x.mean(dim=2, keepdim=True)
         around = F.avg_pool2d(columns, (1, 9), stride=1, padding=(0, 4), count_include_pad=False)
         out: Tensor = self.conv_out(F.silu(self.conv_in(4 * (columns - around))))
         return out
