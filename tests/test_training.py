@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch", reason="needs torch: make test installs it"
 
 import numpy as np  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
+from pydantic import ValidationError  # noqa: E402
 
 from cled_edge.errors import CheckpointError, DataError, DivergedError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
@@ -32,7 +33,7 @@ from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_hel
 from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, warmed_average  # noqa: E402
-from training.train import States, fusion_targets, starting_model  # noqa: E402
+from training.train import States, fusion_targets, starting_model, weights_of  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
 
 RECIPE = """
@@ -171,6 +172,19 @@ def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:
     predicted = torch.stack([torch.full((3, 8, 8), 0.4), torch.full((3, 8, 8), 0.05)])
     assert residual_loss(predicted, residual).item() == pytest.approx(0.275)
     assert residual_loss(predicted, residual, "share").item() == pytest.approx((0.5 / 1.2 + 0.05 / 0.3) / 2)
+    weights = torch.tensor([1.0, 3.0])
+    assert residual_loss(predicted, residual, "pixel", weights).item() == pytest.approx((0.5 + 3 * 0.05) / 2)
+
+
+def test_a_picture_weighs_what_the_heaviest_of_its_kinds_does() -> None:
+    kinds = torch.zeros(4, len(network_kinds))
+    kinds[0, network_kinds.index("rain")] = 1
+    kinds[1, [network_kinds.index(name) for name in ("rain", "haze", "noise")]] = 1
+    kinds[2] = torch.nan
+    weights = weights_of(kinds, {"rain": 3.0, "noise": 0.5})
+    assert weights.tolist() == [3, 3, 1, 1]
+    with pytest.raises(ValidationError, match=r"kind_weights has 'rian'; known: .*rain"):
+        RestoreRecipe(iterations=1, batch=1, crop=32, learning_rate=1.0, kind_weights={"rian": 2.0})
 
 
 def test_kinds_that_nobody_knows_are_left_out() -> None:

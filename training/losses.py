@@ -17,18 +17,21 @@ _LUMA = (0.299, 0.587, 0.114)
 _CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-def residual_loss(predicted: Tensor, residual: Tensor, weighting: Weighting = "pixel") -> Tensor:
+def residual_loss(
+    predicted: Tensor, residual: Tensor, weighting: Weighting = "pixel", weights: Tensor | None = None
+) -> Tensor:
     """Eq. 15: mean absolute error of the residual, each `pixel` alike.
 
     weighting: `share` differs from Eq. 15 in dividing each picture's error by what there was to remove, its mean
     absolute residual, plus a floor: the share of the degradation that is left. With each pixel alike, the few pictures
     that are nearly black, and can only be guessed at, drown what is lost on those that hardly need a change; with the
     logarithm of each picture's error, leaving clean pictures clean drowned the removal of haze, noise and rain.
+    weights: (N,), of each picture.
     """
-    error = (predicted - residual).abs()
-    if weighting == "pixel":
-        return error.mean()
-    return (error.mean(dim=(1, 2, 3)) / (residual.abs().mean(dim=(1, 2, 3)) + _RESIDUAL_FLOOR)).mean()
+    error = (predicted - residual).abs().mean(dim=(1, 2, 3))
+    if weighting == "share":
+        error = error / (residual.abs().mean(dim=(1, 2, 3)) + _RESIDUAL_FLOOR)
+    return (error if weights is None else error * weights).mean()
 
 
 def kinds_loss(logits: Tensor, kinds: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from cled_edge.errors import DataError
 from cled_edge.network.presets import ModelConfig, preset
@@ -120,6 +120,8 @@ class RestoreRecipe(StageRecipe):
         at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
         call learns to mend the first instead of reading the true picture off the state.
     held_out_crops: crops per kind of degradation that validation restores.
+    kind_weights: of pictures that have a kind of degradation, 1 if not named; of several kinds the largest counts. What
+        touches few pixels, as rain does, weighs little by its error.
     weight_kinds: of telling which degradations a picture has, see `kinds_loss`; the lineage's network does not tell.
     """
 
@@ -129,7 +131,16 @@ class RestoreRecipe(StageRecipe):
     start_share: float = Field(0.6, ge=0, le=1)
     max_steps: int = Field(3, ge=2, le=10)
     held_out_crops: int = Field(12, ge=1)
+    kind_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     weight_kinds: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_kinds(self) -> "RestoreRecipe":
+        known = {kind: None for kinds in KINDS.values() for kind in kinds}
+        unknown = set(self.kind_weights) - known.keys()
+        if unknown:
+            raise ValueError(f"kind_weights has {sorted(unknown)[0]!r}; known: {', '.join(known)}")
+        return self
 
 
 class FuseRecipe(StageRecipe):

@@ -11,6 +11,7 @@ per stage; the same command continues from them. Seeds make item k of a run the 
 import logging
 import subprocess
 import time
+from collections.abc import Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,7 +26,7 @@ from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
 from cled_edge.network.fusion import remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
-from cled_edge.network.unet import ResidualUNet
+from cled_edge.network.unet import KINDS, ResidualUNet
 from cled_edge.schedule import TRAIN_STEPS
 from training.losses import fusion_losses, kinds_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
@@ -49,7 +50,7 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
         x_in, clean, kinds = batch
         x_t, time_in = states.draw(x_in, clean, draws)
         predicted, logits = network(x_t, x_in, time_in)
-        loss = residual_loss(predicted.float(), x_in - clean, stage.weighting)
+        loss = residual_loss(predicted.float(), x_in - clean, stage.weighting, weights_of(kinds, stage.kind_weights))
         if logits is None:
             return loss, {}
         told = kinds_loss(logits, kinds)
@@ -61,6 +62,13 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
     if runner.compiled:
         trained.compile()
     runner.stage("restore", stage, recipe.seed).run(trained, batches, loss_of, lambda: validation(model))
+
+
+def weights_of(kinds: Tensor, by_kind: Mapping[str, float]) -> Tensor:
+    """Return the weight of each picture, (N,), by what `kinds` (N, K) says it has; 1 where none is named or known."""
+    weights = torch.tensor([by_kind.get(kind, 0.0) for kind in KINDS], device=kinds.device)
+    largest = (kinds.nan_to_num() * weights).amax(dim=1)
+    return torch.where(largest > 0, largest, 1.0)
 
 
 def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> None:
