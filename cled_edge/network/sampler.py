@@ -124,14 +124,12 @@ class FusedLoop(nn.Module):
         self.start_input = float(table.start_input)
         self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
         self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
-        self.register_buffer("to_same", torch.eye(3 * self.factor**2), persistent=False)
         to_rgb = torch.eye(self.factor**2).repeat_interleave(3, 1)
         self.register_buffer("to_rgb", to_rgb, persistent=False)
         self.register_buffer("to_grey", to_rgb[:, :, None, None] / 3, persistent=False)
 
     time: Tensor
     coef: Tensor
-    to_same: Tensor
     to_rgb: Tensor
     to_grey: Tensor
 
@@ -148,13 +146,12 @@ class FusedLoop(nn.Module):
         infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB; strength is (2,), balance (1,). strength_map,
         if any, is uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
         """
-        frames = self._patches(infrared, self.to_rgb), self._patches(visible, self.to_same)
-        light = torch.cat([frame / 127.5 for frame in frames])
+        light = torch.cat([self._patches(infrared), self._patches(visible)]) / 127.5
         x_in = light - 1
         residual = self._residual(x_in, light)
         if strength_map is not None:
-            shares = (self._patches(share, self.to_rgb) for share in strength_map.float().split(1, dim=3))
-            residual = residual * torch.cat([share / 255 for share in shares])
+            shares = (self._patches(share) for share in strength_map.float().split(1, dim=3))
+            residual = residual * (torch.cat(list(shares)) / 255)
         restored = remove(x_in, residual, strength.reshape(2, 1, 1, 1))
         fused = self.fusion.patches(restored[:1], restored[1:], balance)
         # The three infrared channels estimate one picture; their mean is the better estimate.
@@ -175,15 +172,15 @@ class FusedLoop(nn.Module):
             x_t, residual = next_state(x_t, x_in, predicted, coef)
         return residual
 
-    def _patches(self, frame: Tensor, spread: Tensor) -> Tensor:
-        """Return patches in [0, 255] of (1, H, W, C), padded by reflection, its channels spread to three."""
+    def _patches(self, frame: Tensor) -> Tensor:
+        """Return patches in [0, 255] of (1, H, W, C), padded by reflection; of one channel there come to be three."""
         x, f, (below, right) = frame.float(), self.factor, self.margin
         if below or right:
             x = F.pad(x.permute(0, 3, 1, 2), (0, right, 0, below), mode="reflect").permute(0, 2, 3, 1)
         n, height, width, channels = x.shape
         x = x.reshape(n, height // f, f, width // f, f * channels).transpose(2, 3)
-        x = x.reshape(n, height // f, width // f, f * f * channels) @ spread
-        return x.permute(0, 3, 1, 2)
+        x = x.reshape(n, height // f, width // f, f * f * channels)
+        return (x @ self.to_rgb if channels == 1 else x).permute(0, 3, 1, 2)
 
     def _frame(self, patches: Tensor) -> Tensor:
         """Return the uint8 (1, H, W, C) of patches in [-1, 1], rounded, clamped, without the padding."""
