@@ -242,9 +242,12 @@ def torch_part(work: Sequence[Frame]) -> Row:
 
 
 def soak_frame(work: Sequence[Frame]) -> Frame:
-    """Return the frame to soak: `edge` at 2 steps if it is there, or else the first."""
-    wanted = (frame for frame in work if (frame.bundle.manifest.name, frame.steps) == (SOAK_PRESET, SOAK_STEPS))
-    return next(wanted, work[0])
+    """Return the frame to soak: `edge` at 2 steps if it is there, or else the first whose bundle has its loop."""
+    loops = [frame for frame in work if frame.has_loop]
+    if not loops:
+        raise OptionError("--soak needs a bundle with a loop in FP16, as none of these has; give nano or edge")
+    wanted = (frame for frame in loops if (frame.bundle.manifest.name, frame.steps) == (SOAK_PRESET, SOAK_STEPS))
+    return next(wanted, loops[0])
 
 
 def read_forms(text: str) -> tuple[str, ...]:

@@ -60,6 +60,11 @@ class Frame:
         """What tells its rows from others."""
         return {"preset": self.bundle.manifest.name, "size": list(self.size), "steps": self.steps}
 
+    @property
+    def has_loop(self) -> bool:
+        """Whether the bundle has the frame as one graph, in FP16."""
+        return self.bundle.manifest.find("fused_loop", "fp16", size=self.size, steps=self.steps) is not None
+
     def loop(self, opsets: Sequence[int], precision: GraphPrecision = "fp16") -> str:
         """Return the name of the loop in the first opset that has it; OptionError if none does."""
         for opset in opsets:

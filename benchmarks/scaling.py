@@ -115,7 +115,7 @@ def main(
         opened = Bundle.open(bundle)
         base = Case("", (480, 640), usable_cores(), opened.manifest.schedule.default_steps)
         sweeps = {
-            "size": tuple(parse_size(text) for text in sizes.split(",")),
+            "size": tuple(parse_size(text, "of --sizes, one") for text in sizes.split(",")),
             "threads": whole_numbers("--threads", threads) if threads else _doublings(usable_cores()),
             "steps": whole_numbers("--steps", steps),
             "batch": whole_numbers("--batches", batches),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from benchmarks import operators, peaks, scaling
 from benchmarks.child import in_child
@@ -140,6 +142,14 @@ def test_scaling_measures_calls_and_batches() -> None:
     assert len(whole["samples_ms"]) == 2
     assert whole["ms_per_megapixel"] == pytest.approx(whole["latency_ms"]["p50"] / (64 * 96 / 1e6), rel=0.01)
     assert batch["ms_per_megapixel"] == pytest.approx(batch["latency_ms"]["p50"] / (2 * 64 * 96 / 1e6), rel=0.01)
+
+
+def test_a_size_that_is_none_is_refused() -> None:
+    app = typer.Typer()
+    app.command()(scaling.main)
+    done = CliRunner().invoke(app, ["--sizes", "480x640,640"])
+    assert done.exit_code == 2
+    assert "of --sizes, one is '640'; it must be HEIGHTxWIDTH in pixels" in done.output
 
 
 @pytest.mark.parametrize("backend", ["openvino:fp32", "onnxruntime"])

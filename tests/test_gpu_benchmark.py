@@ -300,6 +300,9 @@ def test_options_that_make_no_sense_are_refused(machine: Machine) -> None:
         gpu.main([machine.bundle.path], sizes="480")
     with pytest.raises(OptionError, match="--sizes has 20x24, needed multiples of 8"):
         Frame(machine.bundle, (20, 24), 2)
+    with pytest.raises(OptionError, match="--soak needs a bundle with a loop"):
+        gpu.soak_frame([Frame(machine.bundle, SIZE, 3)])
+    assert gpu.soak_frame([Frame(machine.bundle, SIZE, steps) for steps in (3, 2)]).steps == 2
 
 
 def test_the_torch_forms_count_their_traffic_and_take_only_the_weights_of_the_bundle(tmp_path: Path) -> None:
