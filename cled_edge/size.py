@@ -10,7 +10,7 @@ _TEXT = re.compile(r"([1-9]\d{0,5})x([1-9]\d{0,5})")
 
 def parse_size(text: str, what: str = "size") -> Size:
     """Return the size that "480x640" says, height first; OptionError, which says `what`, if the text says none."""
-    found = _TEXT.fullmatch(text.strip())
+    found = _TEXT.fullmatch(text)
     if found is None:
         raise OptionError(f"{what} is {text!r}; it must be HEIGHTxWIDTH in pixels, such as 480x640")
     return int(found[1]), int(found[2])

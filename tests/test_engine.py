@@ -509,7 +509,7 @@ def test_a_key_depends_on_each_of_its_parts(bundle: Bundle) -> None:
 
 def test_options_refuse_what_makes_no_sense() -> None:
     assert parse_size("480x640") == (480, 640)
-    for text in ("480", "480x", "0x5", "-1x5", "480X640", "480x640x3", "٤x٤"):
+    for text in ("480", "480x", "0x5", "-1x5", "480X640", " 480x640", "480x640x3", "٤x٤"):
         with pytest.raises(OptionError, match="it must be HEIGHTxWIDTH in pixels, such as 480x640"):
             parse_size(text)
     for values in ({}, {"size": SIZE, "profile": Profile(min=SIZE, opt=SIZE, max=SIZE)}, {"size": SIZE, "x": 1}):

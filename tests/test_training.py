@@ -177,12 +177,13 @@ def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:
 
 
 def test_a_picture_weighs_what_the_heaviest_of_its_kinds_does() -> None:
-    kinds = torch.zeros(4, len(network_kinds))
+    kinds = torch.zeros(5, len(network_kinds))
     kinds[0, network_kinds.index("rain")] = 1
     kinds[1, [network_kinds.index(name) for name in ("rain", "haze", "noise")]] = 1
     kinds[2] = torch.nan
+    kinds[3, [network_kinds.index(name) for name in ("haze", "noise")]] = 1
     weights = weights_of(kinds, {"rain": 3.0, "noise": 0.5})
-    assert weights.tolist() == [3, 3, 1, 1]
+    assert weights.tolist() == [3, 3, 1, 1, 1]
     with pytest.raises(ValidationError, match=r"kind_weights has 'rian'; known: .*rain"):
         RestoreRecipe(iterations=1, batch=1, crop=32, learning_rate=1.0, kind_weights={"rian": 2.0})
 

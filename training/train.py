@@ -65,8 +65,8 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
 
 
 def weights_of(kinds: Tensor, by_kind: Mapping[str, float]) -> Tensor:
-    """Return the weight of each picture, (N,), by what `kinds` (N, K) says it has; 1 where none is named or known."""
-    weights = torch.tensor([by_kind.get(kind, 0.0) for kind in KINDS], device=kinds.device)
+    """Return the weight of each picture, (N,), by what `kinds` (N, K) says it has; 1 where none is or none is known."""
+    weights = torch.tensor([by_kind.get(kind, 1.0) for kind in KINDS], device=kinds.device)
     largest = (kinds.nan_to_num() * weights).amax(dim=1)
     return torch.where(largest > 0, largest, 1.0)
 

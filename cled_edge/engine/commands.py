@@ -156,9 +156,9 @@ def _options(
     multiple = manifest.size_multiple
     try:
         if profile is not None:
-            least, best, most = (padded(parse_size(text), multiple) for text in profile.split(","))
+            least, best, most = (padded(parse_size(text.strip()), multiple) for text in profile.split(","))
             return [BuildOptions(**values, profile=Profile(min=least, opt=best, max=most))]
-        wanted = [parse_size(text) for text in sizes]
+        wanted = [parse_size(text.strip()) for text in sizes]
         if targets is not None:
             wanted = camera_modes(manifest, values["precision"])
             if not wanted:
