@@ -47,6 +47,7 @@ TINY = ModelConfig(
         refinement="convolution",
         unshuffle=2,
         mix=True,
+        detail=8,
     ),
     default_steps=2,
 )

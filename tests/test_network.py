@@ -26,7 +26,7 @@ from training.losses import balanced_target  # noqa: E402
 TINY = ModelConfig(
     "tiny",
     UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
-    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 0, 4, 4), unshuffle=2, mix=True),
+    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 0, 4, 4), unshuffle=2, mix=True, detail=8),
 )
 LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
 
@@ -93,7 +93,7 @@ def luma(x):
 
 
 def test_balance_is_exact_at_its_ends_whatever_the_weights() -> None:
-    config = FusionConfig((8, 8, 8, 8), heads=(1, 1, 1, 1), windows=(4, 4, 4, 4), unshuffle=2, mix=True)
+    config = FusionConfig((8, 8, 8, 8), heads=(1, 1, 1, 1), windows=(4, 4, 4, 4), unshuffle=2, mix=True, detail=4)
     net = randomised(FusionNet(config))
     infrared, visible = (0.4 * x for x in pictures(2, (32, 32)))
     infrared = infrared[:, :1].repeat(1, 3, 1, 1)

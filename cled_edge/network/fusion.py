@@ -42,7 +42,9 @@ class FusionNet(nn.Module):
             self.refinement = _stage(config, 0, config.refinement_blocks)
         else:
             self.refinement = nn.Sequential(*(_Refinement(widths[0]) for _ in range(config.refinement_blocks)))
-        self.head = _Mix(widths[0], config.unshuffle) if config.mix else _Draw(widths[0], config.unshuffle)
+        self.head = (
+            _Mix(widths[0], config.unshuffle, config.detail) if config.mix else _Draw(widths[0], config.unshuffle)
+        )
 
     def forward(
         self,
@@ -148,15 +150,18 @@ class _Mix(nn.Module):
     that the result is the target of Eq. 16 as `training/losses.py` bends it: the visible at 0, the maximum at 0.5, the
     infrared at 1, linear in between. The network adds to a, b and to the sum, most at 0.5 and nothing at either end.
     Colour differences are the visible ones (Eq. 18).
+
+    detail: features of a look at the lumas themselves, which the streams have seen through a narrow stem only.
     """
 
     luma: Tensor
     spread: Tensor
 
-    def __init__(self, width: int, factor: int) -> None:
+    def __init__(self, width: int, factor: int, detail: int) -> None:
         super().__init__()
         count = factor**2
-        self.more_infrared, self.less_visible, self.correction = (nn.Conv2d(width, count, 1) for _ in range(3))
+        self.detail = ScaledConv2d(width + 2 * count, detail, 3, padding=1) if detail else None
+        self.more_infrared, self.less_visible, self.correction = (nn.Conv2d(width + detail, count, 1) for _ in range(3))
         for head in (self.more_infrared, self.less_visible, self.correction):
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
@@ -168,7 +173,11 @@ class _Mix(nn.Module):
     def forward(self, x: Tensor, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
         b = balance.reshape(-1, 1, 1, 1)
         free = 4 * b * (1 - b)
-        brighter = F.conv2d(infrared, self.luma) - F.conv2d(visible, self.luma)
+        luma_infrared, luma_visible = (F.conv2d(y, self.luma) for y in (infrared, visible))
+        brighter = luma_infrared - luma_visible
+        if self.detail is not None:
+            lumas = torch.cat([luma_infrared, luma_visible], dim=1).to(x.dtype)
+            x = torch.cat([x, F.silu(self.detail(torch.cat([x, lumas], dim=1)))], dim=1)
         more = (2 * b).clamp(max=1) + free * self.more_infrared(x).float()
         less = (2 * b - 1).clamp(min=0) + free * self.less_visible(x).float()
         change = more * F.relu(brighter) - less * F.relu(-brighter) + free * self.correction(x).float()

@@ -48,6 +48,8 @@ class FusionConfig:
     expansion: width of the gated feed-forward over that of its level.
     mix: the network corrects a rule that mixes the sources at full resolution (the target of Eq. 16); otherwise it
         draws the picture itself.
+    detail: features that `mix` also draws from the lumas of both pictures, or 0. The patches' factor^2 pixels each get
+        three numbers of what the finest level holds, which, narrower than that, cannot say them one by one.
     """
 
     widths: tuple[int, ...]
@@ -61,6 +63,7 @@ class FusionConfig:
     expansion: float = 2.66
     unshuffle: int = 1
     mix: bool = False
+    detail: int = 0
 
     @property
     def size_multiple(self) -> int:
