@@ -31,7 +31,7 @@ from training.losses import (  # noqa: E402
 from training.optimizers import Optimizers, as_matrix, is_matrix  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
-from training.recipe import DataRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
+from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, warmed_average  # noqa: E402
 from training.train import States, fusion_targets, starting_model, weights_of  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
@@ -165,6 +165,22 @@ def test_salient_maximum_keeps_the_contrast_of_the_hot_alone() -> None:
     assert salient_maximum(hotter, visible, 3).max() <= 1
     alone = torch.zeros_like(visible)  # nothing is lost where the infrared rules
     torch.testing.assert_close(salient_maximum(infrared, alone, 1.5), infrared)
+
+
+def test_what_is_hot_weighs_where_salience_raises_it_alone() -> None:
+    infrared, visible = torch.full((1, 3, 128, 128), 0.2), torch.full((1, 3, 128, 128), 0.5)
+    infrared[:, :, 60:68, 60:68] = 0.6
+    maximum, half = torch.maximum(infrared, visible), torch.tensor([[0.5]])
+    raised = salient_maximum(infrared[:, :1], visible[:, :1], 1).repeat(1, 3, 1, 1)
+    assert "hot" not in fusion_losses(maximum, infrared, visible, half)
+    assert fusion_losses(raised, infrared, visible, half, 1.0)["hot"] < 1e-6
+    left = fusion_losses(maximum, infrared, visible, half, 1.0)
+    assert left["hot"].item() == pytest.approx(left["intensity"].item(), rel=0.05)  # all that is missing is hot
+    elsewhere = raised.clone()
+    elsewhere[:, :, :40] += 0.2
+    assert fusion_losses(elsewhere, infrared, visible, half, 1.0)["hot"] < 1e-6
+    with pytest.raises(ValidationError, match="weight_hot weighs what salience raises"):
+        FuseRecipe(iterations=1, batch=1, crop=32, learning_rate=1.0, weight_hot=1.0)
 
 
 def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:

@@ -11,6 +11,7 @@ from training.fidelity import edge_preservation, information_fidelity, sobel
 Weighting = Literal["pixel", "share"]
 _RESIDUAL_FLOOR = 0.3  # of a mean over [-1, 1]; with 0.1 a dark picture was not dared to be brightened
 _HOT = 0.08, 0.13  # of the range of a luma above its surroundings, where it begins and is in full: people, engines
+_RAISED = 0.1  # of the range: a pixel that salience raises by so much counts in full
 _REACH = 10  # cells: two and a half standard deviations
 # BT.601 full range, no offset.
 _LUMA = (0.299, 0.587, 0.114)
@@ -52,7 +53,8 @@ def fusion_losses(
 
     infrared and visible are the targets. balance is (N, 1) in [0, 1]: at 0.5 the maximum of Eq. 16/17; towards 0 the
     targets go linearly to the visible, towards 1 to the infrared (an extension; the paper defines no balance).
-    Intensity and gradient are of the luma; Eq. 18 keeps the colour. salience: see `salient_maximum`.
+    Intensity and gradient are of the luma; Eq. 18 keeps the colour. salience: see `salient_maximum`; unless 0, also
+    `hot`: of the error of `intensity`, what lies where salience raises the maximum.
 
     measured: also `edges` and `information`, which the paper does not have: what is lost of Q^AB/F and of VIF
     (`fidelity.py`), of the pictures whose balance is 0.5. Eq. 17 takes the stronger gradient of each axis by itself:
@@ -68,6 +70,9 @@ def fusion_losses(
         "gradient": torch.stack([(g - balanced_target(i, v, balance)).abs().mean() for g, i, v in gradients]).sum(),
         "color": torch.stack([(_weighted(fused, w) - _weighted(visible, w)).abs().mean() for w in _CHROMA]).sum(),
     }
+    if salience:
+        raised = maximum - torch.maximum(luma_infrared, luma_visible)
+        losses["hot"] = ((luma - target).abs() * (raised / _RAISED).clamp(max=1)).mean()
     if measured:
         even = balance.flatten() == 0.5
         lumas = [x[even] for x in (luma_infrared, luma_visible, luma)]

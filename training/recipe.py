@@ -148,6 +148,7 @@ class FuseRecipe(StageRecipe):
 
     weight_edges, weight_information: of the measures Q^AB/F and VIF, which Eq. 19 does not have, see `fusion_losses`.
     salience: how far hot things stand out where the maximum of Eq. 16 loses them, see `salient_maximum`; 0 is Eq. 16.
+    weight_hot: of the intensity once more, where salience raises it: people are few pixels of a picture.
     target: what the result is compared with: the clean pictures, or the inputs, the letter of Eq. 16 to 18.
     one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
     steps: of restoration, while the fusion network learns.
@@ -160,6 +161,7 @@ class FuseRecipe(StageRecipe):
     weight_residual: float = Field(1.0, ge=0)
     weight_edges: float = Field(0.0, ge=0)
     weight_information: float = Field(0.0, ge=0)
+    weight_hot: float = Field(0.0, ge=0)
     salience: float = Field(0.0, ge=0)
     full_strength_share: float = Field(0.4, ge=0, le=1)
     balanced_share: float = Field(0.5, ge=0, le=1)
@@ -167,6 +169,12 @@ class FuseRecipe(StageRecipe):
     clean_share: float | None = Field(None, ge=0, le=1)
     target: Literal["clean", "source"] = "clean"
     one_stage: bool = False
+
+    @model_validator(mode="after")
+    def _check_hot(self) -> "FuseRecipe":
+        if self.weight_hot and not self.salience:
+            raise ValueError("weight_hot weighs what salience raises, and salience is 0; give salience too")
+        return self
 
 
 class Recipe(_Strict):

@@ -78,7 +78,7 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     items = recipe.data.model_copy(update={"clean_share": clean_share})
     batches = FusionBatches(data, items, stage.batch, stage.crop, recipe.seed, **runner.reading)
     validation = FusionValidation(data, recipe.data, runner.reading["pictures"], stage.crop)
-    names = ("intensity", "gradient", "color", "edges", "information", "residual")
+    names = ("intensity", "gradient", "color", "edges", "information", "hot", "residual")
     weights = {name: getattr(stage, f"weight_{name}") for name in names}
     measured = bool(stage.weight_edges or stage.weight_information)
     trained: nn.Module = _Joint(model, stage.steps) if stage.one_stage else model.fusion
