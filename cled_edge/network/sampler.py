@@ -1,6 +1,6 @@
 """The few-step loop as torch modules: reference for every runtime, and the step graph that export writes."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -162,15 +162,18 @@ class FusedLoop(nn.Module):
         """Return the loop's last residual, (2, 3 f^2, h, w); x_in and light, which is x_in + 1, are patches too."""
         x_t = start = self.start_input * x_in
         residual = x_in
-        context = None if isinstance(self.unet, LineageUNet) else self.unet.context(light)
+        predict = self._predictor(x_in, light, start)
         for time, coef in zip(self.time, self.coef, strict=True):
-            if isinstance(self.unet, ResidualUNet) and context is not None:
-                seen = None if x_t is start else self.unet.seen(x_t, start)
-                predicted = self.unet.patches(seen, light, time.reshape(1), context)
-            else:
-                predicted = self.unet(x_t, x_in, time.reshape(1))
-            x_t, residual = next_state(x_t, x_in, predicted, coef)
+            x_t, residual = next_state(x_t, x_in, predict(x_t, time.reshape(1)), coef)
         return residual
+
+    def _predictor(self, x_in: Tensor, light: Tensor, start: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+        """Return the network as a function of a state and its time; what does not change is computed here."""
+        unet = self.unet
+        if isinstance(unet, LineageUNet):
+            return lambda x_t, time: unet(x_t, x_in, time)
+        context = unet.context(light)
+        return lambda x_t, time: unet.patches(None if x_t is start else unet.seen(x_t, start), light, time, context)
 
     def _patches(self, infrared: Tensor, visible: Tensor, one: float) -> Tensor:
         """Return the patches of both, (2, 3 f^2, h, w), over `one`."""
