@@ -25,6 +25,7 @@ from training.losses import (  # noqa: E402
     balanced_target,
     fusion_losses,
     kinds_loss,
+    pattern_loss,
     residual_loss,
     salient_maximum,
 )
@@ -165,6 +166,18 @@ def test_salient_maximum_keeps_the_contrast_of_the_hot_alone() -> None:
     assert salient_maximum(hotter, visible, 3).max() <= 1
     alone = torch.zeros_like(visible)  # nothing is lost where the infrared rules
     torch.testing.assert_close(salient_maximum(infrared, alone, 1.5), infrared)
+
+
+def test_a_pattern_is_what_repeats_from_patch_to_patch() -> None:
+    place = torch.zeros(1, 3, 4, 4)
+    place[:, :, 1, 2] = 0.16  # of each patch; its mean is 0.01
+    grid = place.repeat(1, 1, 16, 16)
+    assert pattern_loss(grid, 4).item() == pytest.approx((0.15 + 15 * 0.01) / 16, rel=1e-4)
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    noise = torch.randn(1, 3, 64, 64) * 0.05
+    assert pattern_loss(torch.full_like(grid, 0.5), 4) < 1e-6
+    assert pattern_loss(noise, 4) < 0.3 * noise.abs().mean()
+    assert pattern_loss(grid + ramp, 4) > pattern_loss(ramp, 4)
 
 
 def test_what_is_hot_weighs_where_salience_raises_it_alone() -> None:

@@ -25,10 +25,10 @@ def low_light(x: Tensor, generator: Generator) -> Tensor:
     # Log-uniform gain: each stop is as likely as the next.
     gain = torch.exp(_draw(n, math.log(0.06), math.log(0.7), generator))
     dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 3.0, generator) * gain
-    # A few are not evenly dark: what shines saturates, and lights what is near it. Night pictures are mostly so.
-    shining = ((x.amax(1, keepdim=True) - _draw(n, 0.75, 0.95, generator)) / 0.1).clamp(0, 1)
+    # Some are not evenly dark: what shines saturates, and lights what is near it. Night pictures are mostly so.
+    shining = ((x.amax(1, keepdim=True) - _draw(n, 0.6, 0.95, generator)) / 0.1).clamp(0, 1)
     near = _smooth(shining, 8) * _draw(n, 0, 2, generator)
-    share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.15, generator)
+    share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.35, generator)
     dark = dark + (x - dark) * share
     tint = 0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator)
     # From little noise to much: what is noisy and dark must not pass for a night street that is meant to be dark.

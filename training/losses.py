@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cled_edge.network.blocks import patches_from_pictures
 from training.fidelity import edge_preservation, information_fidelity, sobel
 
 Weighting = Literal["pixel", "share"]
@@ -33,6 +34,17 @@ def residual_loss(
     if weighting == "share":
         error = error / (residual.abs().mean(dim=(1, 2, 3)) + _RESIDUAL_FLOOR)
     return (error if weights is None else error * weights).mean()
+
+
+def pattern_loss(error: Tensor, side: int) -> Tensor:
+    """Return how much of an error (N, 3, H, W) repeats from patch to patch, as a mean over [-1, 1]: a grid that shows.
+
+    side: of the network's patches, which H and W are multiples of. It is no part of the paper. The error at each place
+    of a patch is averaged over four by four patches: what then differs from place to place is no chance.
+    """
+    places = patches_from_pictures(error, side)
+    around = F.avg_pool2d(places, 4, stride=2).unflatten(1, (side**2, -1))
+    return (around - around.mean(dim=1, keepdim=True)).abs().mean()
 
 
 def kinds_loss(logits: Tensor, kinds: Tensor) -> Tensor:

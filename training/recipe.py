@@ -123,6 +123,7 @@ class RestoreRecipe(StageRecipe):
     kind_weights: of pictures that have a kind of degradation, 1 if not named; of several kinds the largest counts. What
         touches few pixels, as rain does, weighs little by its error.
     weight_kinds: of telling which degradations a picture has, see `kinds_loss`; the lineage's network does not tell.
+    weight_pattern: of errors that repeat from patch to patch, see `pattern_loss`; the lineage's has no patches.
     """
 
     weighting: Literal["pixel", "share"] = "pixel"
@@ -133,6 +134,7 @@ class RestoreRecipe(StageRecipe):
     held_out_crops: int = Field(12, ge=1)
     kind_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     weight_kinds: float = Field(0.0, ge=0)
+    weight_pattern: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _check_kinds(self) -> "RestoreRecipe":

@@ -28,7 +28,7 @@ from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.network.unet import KINDS, ResidualUNet
 from cled_edge.schedule import TRAIN_STEPS
-from training.losses import fusion_losses, kinds_loss, residual_loss
+from training.losses import fusion_losses, kinds_loss, pattern_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
 from training.pictures import Pictures
 from training.recipe import Recipe, RestoreRecipe, StageRecipe, model_of, read_recipe
@@ -50,14 +50,19 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
         x_in, clean, kinds = batch
         x_t, time_in = states.draw(x_in, clean, draws)
         predicted, logits = network(x_t, x_in, time_in)
-        loss = residual_loss(predicted.float(), x_in - clean, stage.weighting, weights_of(kinds, stage.kind_weights))
+        predicted, residual = predicted.float(), x_in - clean
+        loss = residual_loss(predicted, residual, stage.weighting, weights_of(kinds, stage.kind_weights))
         if logits is None:
             return loss, {}
-        told = kinds_loss(logits, kinds)
-        return loss + stage.weight_kinds * told, {"residual": loss.detach(), "kinds": told.detach()}
+        told, pattern = kinds_loss(logits, kinds), pattern_loss(predicted - residual, model.config.unet.unshuffle)
+        parts = {"residual": loss.detach(), "kinds": told.detach(), "pattern": pattern.detach()}
+        return loss + stage.weight_kinds * told + stage.weight_pattern * pattern, parts
 
-    if stage.weight_kinds and not isinstance(model.unet, ResidualUNet):
-        raise DataError("recipe: restore.weight_kinds must be 0 for a lineage preset, whose network tells no kinds")
+    if (stage.weight_kinds or stage.weight_pattern) and not isinstance(model.unet, ResidualUNet):
+        raise DataError(
+            "recipe: restore.weight_kinds and weight_pattern must be 0 for a lineage preset, whose network tells no "
+            "kinds and has no patches"
+        )
     trained = _Judging(model.unet)
     if runner.compiled:
         trained.compile()
