@@ -297,7 +297,7 @@ def _shape_of_conv2d(
     return x.new_zeros((int(x.shape[0]), int(weight.shape[0]), *sides))
 
 
-torch.onnx.register_custom_op_symbolic("cled_edge::conv2d", symbolic_opset9.conv2d, 9)
+torch.onnx.register_custom_op_symbolic("cled_edge::conv2d", symbolic_opset9.conv2d, 9)  # type: ignore[attr-defined]
 
 
 def _dynamic_axes(graph: Graph) -> dict[str, dict[int, str]]:
