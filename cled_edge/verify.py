@@ -6,7 +6,7 @@ samples of what is to come out, so that `cled-edge verify` can repeat it on any 
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -95,18 +95,26 @@ def verify(
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
-    with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
-        for case in cases if opset in fuser.backend.opsets else ():
-            for form, run in _forms(fuser, opset, case):
+    default_steps = bundle.manifest.schedule.default_steps
+    said: list[str] = []
+    # A way at a time: ONNX Runtime keeps what a graph took at most, 5 GB of the lineage's at 480x640.
+    for way in dict.fromkeys(way for case in cases for way in _ways(case.controls.steps or default_steps)):
+        with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
+            for case in cases if opset in fuser.backend.opsets else ():
+                steps = case.controls.steps or default_steps
+                if way not in _ways(steps):
+                    continue
+                form = way[0]
                 try:
-                    outputs = run()
+                    outputs = _computed(fuser, opset, case, form)
                 except EngineError as error:
                     if remarks is None:
                         raise
                     remarks.left_out.append(str(error))
                     continue
+                if outputs is None:
+                    continue
                 verdict, psnr_db, tensor = _worst(case, outputs)
-                steps = case.controls.steps or bundle.manifest.schedule.default_steps
                 needed = NEEDED_DB[choice.precision or "fp32"]
                 check = CheckSpec(
                     precision=choice.graphs,
@@ -122,8 +130,9 @@ def verify(
                 )
                 key = (case.size, form, steps)
                 checks[key] = _merged(checks[key], check) if key in checks else check
-        if remarks is not None:
-            remarks.notes += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
+            said += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
+    if remarks is not None:
+        remarks.notes += dict.fromkeys(said)
     return list(checks.values())
 
 
@@ -147,25 +156,26 @@ def _merged(one: CheckSpec, other: CheckSpec) -> CheckSpec:
     return worst.model_copy(update={"cases": one.cases + other.cases})
 
 
-def _forms(fuser: Fuser, opset: int, case: Case) -> Iterator[tuple[Form, Callable[[], dict[str, Array]]]]:
-    """Yield each way in which the bundle can compute a case, and the call that does."""
+def _ways(steps: int) -> tuple[tuple[Form, int | None], ...]:
+    """Return the ways to compute a case: by the graphs that any number of steps shares, and by the loop of so many."""
+    return ("step by step", None), ("one graph", steps)
+
+
+def _computed(fuser: Fuser, opset: int, case: Case, form: Form) -> dict[str, Array] | None:
+    """Return what the bundle makes of a case in one form; None if it has not the graphs."""
     manifest = fuser.bundle.manifest
-    x_in = fuser.prepare(case.infrared, case.visible)
-    padded = (x_in.shape[2], x_in.shape[3])
-
-    def step_by_step() -> dict[str, Array]:
-        # Before rounding to bytes, which would hide a difference or make one of it.
-        residual, fused = fuser.residual_and_fused(x_in, case.controls)
-        return {"residual": residual, "fused": fused}
-
-    def in_one_graph() -> dict[str, Array]:
+    if form == "one graph":
+        if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is None:
+            return None
         frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
         return {name: getattr(frame, name) for name in _FRAMES}
-
-    if case.strength_map is None and manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is not None:
-        yield "step by step", step_by_step
-    if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is not None:
-        yield "one graph", in_one_graph
+    x_in = fuser.prepare(case.infrared, case.visible)
+    padded = (x_in.shape[2], x_in.shape[3])
+    if case.strength_map is not None or manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is None:
+        return None
+    # Before rounding to bytes, which would hide a difference or make one of it.
+    residual, fused = fuser.residual_and_fused(x_in, case.controls)
+    return {"residual": residual, "fused": fused}
 
 
 def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:

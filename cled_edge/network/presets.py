@@ -131,7 +131,7 @@ PRESETS: dict[str, ModelConfig] = {
         _lineage("S", 32, (1, 2, 2, 4)),
         _lineage("B", 64, (1, 2, 2, 4)),
         _lineage("L", 64, (1, 2, 4, 8)),
-        # Two CPU cores, live: benchmarks/results/search.json has what was tried.
+        # Two CPU cores, live: benchmarks/candidates.toml has what was tried.
         ModelConfig(
             "nano",
             UNetConfig("patch", (48, 48, 64), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=4),
