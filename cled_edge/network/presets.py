@@ -146,6 +146,7 @@ PRESETS: dict[str, ModelConfig] = {
                 expansion=2.0,
                 unshuffle=4,
                 mix=True,
+                detail=32,
             ),
             default_steps=1,
         ),
