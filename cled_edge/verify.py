@@ -133,7 +133,9 @@ def verify(
             said += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
     if remarks is not None:
         remarks.notes += dict.fromkeys(said)
-    return list(checks.values())
+    steps_of = [(case.size, case.controls.steps or default_steps) for case in cases]
+    order = dict.fromkeys((size, form, steps) for size, steps in steps_of for form, _ in _ways(steps))
+    return [checks[key] for key in order if key in checks]
 
 
 def verify_all(
