@@ -96,12 +96,12 @@ def verify(
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
     default_steps = bundle.manifest.schedule.default_steps
+    counted = [(case, case.controls.steps or default_steps) for case in cases]
     said: list[str] = []
     # A way at a time: ONNX Runtime keeps what a graph took at most, 5 GB of the lineage's at 480x640.
-    for way in dict.fromkeys(way for case in cases for way in _ways(case.controls.steps or default_steps)):
+    for way in dict.fromkeys(way for _, steps in counted for way in _ways(steps)):
         with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
-            for case in cases if opset in fuser.backend.opsets else ():
-                steps = case.controls.steps or default_steps
+            for case, steps in counted if opset in fuser.backend.opsets else ():
                 if way not in _ways(steps):
                     continue
                 form = way[0]
@@ -133,8 +133,7 @@ def verify(
             said += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
     if remarks is not None:
         remarks.notes += dict.fromkeys(said)
-    steps_of = [(case.size, case.controls.steps or default_steps) for case in cases]
-    order = dict.fromkeys((size, form, steps) for size, steps in steps_of for form, _ in _ways(steps))
+    order = dict.fromkeys((case.size, form, steps) for case, steps in counted for form, _ in _ways(steps))
     return [checks[key] for key in order if key in checks]
 
 
