@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,11 +30,11 @@ from training.losses import (  # noqa: E402
     residual_loss,
     salient_maximum,
 )
-from training.optimizers import Optimizers, as_matrix, is_matrix  # noqa: E402
+from training.optimizers import Muon, Optimizers, as_matrix, is_matrix  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
-from training.stage import Draws, Evaluation, Stage, warmed_average  # noqa: E402
+from training.stage import Draws, Evaluation, Stage, Task, warmed_average  # noqa: E402
 from training.train import States, fusion_targets, starting_model, weights_of  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
 
@@ -239,7 +240,8 @@ def test_muon_moves_dense_weights_alike_in_all_directions_and_the_rest_by_adam(m
     recipe = restore_recipe(optimizer="muon", matrix_learning_rate=0.01).model_copy(update={"learning_rate": 1e-3})
     optimizer = Optimizers(net, recipe)
     sum(((k + 1) * p).square().sum() for k, p in enumerate(net.parameters())).backward()
-    optimizer.step(1.0)
+    optimizer.set_rates(1.0)
+    optimizer.step()
     moved = {name: p.detach() - before[name] for name, p in net.named_parameters()}
     for name, change in moved.items():
         if is_matrix(change):
@@ -250,6 +252,29 @@ def test_muon_moves_dense_weights_alike_in_all_directions_and_the_rest_by_adam(m
     assert {name for name, p in net.named_parameters() if is_matrix(p)} == {"0.weight", "2.weight"}
     optimizer.zero_grad()
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_muon_is_that_of_torch_to_rounding() -> None:
+    torch.manual_seed(0)
+    shapes = [(8, 5), (5, 8), (8, 5), (40, 3), (5, 8)]
+    first, second = ([torch.nn.Parameter(p.clone()) for p in start] for start in [[torch.randn(s) for s in shapes]] * 2)
+    ours = Muon(first, lr=torch.tensor(0.05), weight_decay=0.1)
+    theirs = torch.optim.Muon(second, lr=0.05, weight_decay=0.1)
+    before = [p.detach().clone() for p in first]
+    for turn in range(4):
+        for k, (a, b) in enumerate(zip(first, second, strict=True)):
+            a.grad = None if k == turn else torch.randn(a.shape)  # one at a time has none
+            b.grad = None if a.grad is None else a.grad.clone()
+        ours.step()
+        theirs.step()
+    for a, b, start in zip(first, second, before, strict=True):
+        assert (a - b).norm() < 0.01 * (b - start).norm()
+        torch.testing.assert_close(
+            ours.state[a]["momentum_buffer"], theirs.state[b]["momentum_buffer"], atol=1e-6, rtol=1e-6
+        )
+    theirs.load_state_dict(ours.state_dict())
+    with pytest.raises(ValueError, match="takes no closure"):
+        ours.step(lambda: 0.0)
 
 
 def test_the_average_is_young_at_first() -> None:
@@ -446,17 +471,20 @@ def train(recipe: Path, data: Path, out: Path, *more: str, launcher: tuple[str, 
     assert done.returncode == 0, done.stderr
 
 
-def restore_loss(model: CledFusion, recipe: RestoreRecipe, stop: int = 99):
+def restore_task(model: CledFusion, recipe: RestoreRecipe, batches: RestorationBatches, stop: int = 99) -> Task:
     states, seen = States(model, recipe), [0]
 
-    def loss_of(network, batch, draws):
+    def inputs_of(batch, draws):
         seen[0] += 1
         if seen[0] > stop:
             raise KeyboardInterrupt
-        x_t, time = states.draw(*batch[:2], draws)
-        return residual_loss(network(x_t, batch[0], time), batch[0] - batch[1]), {}
+        return [*batch[:2], *states.draw(*batch[:2], draws)]
 
-    return loss_of
+    def loss_of(network, inputs):
+        x_in, clean, x_t, time = inputs
+        return residual_loss(network(x_t, x_in, time), x_in - clean), {}
+
+    return Task(model.unet, batches, inputs_of, loss_of, Evaluation)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
@@ -477,7 +505,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
             kind = recipe.restore.model_copy(update={"optimizer": optimizer})
             stage = Stage("restore", kind, 3, out, Accelerator(cpu=True), workers=workers)
             try:
-                stage.run(model.unet, batches, restore_loss(model, recipe.restore, stop), Evaluation)
+                stage.run(restore_task(model, recipe.restore, batches, stop))
             except KeyboardInterrupt:
                 continue
         return model.unet.state_dict()
@@ -493,19 +521,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_batch(
 ) -> None:
     recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["nano"])
     batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
-    finite = restore_loss(model, recipe.restore)
+    task = restore_task(model, recipe.restore, batches)
 
-    def loss_of(network, batch, draws):
-        loss, parts = finite(network, batch, draws)
-        return loss * (torch.nan if torch.equal(batch[0], batches(1)[0]) else 1), parts
+    def loss_of(network, inputs):
+        loss, parts = task.loss(network, inputs)
+        return loss * (torch.nan if torch.equal(inputs[0], batches(1)[0]) else 1), parts
 
     stage = Stage("restore", recipe.restore, 3, tmp_path, Accelerator(cpu=True))
     with pytest.raises(DivergedError, match=r"loss nan .* not finite at iteration 1; its batch is in .*restore-div"):
-        stage.run(model.unet, batches, loss_of, Evaluation)
+        stage.run(replace(task, loss=loss_of))
     kept = torch.load(tmp_path / "restore-diverged-1-0.pt", weights_only=True)
     assert kept["iteration"] == 1
     assert torch.equal(kept["batch"][0], batches(1)[0])
-    assert all(p.isfinite().all() for p in model.unet.parameters())
+    assert not (tmp_path / "restore.state.pt").exists()
 
 
 def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_saved(
@@ -520,8 +548,8 @@ def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_saved(
     def run(iterations: int) -> None:
         stage = recipe.restore.model_copy(update={"iterations": iterations})
         batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
-        loss = restore_loss(model, stage)
-        Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True)).run(model.unet, batches, loss, Evaluation)
+        task = restore_task(model, stage, batches)
+        Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True)).run(task)
 
     run(2)
     before = state.read_bytes()

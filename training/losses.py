@@ -87,9 +87,9 @@ def fusion_losses(
         losses["hot"] = ((luma - target).abs() * (raised / _RAISED).clamp(max=1)).mean()
     if measured:
         even = balance.flatten() == 0.5
-        lumas = [x[even] for x in (luma_infrared, luma_visible, luma)]
-        losses["edges"] = (1 - edge_preservation(*lumas)).sum() / len(even)
-        losses["information"] = (2 - information_fidelity(*lumas)).sum() / len(even)
+        lumas = luma_infrared, luma_visible, luma
+        losses["edges"] = ((1 - edge_preservation(*lumas)) * even).mean()
+        losses["information"] = ((2 - information_fidelity(*lumas)) * even).mean()
     return losses
 
 

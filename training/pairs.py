@@ -7,17 +7,15 @@ costs no more than a batch in one go: what one needs fits into the cache.
 
 import logging
 import math
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from itertools import islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from cled_edge.errors import DataError
 from cled_edge.network.unet import KINDS
@@ -123,7 +121,15 @@ class _Batches:
         )
 
     def __call__(self, iteration: int) -> list[Tensor]:
-        """Return the batch of an iteration, in [-1, 1]."""
+        """Return the batch of an iteration, in [-1, 1]; to the bit the same on any number of cores."""
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # sums over a picture round otherwise, and an item is too small to share out
+        try:
+            return self._batch(iteration)
+        finally:
+            torch.set_num_threads(threads)
+
+    def _batch(self, iteration: int) -> list[Tensor]:
         batch: list[Tensor] = []
         for row in range(self.batch):
             place = self.rank * self.batch + row
@@ -236,21 +242,46 @@ class FusionBatches(_Batches):
         return pictures
 
 
-def prepared(make: Callable[[int], list[Tensor]], iterations: Iterable[int], workers: int) -> Iterator[list[Tensor]]:
-    """Yield the batches of iterations in their order, prepared ahead by threads; without workers, when they are needed.
+def prepared(
+    make: Callable[[int], list[Tensor]], iterations: range, workers: int, pinned: bool = False
+) -> Iterator[list[Tensor]]:
+    """Yield the batches of iterations in their order, prepared ahead by processes; without workers, when needed.
 
-    Decoding and arithmetic release the GIL.
+    Processes and not threads: the many small operations of an item would wait for each other's turn in Python. They
+    share the decoded pictures with this one, which is why they are forked. pinned: in memory that a GPU reads directly.
     """
-    left = iter(iterations)
     if not workers:
-        yield from map(make, left)
+        yield from map(make, iterations)
         return
-    with ThreadPoolExecutor(workers) as pool:
-        waiting = deque(pool.submit(make, k) for k in islice(left, AHEAD * workers))
-        while waiting:
-            batch = waiting.popleft().result()
-            waiting.extend(pool.submit(make, k) for k in islice(left, 1))
-            yield batch
+    yield from DataLoader(
+        _Made(make, len(iterations)),
+        batch_size=None,
+        sampler=iterations,
+        num_workers=workers,
+        prefetch_factor=AHEAD,
+        pin_memory=pinned,
+        multiprocessing_context="fork",
+        worker_init_fn=_be_one_thread,
+    )
+
+
+@dataclass(frozen=True)
+class _Made(Dataset[list[Tensor]]):
+    """The batches as torch's loader asks for them."""
+
+    make: Callable[[int], list[Tensor]]
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, iteration: int) -> list[Tensor]:
+        return self.make(iteration)
+
+
+def _be_one_thread(worker: int) -> None:  # noqa: ARG001
+    """OpenCV's threads of before the fork are no more; torch's loader sees to torch's."""
+    cv2.setNumThreads(0)
 
 
 def is_bright(picture: Uint8, recipe: DataRecipe) -> bool:

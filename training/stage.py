@@ -31,8 +31,9 @@ from training.recipe import StageRecipe
 
 log = logging.getLogger("training")
 LOG_EVERY = 50
-SAVE_EVERY = 500
-VALIDATE_EVERY = 2000
+SAVE_EVERY = 500  # and a twentieth of the run at least: on a GPU, an iteration takes milliseconds
+VALIDATE_EVERY = 2000  # and a tenth
+UNRECORDED = 3  # iterations: the first compiles, and optimisers allocate what they keep
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
@@ -72,7 +73,23 @@ class Draws:
         return drawn[self.rank * self.count :][: self.count]
 
 
-Loss = Callable[[nn.Module, list[Tensor], Draws], tuple[Tensor, dict[str, Tensor]]]
+Inputs = Callable[[list[Tensor], Draws], list[Tensor]]
+Loss = Callable[[nn.Module, list[Tensor]], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a stage does: `network` learns, from `batches`, to make `loss` of `inputs` small.
+
+    inputs: makes of a batch, without gradient, what `loss` takes: tensors of the same shapes at each iteration.
+    loss: returns it and its parts by name; on a GPU it is recorded, so it must not look at values.
+    """
+
+    network: nn.Module
+    batches: Callable[[int], list[Tensor]]
+    inputs: Inputs
+    loss: Loss
+    evaluate: Callable[[], Evaluation]
 
 
 class Stage:
@@ -87,29 +104,29 @@ class Stage:
         accelerator: Accelerator,
         precision: str = "fp32",
         workers: int = 0,
+        recorded: bool = False,
     ) -> None:
         self.name, self.recipe, self.seed, self.out = name, recipe, seed, out
-        self.accelerator, self.precision, self.workers = accelerator, precision, workers
+        self.accelerator, self.precision, self.workers, self.recorded = accelerator, precision, workers, recorded
         self.state_path = out / f"{name}.state.pt"
 
-    def run(
-        self,
-        network: nn.Module,
-        batches: Callable[[int], list[Tensor]],
-        loss_of: Loss,
-        evaluate: Callable[[], Evaluation],
-    ) -> None:
-        """Train `network` in place; it ends with its averaged weights, on the accelerator's device.
+    def run(self, task: Task) -> None:
+        """Train the network in place; it ends with its averaged weights, on the accelerator's device.
 
         DivergedError if the loss or its gradient is not finite (the batch is kept for a look), OutputError if the disk
         takes no more (what was saved before stays).
         """
-        recipe, accelerator = self.recipe, self.accelerator
+        recipe, accelerator, network = self.recipe, self.accelerator, task.network
         network.train().to(accelerator.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimizer = Optimizers(network, recipe)
         average = AveragedModel(network, multi_avg_fn=warmed_average(recipe.ema_decay))
         start = self._resume(network, average, optimizer)
-        wrapped = accelerator.prepare_model(network)  # shares gradients among processes; of one, the network itself
+        on_gpu = accelerator.device.type == "cuda"
+        iterate = _Iteration(task, optimizer, self)
+        step = _Recorded(iterate) if self.recorded else iterate
+        last: tuple[int, list[Tensor], dict[str, Tensor]] | None = None
+        save_every = max(SAVE_EVERY, recipe.iterations // 20)
+        validate_every = max(VALIDATE_EVERY, recipe.iterations // 10)
         bar = tqdm(
             range(start, recipe.iterations),
             desc=self.name,
@@ -119,28 +136,31 @@ class Stage:
             disable=not accelerator.is_main_process,
         )
         with self._journal() as journal:
-            ready = prepared(batches, range(start, recipe.iterations), self.workers)
+            ready = prepared(task.batches, range(start, recipe.iterations), self.workers, pinned=on_gpu)
             for iteration, batch in zip(bar, ready, strict=True):
                 moved = [x.to(accelerator.device, non_blocking=True) for x in batch]
-                with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-                    loss, parts = loss_of(wrapped, moved, self._draws(iteration, len(batch[0])))
-                optimizer.zero_grad()
-                accelerator.backward(loss)
-                norm = nn.utils.clip_grad_norm_(network.parameters(), recipe.clip_norm)
-                if not torch.isfinite(norm + loss.detach()):
-                    raise self._diverged(iteration, batch, loss.item())
-                optimizer.step(learning_rate_factor(iteration, recipe))
+                with torch.no_grad(), self.autocast():
+                    inputs = task.inputs(moved, self._draws(iteration, len(batch[0])))
+                optimizer.set_rates(learning_rate_factor(iteration, recipe))
+                self._refuse_divergence(last)  # a GPU was at it until now
+                done, last = iteration + 1, (iteration, batch, step(inputs))
                 average.update_parameters(network)
-                done = iteration + 1
                 if done % LOG_EVERY == 0:
-                    mean = accelerator.reduce(torch.stack([loss.detach(), *parts.values()]), "mean").tolist()
-                    journal.write(done, dict(zip(("loss", *parts), mean, strict=True)))
-                if done % SAVE_EVERY == 0:
+                    names, values = zip(*last[2].items(), strict=True)
+                    mean = accelerator.reduce(torch.stack(values), "mean").tolist()
+                    journal.write(done, dict(zip(names, mean, strict=True)))
+                if done % save_every == 0:
+                    self._refuse_divergence(last)
                     self._save(done, network, average, optimizer)
-                if done % VALIDATE_EVERY == 0 or done == recipe.iterations:
-                    journal.write_evaluation(done, self._evaluate_average(network, average, evaluate))
+                if done % validate_every == 0 or done == recipe.iterations:
+                    journal.write_evaluation(done, self._evaluate_average(network, average, task.evaluate))
+        self._refuse_divergence(last)
         network.load_state_dict(average.module.state_dict())
         self._save(recipe.iterations, network, average, optimizer)
+
+    def autocast(self) -> torch.autocast:
+        """Return the context of the network's arithmetic."""
+        return torch.autocast(self.accelerator.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _draws(self, iteration: int, count: int) -> Draws:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + iteration)
@@ -154,7 +174,8 @@ class Stage:
         trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         network.load_state_dict(average.module.state_dict())
         network.eval()
-        result = evaluate()
+        with torch.compiler.set_stance("force_eager"):  # other sizes: compiling for them takes longer
+            result = evaluate()
         network.load_state_dict(trained)
         network.train()
         return result
@@ -167,10 +188,15 @@ class Stage:
         finally:
             journal.close()
 
-    def _diverged(self, iteration: int, batch: list[Tensor], loss: float) -> DivergedError:
+    def _refuse_divergence(self, last: tuple[int, list[Tensor], dict[str, Tensor]] | None) -> None:
+        """Raise a DivergedError, and keep the batch for a look, if an iteration's loss or gradient is not finite."""
+        if last is None or torch.isfinite(last[2]["loss"] + last[2]["gradient"]):
+            return
+        iteration, batch, parts = last
+        loss = parts["loss"].item()
         kept = self.out / f"{self.name}-diverged-{iteration}-{self.accelerator.process_index}.pt"
         _write_whole({"iteration": iteration, "batch": batch}, kept)
-        return DivergedError(
+        raise DivergedError(
             f"{self.name}: loss {loss:g} or its gradient is not finite at iteration {iteration}; its batch is in "
             f"{kept}; lower learning_rate, or begin again from {self.state_path} with --precision fp32"
         )
@@ -204,6 +230,55 @@ class Stage:
     def _comparable_recipe(self) -> dict[str, Any]:
         """Return what must be the same to continue a run: all but its length."""
         return {**self.recipe.model_dump(mode="json", exclude={"iterations"}), "seed": self.seed}
+
+
+class _Iteration:
+    """Forward, backward, clipping and the optimisers' step."""
+
+    def __init__(self, task: Task, optimizer: Optimizers, stage: Stage) -> None:
+        self.task, self.optimizer, self.stage = task, optimizer, stage
+        # Shares gradients among processes; of one, the network itself.
+        self.network = stage.accelerator.prepare_model(task.network)
+
+    def __call__(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        """Return the loss, its parts, and the length of the gradient before it was clipped."""
+        with self.stage.autocast():
+            loss, parts = self.task.loss(self.network, inputs)
+        self.optimizer.zero_grad()
+        self.stage.accelerator.backward(loss)
+        norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.stage.recipe.clip_norm)
+        self.optimizer.step()
+        return {"loss": loss.detach(), "gradient": norm, **parts}
+
+
+class _Recorded:
+    """An iteration as one CUDA graph: recorded once, then replayed, since launching its kernels takes longer than they.
+
+    What it returns is overwritten by the next call.
+    """
+
+    def __init__(self, iteration: _Iteration) -> None:
+        self.iteration, self.calls = iteration, 0
+        self.graph = torch.cuda.CUDAGraph()
+        self.side = torch.cuda.Stream()
+
+    def __call__(self, inputs: list[Tensor]) -> dict[str, Tensor]:
+        if self.calls == 0:
+            self.inputs = [torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in inputs]
+        for kept, x in zip(self.inputs, inputs, strict=True):
+            kept.copy_(x)
+        self.calls += 1
+        if self.calls <= UNRECORDED:
+            self.side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(self.side):
+                result = self.iteration(self.inputs)
+            torch.cuda.current_stream().wait_stream(self.side)
+            return result
+        if self.calls == UNRECORDED + 1:
+            with torch.cuda.graph(self.graph):
+                self.result = self.iteration(self.inputs)
+        self.graph.replay()
+        return self.result
 
 
 class Journal:

@@ -75,7 +75,8 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step(_TINY)
+        optimizer.set_rates(_TINY)
+        optimizer.step()
 
     return step
 
@@ -135,7 +136,7 @@ def main(
     precision: Annotated[Precision, typer.Option(help="of the network's arithmetic")] = "fp32",
     compiled: Annotated[bool, typer.Option("--compile", help="compile the network first, as train does")] = False,
     iterations: Annotated[int, typer.Option(min=1, help="iterations of each measurement")] = 50,
-    workers: Annotated[int, typer.Option(min=1, help="threads that prepare batches, beside none")] = 2,
+    workers: Annotated[int, typer.Option(min=1, help="processes that prepare batches, beside none")] = 2,
     out: Annotated[Path | None, typer.Option("--json", help="file for the same numbers")] = None,
 ) -> None:
     """Print the time of data and network, and that batches do not depend on the number of workers."""

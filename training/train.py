@@ -32,7 +32,7 @@ from training.losses import fusion_losses, kinds_loss, pattern_loss, residual_lo
 from training.pairs import FusionBatches, RestorationBatches
 from training.pictures import Pictures
 from training.recipe import Recipe, RestoreRecipe, StageRecipe, model_of, read_recipe
-from training.stage import Draws, Stage
+from training.stage import Draws, Stage, Task
 from training.validation import FusionValidation, Validation
 
 log = logging.getLogger("training")
@@ -46,12 +46,23 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
     validation = Validation(data, recipe.data, runner.reading["pictures"], stage.held_out_crops)
     states = States(model, stage)
 
-    def loss_of(network: nn.Module, batch: list[Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
+    def inputs_of(batch: list[Tensor], draws: Draws) -> list[Tensor]:
         x_in, clean, kinds = batch
         x_t, time_in = states.draw(x_in, clean, draws)
+        return [
+            x_in,
+            clean,
+            kinds,
+            x_t,
+            time_in.repeat(len(x_in) // len(time_in)),
+            weights_of(kinds, stage.kind_weights),
+        ]
+
+    def loss_of(network: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        x_in, clean, kinds, x_t, time_in, weights = inputs
         predicted, logits = network(x_t, x_in, time_in)
         predicted, residual = predicted.float(), x_in - clean
-        loss = residual_loss(predicted, residual, stage.weighting, weights_of(kinds, stage.kind_weights))
+        loss = residual_loss(predicted, residual, stage.weighting, weights)
         if logits is None:
             return loss, {}
         told, pattern = kinds_loss(logits, kinds), pattern_loss(predicted - residual, model.config.unet.unshuffle)
@@ -66,7 +77,8 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
     trained = _Judging(model.unet)
     if runner.compiled:
         trained.compile()
-    runner.stage("restore", stage, recipe.seed).run(trained, batches, loss_of, lambda: validation(model))
+    task = Task(trained, batches, inputs_of, loss_of, lambda: validation(model))
+    runner.stage("restore", stage, recipe.seed).run(task)
 
 
 def weights_of(kinds: Tensor, by_kind: Mapping[str, float]) -> Tensor:
@@ -91,17 +103,20 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     if isinstance(model.unet, ResidualUNet):
         model.unet.kinds.requires_grad_(False)  # not asked here; processes would wait for its gradient
 
-    def loss_of(network: nn.Module, batch: list[Tensor], draws: Draws) -> tuple[Tensor, dict[str, Tensor]]:
-        infrared, infrared_clean, visible, visible_clean = batch
+    def inputs_of(batch: list[Tensor], draws: Draws) -> list[Tensor]:
+        infrared, _, visible, _ = batch
         strength = _sometimes(draws, draws.uniform(2), 1.0, stage.full_strength_share).to(infrared.device)
         balance = _sometimes(draws, draws.uniform(1), 0.5, stage.balanced_share).to(infrared.device)
+        residuals = [] if stage.one_stage else model.restore(infrared, visible, stage.steps)
+        return [*batch, strength, balance, *residuals]
+
+    def loss_of(network: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        infrared, infrared_clean, visible, visible_clean, strength, balance, *residuals = inputs
         if stage.one_stage:
             fused, *residuals = network(infrared, visible, strength, balance)
         else:
-            with torch.no_grad():
-                residuals = list(model.restore(infrared, visible, stage.steps))
             fused = network(infrared, residuals[0], visible, residuals[1], strength, balance)
-        targets = fusion_targets(batch, strength, stage.target)
+        targets = fusion_targets(inputs[:4], strength, stage.target)
         with torch.autocast(infrared.device.type, enabled=False):  # a gradient of 1/256 is what bf16 would round away
             pictures = _unit(fused.float()), _unit(targets[0]), _unit(targets[1])
             parts = fusion_losses(*pictures, balance, stage.salience, measured)
@@ -114,7 +129,8 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     if runner.compiled:
         model.unet.compile()
         trained.compile()
-    runner.stage("fuse", stage, recipe.seed).run(trained, batches, loss_of, lambda: validation(model))
+    task = Task(trained, batches, inputs_of, loss_of, lambda: validation(model))
+    runner.stage("fuse", stage, recipe.seed, recordable=not stage.one_stage).run(task)
 
 
 class _Judging(nn.Module):
@@ -211,9 +227,11 @@ class Runner:
         self.compiled = compiled
         self.reading: dict[str, Any] = {"rank": accelerator.process_index, "pictures": pictures, "strict": strict}
 
-    def stage(self, name: str, recipe: StageRecipe, seed: int) -> Stage:
-        """Return the loop of a stage."""
-        return Stage(name, recipe, seed, self.out, self.accelerator, self.precision, self.workers)
+    def stage(self, name: str, recipe: StageRecipe, seed: int, recordable: bool = True) -> Stage:
+        """Return the loop of a stage; recorded on a GPU that trains alone, where the stage can be."""
+        alone = self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1
+        recorded = recordable and alone
+        return Stage(name, recipe, seed, self.out, self.accelerator, self.precision, self.workers, recorded)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -282,7 +300,7 @@ def main(
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto is a GPU if there is one")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto is bf16 where it multiplies faster, measured")] = "auto",
     workers: Annotated[
-        int, typer.Option(min=0, help="threads that prepare batches; 0 on a CPU, which has nothing to spare")
+        int, typer.Option(min=0, help="processes that prepare batches; 0 on a CPU, which has nothing to spare")
     ] = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="refuse a picture that cannot be decoded instead of skipping its pair")
