@@ -275,7 +275,7 @@ class _Recorded:
             torch.cuda.current_stream().wait_stream(self.side)
             return result
         if self.calls == UNRECORDED + 1:
-            with torch.cuda.graph(self.graph):
+            with torch.cuda.graph(self.graph, capture_error_mode="thread_local"):  # another thread pins memory
                 self.result = self.iteration(self.inputs)
         self.graph.replay()
         return self.result
