@@ -31,8 +31,8 @@ def low_light(x: Tensor, generator: Generator) -> Tensor:
     share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.35, generator)
     dark = dark + (x - dark) * share
     tint = 0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator)
-    # From little noise to much: what is noisy and dark must not pass for a night street that is meant to be dark.
-    peak = torch.exp(_draw(n, math.log(60), math.log(2000), generator))
+    # From hardly any noise to much: neither may pass for a night street that is meant to be dark.
+    peak = torch.exp(_draw(n, math.log(60), math.log(10000), generator))
     return _sensor_noise(dark * tint, peak, _draw(n, 0, 0.18, generator).square(), generator)
 
 
@@ -110,11 +110,14 @@ def low_contrast(x: Tensor, generator: Generator) -> Tensor:
 
 
 def stripes(x: Tensor, generator: Generator) -> Tensor:
-    """Fixed-pattern columns: an offset and a gain per column, the same in every row, as on a microbolometer."""
+    """Fixed-pattern columns: an offset and a gain per column, the same in every row, as on a microbolometer.
+
+    Its pixels have noise of their own too, from none to much.
+    """
     n, _, _, width = x.shape
     offsets = torch.randn(n, 1, 1, width, generator=generator) * _draw(n, 0.015, 0.12, generator)
     gains = 1 + torch.randn(n, 1, 1, width, generator=generator) * _draw(n, 0, 0.05, generator)
-    return x * gains + offsets
+    return x * gains + offsets + torch.randn(x.shape, generator=generator) * _draw(n, 0, 0.3, generator).square()
 
 
 KINDS: dict[Modality, dict[str, Degradation]] = {

@@ -92,7 +92,8 @@ def mean_ms(batches: Iterator[list[Tensor]], step: Step, count: int) -> float:
 def refuse_other_batches(make: Callable[[int], list[Tensor]], count: int, workers: int) -> None:
     """Raise a DataError if worker threads make other batches than the main thread does."""
     for index, batch in enumerate(prepared(make, range(count), workers)):
-        if not all(torch.equal(a, b) for a, b in zip(batch, make(index), strict=True)):
+        pairs = zip(batch, make(index), strict=True)
+        if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs):  # NaN: nobody knows
             raise DataError(f"batch {index} of {workers} workers differs from that of none; report it as a bug")
 
 

@@ -134,7 +134,9 @@ PRESETS: dict[str, ModelConfig] = {
         # Two CPU cores, live: benchmarks/candidates.toml has what was tried.
         ModelConfig(
             "nano",
-            UNetConfig("patch", (48, 48, 64), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=4),
+            UNetConfig(
+                "patch", (48, 48, 64, 96), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 1, 0, 0), unshuffle=4
+            ),
             FusionConfig(
                 (16, 24, 32, 48),
                 blocks=(0, 1, 1, 1),
