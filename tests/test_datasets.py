@@ -260,15 +260,15 @@ def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path)
             write_png(folder / f"{k}.png", np.full(shape, value, np.uint8))
     ems = recipe(pairs=[], sets=[{"layout": "ems", "root": "set"}], clean_share=0, mixed_share=0, reference_share=1)
     infrared, infrared_clean, visible, visible_clean = FusionBatches(tmp_path, ems, 6, 32, 0)(0)
-    assert visible.unique().tolist() == pytest.approx([30 / 127.5 - 1])
-    assert visible_clean.unique().tolist() == pytest.approx([180 / 127.5 - 1])
-    assert infrared_clean.unique().tolist() == pytest.approx([120 / 127.5 - 1])
-    assert infrared.std() > 0.001  # the reference repeats the picture, so it is degraded as others are
+    assert visible.unique().tolist() == [30]
+    assert visible_clean.unique().tolist() == [180]
+    assert infrared_clean.unique().tolist() == [120]
+    assert infrared.float().std() > 0.1  # the reference repeats the picture, so it is degraded as others are
     restoration = RestorationBatches(tmp_path, ems, 4, 32, 0)
     assert restoration.references["infrared"] == []
     x_in, clean, _ = restoration(0)
-    assert x_in[1::2].unique().tolist() == pytest.approx([30 / 127.5 - 1])
-    assert clean[1::2].unique().tolist() == pytest.approx([180 / 127.5 - 1])
+    assert x_in[1::2].unique().tolist() == [30]
+    assert clean[1::2].unique().tolist() == [180]
 
 
 def test_crops_are_scaled_as_averages_of_their_pixels(rng) -> None:

@@ -31,7 +31,7 @@ from training.losses import (  # noqa: E402
     salient_maximum,
 )
 from training.optimizers import Muon, Optimizers, as_matrix, is_matrix  # noqa: E402
-from training.pairs import FusionBatches, RestorationBatches, find_pairs, is_held_out  # noqa: E402
+from training.pairs import FusionBatches, RestorationBatches, find_pairs, from_bytes, is_held_out  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, Task, warmed_average  # noqa: E402
@@ -111,8 +111,10 @@ def test_what_degradations_do() -> None:
     grey = clean[:, :1]
     assert (made("low_contrast", grey, "infrared").std((1, 2, 3)) < 0.8 * grey.std((1, 2, 3))).all()
     striped = made("stripes", torch.full_like(grey, 0.5), "infrared")
-    assert striped.std(dim=2).max() < 1e-6
-    assert striped.std(dim=3).min() > 0.005
+    columns, noise = striped.mean(dim=2), striped.std(dim=2).mean(dim=-1)
+    assert (columns.std(dim=-1) > 0.01).all()
+    assert noise.min() < 0.01  # the same in every row, but for a pixel's own noise: none to much
+    assert noise.max() > 0.03
 
 
 def test_blur_keeps_a_flat_picture_and_its_edges() -> None:
@@ -359,7 +361,9 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     untouched = (x_in == clean).all(dim=(1, 2, 3))
     assert torch.equal(kinds.sum(1) == 0, untouched)
     assert x_in.shape == clean.shape == (4, 3, 32, 32)
-    assert -1 <= x_in.min() < x_in.max() <= 1
+    assert x_in.dtype == clean.dtype == torch.uint8
+    assert x_in.min() < 80
+    assert x_in.max() > 200
     assert torch.equal(clean[::2, :1].expand(-1, 3, -1, -1), clean[::2])
     assert not torch.equal(clean[1, 0], clean[1, 1])
     assert not torch.equal(x_in, one(1)[0])
@@ -381,8 +385,8 @@ def test_references_bring_their_own_degradation(data: Path, recipe_file: Path, r
     x_in, clean, kinds = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
     assert kinds[1::2].isnan().all()  # nobody knows what a real picture suffers from
     assert not kinds[::2].isnan().any()
-    assert torch.equal(x_in[1::2], torch.full((2, 3, 32, 32), 20 / 255 * 2 - 1))
-    assert torch.equal(clean[1::2], torch.full((2, 3, 32, 32), 200 / 255 * 2 - 1))
+    assert (x_in[1::2] == 20).all()
+    assert (clean[1::2] == 200).all()
     assert not torch.equal(x_in[::2], clean[::2])
 
 
@@ -419,13 +423,12 @@ def test_night_pictures_keep_their_exposure(data: Path, recipe_file: Path) -> No
     always = DataRecipe.model_validate({**values, "night_share": 1.0, "clean_share": 0.0, "mixed_share": 0.0})
     batches = RestorationBatches(data, always, 16, 32, 0)
     assert batches.night
-    night = 10 / 255 * 2 - 1
     for iteration in range(4):
         x_in, clean, _ = (x[1::2] for x in batches(iteration))
-        torch.testing.assert_close(clean, torch.full_like(clean, night))
-        assert (x_in.mean((1, 2, 3)) >= night - 0.01).all()  # haze, rain and noise add light; nothing has taken any
+        assert (clean == 10).all()
+        assert (x_in.float().mean((1, 2, 3)) > 8.5).all()  # haze, rain and noise add light; nothing has taken any
     fusion = FusionBatches(data, always, 32, 128, 0)(0)
-    dark = (fusion[3].mean((1, 2, 3)) < -0.8).nonzero().flatten()
+    dark = (fusion[3].float().mean((1, 2, 3)) < 25).nonzero().flatten()
     assert 0 < len(dark) < 32
 
 
@@ -525,7 +528,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_batch(
 
     def loss_of(network, inputs):
         loss, parts = task.loss(network, inputs)
-        return loss * (torch.nan if torch.equal(inputs[0], batches(1)[0]) else 1), parts
+        return loss * (torch.nan if torch.equal(inputs[0], from_bytes(batches(1))[0]) else 1), parts
 
     stage = Stage("restore", recipe.restore, 3, tmp_path, Accelerator(cpu=True))
     with pytest.raises(DivergedError, match=r"loss nan .* not finite at iteration 1; its batch is in .*restore-div"):

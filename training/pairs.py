@@ -28,6 +28,7 @@ __all__ = [
     "FusionBatches",
     "RestorationBatches",
     "find_pairs",
+    "from_bytes",
     "is_bright",
     "is_held_out",
     "network_pictures",
@@ -121,7 +122,10 @@ class _Batches:
         )
 
     def __call__(self, iteration: int) -> list[Tensor]:
-        """Return the batch of an iteration, in [-1, 1]; to the bit the same on any number of cores."""
+        """Return the batch of an iteration, pictures as bytes; to the bit the same on any number of cores.
+
+        Bytes are what a camera gives, and a quarter of what processes, page-locked memory and a GPU would else copy.
+        """
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # sums over a picture round otherwise, and an item is too small to share out
         try:
@@ -135,16 +139,16 @@ class _Batches:
             place = self.rank * self.batch + row
             rng = np.random.default_rng((self.seed, iteration, place))
             pictures = self._item(place, rng, Generator().manual_seed(int(rng.integers(2**62))))
-            batch = batch or [torch.empty(self.batch, *self._shape(item)) for item in pictures]
+            batch = batch or [self._empty(item) for item in pictures]
             for x, item in zip(batch, pictures, strict=True):
-                if item.ndim == 4:
-                    network_pictures(item, out=x[row : row + 1])
-                else:
-                    x[row] = item
+                x[row] = (item[0] * 255).round_() if item.ndim == 4 else item  # one channel is repeated
         return batch
 
-    def _shape(self, item: Tensor) -> tuple[int, ...]:
-        return (3, self.crop, self.crop) if item.ndim == 4 else tuple(item.shape)
+    def _empty(self, item: Tensor) -> Tensor:
+        """Return what holds a batch of such items."""
+        if item.ndim == 4:
+            return torch.empty(self.batch, 3, self.crop, self.crop, dtype=torch.uint8)
+        return torch.empty(self.batch, *item.shape)
 
     def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
         """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1], and vectors that go with them."""
@@ -173,7 +177,7 @@ class _Batches:
 class RestorationBatches(_Batches):
     """Stage 1: (degraded, clean, kinds); infrared and visible take turns.
 
-    degraded, clean: (N, 3, S, S) float32 in [-1, 1]. kinds: (N, 8), for each of the network's `KINDS` whether it was
+    degraded, clean: (N, 3, S, S) uint8. kinds: (N, 8), for each of the network's `KINDS` whether it was
     simulated, 1 or 0, or NaN where nobody knows, in a real degraded picture.
 
     A share of the visible items comes from night pictures, darker than `min_target_luma`: they are clean as they are, a
@@ -225,7 +229,7 @@ class RestorationBatches(_Batches):
 
 
 class FusionBatches(_Batches):
-    """Stage 2: (infrared, clean infrared, visible, clean visible), each (N, 3, S, S) float32 in [-1, 1].
+    """Stage 2: (infrared, clean infrared, visible, clean visible), each (N, 3, S, S) uint8.
 
     A half with a reference of its own comes as it is; the others are degraded, night pictures in all but exposure.
     """
@@ -324,6 +328,11 @@ def unit_pictures(pictures: Sequence[Uint8]) -> Tensor:
     return torch.from_numpy(np.stack([picture.transpose(2, 0, 1) for picture in pictures])).float().div_(255)
 
 
-def network_pictures(x: Tensor, out: Tensor | None = None) -> Tensor:
-    """Return (N, 3, H, W) in [-1, 1] of (N, 1 or 3, H, W) in [0, 1], into `out` if given; one channel is repeated."""
-    return torch.add(torch.full((), -1.0), x.expand(-1, 3, -1, -1), alpha=2, out=out)
+def network_pictures(x: Tensor) -> Tensor:
+    """Return (N, 3, H, W) in [-1, 1] of (N, 1 or 3, H, W) in [0, 1]; one channel is repeated."""
+    return 2 * x.expand(-1, 3, -1, -1) - 1
+
+
+def from_bytes(batch: list[Tensor]) -> list[Tensor]:
+    """Return a batch with its pictures as float32 in [-1, 1], on the device where they are."""
+    return [x.float() / 127.5 - 1 if x.dtype == torch.uint8 else x for x in batch]

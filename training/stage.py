@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from cled_edge.errors import CheckpointError, DivergedError, OutputError
 from training.optimizers import Optimizers
-from training.pairs import prepared
+from training.pairs import from_bytes, prepared
 from training.recipe import StageRecipe
 
 log = logging.getLogger("training")
@@ -138,7 +138,7 @@ class Stage:
         with self._journal() as journal:
             ready = prepared(task.batches, range(start, recipe.iterations), self.workers, pinned=on_gpu)
             for iteration, batch in zip(bar, ready, strict=True):
-                moved = [x.to(accelerator.device, non_blocking=True) for x in batch]
+                moved = from_bytes([x.to(accelerator.device, non_blocking=True) for x in batch])
                 with torch.no_grad(), self.autocast():
                     inputs = task.inputs(moved, self._draws(iteration, len(batch[0])))
                 optimizer.set_rates(learning_rate_factor(iteration, recipe))

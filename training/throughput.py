@@ -26,7 +26,7 @@ from torch import Tensor
 from cled_edge.errors import DataError, OutputError, one_line_errors
 from cled_edge.network.sampler import CledFusion
 from training.optimizers import Optimizers
-from training.pairs import FusionBatches, RestorationBatches, prepared
+from training.pairs import FusionBatches, RestorationBatches, from_bytes, prepared
 from training.recipe import Recipe, model_of, read_recipe
 
 StageName = Literal["restore", "fuse"]
@@ -71,7 +71,7 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
 
     def step(batch: list[Tensor]) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-            loss = loss_of(batch)
+            loss = loss_of(from_bytes(batch))
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
