@@ -169,6 +169,7 @@ PRESETS: dict[str, ModelConfig] = {
                 unshuffle=2,
                 mix=True,
             ),
+            default_steps=1,
         ),
     )
 }
