@@ -29,6 +29,7 @@ from cled_edge.bundle import Bundle
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.fuser import Fuser
 from cled_edge.manifest import REFERENCE_GRAPHS
+from cled_edge.size import padded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -123,8 +124,8 @@ def latencies_ms(bundles: Mapping[str, Path], rounds: int) -> dict[str, dict[str
 
 
 def gflop_of(bundle: Bundle) -> float:
-    """Return the arithmetic of a frame: all steps, both modalities, fusion."""
-    height, width = SIZE
+    """Return the arithmetic of a frame, padded as the candidate needs it: all steps, both modalities, fusion."""
+    height, width = padded(SIZE, bundle.manifest.size_multiple)
     shapes = {"infrared": (1, height, width, 1), "visible": (1, height, width, 3), "strength": (2,), "balance": (1,)}
     return round(count_gflop(bundle.graph("fused_loop"), shapes), 2)
 
