@@ -263,12 +263,26 @@ def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path)
     assert visible.unique().tolist() == [30]
     assert visible_clean.unique().tolist() == [180]
     assert infrared_clean.unique().tolist() == [120]
-    assert infrared.float().std() > 0.1  # the reference repeats the picture, so it is degraded as others are
+    assert infrared.float().std() > 0.1275  # the reference repeats the picture, so it is degraded as others are
     restoration = RestorationBatches(tmp_path, ems, 4, 32, 0)
     assert restoration.references["infrared"] == []
     x_in, clean, _ = restoration(0)
     assert x_in[1::2].unique().tolist() == [30]
     assert clean[1::2].unique().tolist() == [180]
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_while_a_batch_is_made_stays_one_line(workers: int) -> None:
+    def make(iteration: int) -> list:
+        if iteration == 1:
+            raise DataError("gone.png: it was there before; put it back")
+        return [torch.full((1,), float(iteration))]
+
+    batches = prepared(make, range(4), workers)
+    assert next(batches)[0].item() == 0
+    with pytest.raises(DataError) as caught:
+        next(batches)
+    assert str(caught.value) == "gone.png: it was there before; put it back"
 
 
 def test_crops_are_scaled_as_averages_of_their_pixels(rng) -> None:

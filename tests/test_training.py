@@ -113,6 +113,7 @@ def test_what_degradations_do() -> None:
     striped = made("stripes", torch.full_like(grey, 0.5), "infrared")
     columns, noise = striped.mean(dim=2), striped.std(dim=2).mean(dim=-1)
     assert (columns.std(dim=-1) > 0.01).all()
+    assert striped.std(dim=3).min() > 0.005
     assert noise.min() < 0.01  # the same in every row, but for a pixel's own noise: none to much
     assert noise.max() > 0.03
 
@@ -426,7 +427,9 @@ def test_night_pictures_keep_their_exposure(data: Path, recipe_file: Path) -> No
     for iteration in range(4):
         x_in, clean, _ = (x[1::2] for x in batches(iteration))
         assert (clean == 10).all()
-        assert (x_in.float().mean((1, 2, 3)) > 8.5).all()  # haze, rain and noise add light; nothing has taken any
+        assert (
+            x_in.float().mean((1, 2, 3)) >= 10 - 1.275
+        ).all()  # haze, rain and noise add light; nothing has taken any
     fusion = FusionBatches(data, always, 32, 128, 0)(0)
     dark = (fusion[3].float().mean((1, 2, 3)) < 25).nonzero().flatten()
     assert 0 < len(dark) < 32
@@ -536,6 +539,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_batch(
     kept = torch.load(tmp_path / "restore-diverged-1-0.pt", weights_only=True)
     assert kept["iteration"] == 1
     assert torch.equal(kept["batch"][0], batches(1)[0])
+    assert all(p.isfinite().all() for p in model.unet.parameters())
     assert not (tmp_path / "restore.state.pt").exists()
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from cled_edge.errors import DataError
+from cled_edge.errors import CledEdgeError, DataError
 from cled_edge.network.unet import KINDS
 from training.datasets import Pair, is_held_out, pairs_of_set
 from training.degradations import EXPOSURES, Modality, degrade, draw_kinds
@@ -257,8 +257,8 @@ def prepared(
     if not workers:
         yield from map(make, iterations)
         return
-    yield from DataLoader(
-        _Made(make, len(iterations)),
+    loader = DataLoader(
+        _Made(make),
         batch_size=None,
         sampler=iterations,
         num_workers=workers,
@@ -267,20 +267,23 @@ def prepared(
         multiprocessing_context="fork",
         worker_init_fn=_be_one_thread,
     )
+    for batch in loader:
+        if isinstance(batch, CledEdgeError):
+            raise batch
+        yield batch
 
 
 @dataclass(frozen=True)
-class _Made(Dataset[list[Tensor]]):
-    """The batches as torch's loader asks for them."""
+class _Made(Dataset[list[Tensor] | CledEdgeError]):
+    """The batches as torch's loader asks for them, or what went wrong: the loader would add a traceback to it."""
 
     make: Callable[[int], list[Tensor]]
-    count: int
 
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, iteration: int) -> list[Tensor]:
-        return self.make(iteration)
+    def __getitem__(self, iteration: int) -> list[Tensor] | CledEdgeError:
+        try:
+            return self.make(iteration)
+        except CledEdgeError as error:
+            return error
 
 
 def _be_one_thread(worker: int) -> None:  # noqa: ARG001

@@ -82,7 +82,8 @@ class Task:
     """What a stage does: `network` learns, from `batches`, to make `loss` of `inputs` small.
 
     inputs: makes of a batch, without gradient, what `loss` takes: tensors of the same shapes at each iteration.
-    loss: returns it and its parts by name; on a GPU it is recorded, so it must not look at values.
+    loss: returns it and its parts by name.
+    recordable: whether `loss` looks at no values, so that a GPU that trains alone may record it.
     """
 
     network: nn.Module
@@ -90,6 +91,7 @@ class Task:
     inputs: Inputs
     loss: Loss
     evaluate: Callable[[], Evaluation]
+    recordable: bool = True
 
 
 class Stage:
@@ -104,10 +106,9 @@ class Stage:
         accelerator: Accelerator,
         precision: str = "fp32",
         workers: int = 0,
-        recorded: bool = False,
     ) -> None:
         self.name, self.recipe, self.seed, self.out = name, recipe, seed, out
-        self.accelerator, self.precision, self.workers, self.recorded = accelerator, precision, workers, recorded
+        self.accelerator, self.precision, self.workers = accelerator, precision, workers
         self.state_path = out / f"{name}.state.pt"
 
     def run(self, task: Task) -> None:
@@ -122,8 +123,9 @@ class Stage:
         average = AveragedModel(network, multi_avg_fn=warmed_average(recipe.ema_decay))
         start = self._resume(network, average, optimizer)
         on_gpu = accelerator.device.type == "cuda"
-        iterate = _Iteration(task, optimizer, self)
-        step = _Recorded(iterate) if self.recorded else iterate
+        recorded = task.recordable and on_gpu and accelerator.num_processes == 1
+        iterate = _Iteration(task, optimizer, self, refusing=not recorded)
+        step = _Recorded(iterate) if recorded else iterate
         last: tuple[int, list[Tensor], dict[str, Tensor]] | None = None
         save_every = max(SAVE_EVERY, recipe.iterations // 20)
         validate_every = max(VALIDATE_EVERY, recipe.iterations // 10)
@@ -145,16 +147,18 @@ class Stage:
                 self._refuse_divergence(last)  # a GPU was at it until now
                 done, last = iteration + 1, (iteration, batch, step(inputs))
                 average.update_parameters(network)
-                if done % LOG_EVERY == 0:
+                is_logged, is_saved = done % LOG_EVERY == 0, done % save_every == 0
+                is_judged = done % validate_every == 0 or done == recipe.iterations
+                if is_logged or is_saved or is_judged:
+                    self._refuse_divergence(last)
+                if is_logged:
                     names, values = zip(*last[2].items(), strict=True)
                     mean = accelerator.reduce(torch.stack(values), "mean").tolist()
                     journal.write(done, dict(zip(names, mean, strict=True)))
-                if done % save_every == 0:
-                    self._refuse_divergence(last)
+                if is_saved:
                     self._save(done, network, average, optimizer)
-                if done % validate_every == 0 or done == recipe.iterations:
+                if is_judged:
                     journal.write_evaluation(done, self._evaluate_average(network, average, task.evaluate))
-        self._refuse_divergence(last)
         network.load_state_dict(average.module.state_dict())
         self._save(recipe.iterations, network, average, optimizer)
 
@@ -190,7 +194,7 @@ class Stage:
 
     def _refuse_divergence(self, last: tuple[int, list[Tensor], dict[str, Tensor]] | None) -> None:
         """Raise a DivergedError, and keep the batch for a look, if an iteration's loss or gradient is not finite."""
-        if last is None or torch.isfinite(last[2]["loss"] + last[2]["gradient"]):
+        if last is None or _is_finite(last[2]):
             return
         iteration, batch, parts = last
         loss = parts["loss"].item()
@@ -233,10 +237,13 @@ class Stage:
 
 
 class _Iteration:
-    """Forward, backward, clipping and the optimisers' step."""
+    """Forward, backward, clipping and the optimisers' step.
 
-    def __init__(self, task: Task, optimizer: Optimizers, stage: Stage) -> None:
-        self.task, self.optimizer, self.stage = task, optimizer, stage
+    refusing: whether a loss or gradient that is not finite leaves the network as it is; a graph cannot ask.
+    """
+
+    def __init__(self, task: Task, optimizer: Optimizers, stage: Stage, refusing: bool) -> None:
+        self.task, self.optimizer, self.stage, self.refusing = task, optimizer, stage, refusing
         # Shares gradients among processes; of one, the network itself.
         self.network = stage.accelerator.prepare_model(task.network)
 
@@ -247,8 +254,10 @@ class _Iteration:
         self.optimizer.zero_grad()
         self.stage.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.stage.recipe.clip_norm)
-        self.optimizer.step()
-        return {"loss": loss.detach(), "gradient": norm, **parts}
+        result = {"loss": loss.detach(), "gradient": norm, **parts}
+        if not self.refusing or _is_finite(result):
+            self.optimizer.step()
+        return result
 
 
 class _Recorded:
@@ -318,6 +327,11 @@ class Journal:
         """End the curves."""
         if self.curves is not None:
             self.curves.close()
+
+
+def _is_finite(parts: dict[str, Tensor]) -> bool:
+    """Return whether an iteration's loss and gradient are."""
+    return bool(torch.isfinite(parts["loss"] + parts["gradient"]))
 
 
 def warmed_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

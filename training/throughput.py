@@ -90,7 +90,7 @@ def mean_ms(batches: Iterator[list[Tensor]], step: Step, count: int) -> float:
 
 
 def refuse_other_batches(make: Callable[[int], list[Tensor]], count: int, workers: int) -> None:
-    """Raise a DataError if worker threads make other batches than the main thread does."""
+    """Raise a DataError if worker processes make other batches than this one does."""
     for index, batch in enumerate(prepared(make, range(count), workers)):
         pairs = zip(batch, make(index), strict=True)
         if not all(torch.allclose(a, b, rtol=0, atol=0, equal_nan=True) for a, b in pairs):  # NaN: nobody knows

@@ -49,14 +49,7 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
     def inputs_of(batch: list[Tensor], draws: Draws) -> list[Tensor]:
         x_in, clean, kinds = batch
         x_t, time_in = states.draw(x_in, clean, draws)
-        return [
-            x_in,
-            clean,
-            kinds,
-            x_t,
-            time_in.repeat(len(x_in) // len(time_in)),
-            weights_of(kinds, stage.kind_weights),
-        ]
+        return [x_in, clean, kinds, x_t, time_in, weights_of(kinds, stage.kind_weights)]
 
     def loss_of(network: nn.Module, inputs: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         x_in, clean, kinds, x_t, time_in, weights = inputs
@@ -129,8 +122,8 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     if runner.compiled:
         model.unet.compile()
         trained.compile()
-    task = Task(trained, batches, inputs_of, loss_of, lambda: validation(model))
-    runner.stage("fuse", stage, recipe.seed, recordable=not stage.one_stage).run(task)
+    task = Task(trained, batches, inputs_of, loss_of, lambda: validation(model), recordable=not stage.one_stage)
+    runner.stage("fuse", stage, recipe.seed).run(task)
 
 
 class _Judging(nn.Module):
@@ -183,13 +176,14 @@ class States:
         self.table = torch.tensor([list(c) for c in columns], dtype=torch.float32)
 
     def draw(self, x_in: Tensor, clean: Tensor, draws: Draws) -> tuple[Tensor, Tensor]:
-        """Return (x_t, time), (N, 3, H, W) and (N,) or (1,), time being A_t * 1000."""
+        """Return (x_t, time), (N, 3, H, W) and (N,), time being A_t * 1000."""
         sort, begin, length, later = draws.shared(4)
         if sort < self.recipe.random_share:
             return self.random(x_in, clean, draws)
         steps = 2 + int(length * (self.recipe.max_steps - 1))
         step = 1 + int(later * (steps - 1))
-        return self.in_loop(x_in, steps, 0 if begin < self.recipe.start_share else step)
+        x_t, time_in = self.in_loop(x_in, steps, 0 if begin < self.recipe.start_share else step)
+        return x_t, time_in.repeat(len(x_in))
 
     def in_loop(self, x_in: Tensor, steps: int, step: int) -> tuple[Tensor, Tensor]:
         """Return the state before `step`, counted from 0, of a loop without start noise."""
@@ -227,11 +221,9 @@ class Runner:
         self.compiled = compiled
         self.reading: dict[str, Any] = {"rank": accelerator.process_index, "pictures": pictures, "strict": strict}
 
-    def stage(self, name: str, recipe: StageRecipe, seed: int, recordable: bool = True) -> Stage:
-        """Return the loop of a stage; recorded on a GPU that trains alone, where the stage can be."""
-        alone = self.accelerator.device.type == "cuda" and self.accelerator.num_processes == 1
-        recorded = recordable and alone
-        return Stage(name, recipe, seed, self.out, self.accelerator, self.precision, self.workers, recorded)
+    def stage(self, name: str, recipe: StageRecipe, seed: int) -> Stage:
+        """Return the loop of a stage."""
+        return Stage(name, recipe, seed, self.out, self.accelerator, self.precision, self.workers)
 
 
 def _unit(x: Tensor) -> Tensor:
