@@ -255,6 +255,8 @@ CONTENTS: dict[str, Any] = {
     "search-m.json": {
         "machine": MACHINE,
         "size": [480, 640],
+        "iterations": 500,
+        "fuse_iterations": 250,
         "rows": [
             {
                 "name": "nano",
@@ -400,6 +402,8 @@ def test_a_gpu_stands_beside_its_peaks_and_bars(results: Path) -> None:
 
 def test_search_has_a_table_for_each_stage(results: Path) -> None:
     table = TABLES["search"](results)
+    assert "480x640, after 500 iterations" in table
+    assert "480x640, after 250 iterations" in table
     assert "| nano | taken |  | 7.7 | 29.5 | 62.0 | 63% | 1.25 |" in table
     assert "| no SSAB | TSAB alone |  | 7.5 | 60.0 | - | 0.0312 |" in table
 
