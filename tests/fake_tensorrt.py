@@ -309,6 +309,8 @@ def make(release: str, fault: str = "") -> ModuleType:
             if fault == "exception":
                 raise RuntimeError("std::bad_alloc")
             print("noise of a library on standard output")
+            self._logger.log(ILogger.INFO, "Graph construction completed")
+            self._logger.log(ILogger.VERBOSE, "Autotuning format combination")
             strong = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
             typed = strong is not None and (not before_11 or bool(network._flags & 1 << int(strong)))
             if not before_11 and network._flags & ~1:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -245,6 +246,24 @@ def test_steps_are_told_and_without_a_monitor_the_time(bundle: Bundle, tmp_path:
     assert len(steps) >= 2
     assert {step.total for step in steps} == {0}
     assert [step.elapsed_s for step in steps] == sorted(step.elapsed_s for step in steps)
+
+
+def test_all_that_tensorrt_says_is_added_to_a_file(
+    bundle: Bundle, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = fake("8.6")
+    monkeypatch.chdir(tmp_path)  # the child's folder is another
+    log = Path("build.log")
+    for graph in ("unet_step-fp16", "fusion-fp16"):
+        build_engine(bundle, graph, FP16, here, tmp_path / "engines", log=log)
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if line.startswith("building")] == [
+        "building unet_step-fp16",
+        "building fusion-fp16",
+    ]
+    assert len([line for line in lines if re.fullmatch(r" *\d+ ms VERBOSE Autotuning format combination", line)]) == 2
+    with pytest.raises(OutputError, match=r"missing/build\.log cannot be written: .*; give another --log FILE"):
+        build_engine(bundle, graph, FP16, here, tmp_path / "engines", log=tmp_path / "missing" / "build.log")
 
 
 def test_timings_are_kept_for_this_release_alone(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:

@@ -78,24 +78,29 @@ def build_engine(
     builds: int = 1,
     on_step: OnStep | None = None,
     binding: str = "cuda",
+    log: Path | None = None,
 ) -> BuildRecord:
     """Build a graph's engine for this device and keep it in `folder`; return its sidecar.
 
-    builds: how many to make; they are timed and the fastest is kept. binding: to CUDA, for the trial. EngineError says
-    why there is none: what TensorRT refused, how the child died, or in what the engine is not the manifest's graph.
-    ParityError if it gives other numbers than the bundle's FP32 graphs. OptionError if the graph does not take the
-    options' size, OutputError if the folder cannot be written, BundleMissingError without a golden pair.
+    builds: how many to make; they are timed and the fastest is kept. binding: to CUDA, for the trial. log: a file that
+    all TensorRT says is added to. EngineError says why there is none: what TensorRT refused, how the child died, or in
+    what the engine is not the manifest's graph. ParityError if it gives other numbers than the bundle's FP32 graphs.
+    OptionError if the graph does not take the options' size, OutputError if the folder or the log cannot be written,
+    BundleMissingError without a golden pair.
     """
     check_sizes(bundle, graph_name, options)
     spec = bundle.manifest.graphs[graph_name]
     timings = timings_path(options, facts, folder)
     trials = {size: make_trial(bundle, graph_name, size) for size in options.tried_sizes}
+    if log is not None:
+        log = log.absolute()  # the child builds in a folder of its own
+        _begin_log(log, graph_name)
     try:
         make_folder(folder)
         check_private(folder)
         with one_builder(timings), tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as room:
             known = read_timings(timings)
-            job = Job(spec=spec, options=options, builds=builds, trials=len(trials), binding=binding)
+            job = Job(spec=spec, options=options, builds=builds, trials=len(trials), binding=binding, log=log)
             _write_job(Path(room), job, bundle.graph(graph_name), known)
             for index, trial in enumerate(trials.values()):
                 inputs = {name: np.ascontiguousarray(value) for name, value in trial.inputs.items()}
@@ -151,6 +156,14 @@ def check_sizes(bundle: Bundle, graph_name: str, options: BuildOptions) -> None:
         raise OptionError(f"size {options.sizes} is not of multiples of {multiple}; pad it, as the manifest says")
     if spec.precision != options.precision:
         raise OptionError(f"graph {graph_name} is {spec.precision}, not {options.precision}; give that --precision")
+
+
+def _begin_log(log: Path, graph_name: str) -> None:
+    try:
+        with log.open("a", encoding="utf-8") as file:
+            file.write(f"building {graph_name}\n")
+    except OSError as error:
+        raise OutputError(f"{log} cannot be written: {error.strerror}; give another --log FILE") from error
 
 
 def _write_job(room: Path, job: Job, graph: bytes, timings: bytes) -> None:
@@ -248,7 +261,7 @@ def _over_limit(child: "subprocess.Popen[bytes]", graph: str, limits: Limits, el
     if elapsed_s > limits.timeout_s:
         return EngineError(
             f"building {graph} took over {limits.timeout_s:g} s and was stopped; raise --timeout-s, or lower "
-            "--optimization-level"
+            "--optimization-level; --log FILE tells what TensorRT is at"
         )
     if limits.memory_mib is None:
         return None

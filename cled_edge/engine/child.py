@@ -22,6 +22,7 @@ from cled_edge.backend.cuda import open_cuda
 from cled_edge.backend.launch import Launch
 from cled_edge.engine.capabilities import capabilities
 from cled_edge.engine.job import ANSWER, GRAPH, JOB, PLAN, RESULT, TIMINGS, TRIAL, Job, Result
+from cled_edge.engine.log import add_to_file
 from cled_edge.engine.plan import build_plan
 from cled_edge.engine.readback import deserialised, mismatches, read_back
 from cled_edge.engine.sdk import import_cuda, import_tensorrt
@@ -55,6 +56,8 @@ class Teller:
 def run(folder: Path, teller: Teller) -> None:
     """Do the job in `folder`."""
     job = Job.model_validate_json((folder / JOB).read_bytes())
+    if job.log is not None:
+        add_to_file(job.log)
     tensorrt = import_tensorrt()
     has = capabilities(tensorrt)
     cuda = import_cuda() if job.builds > 1 else None

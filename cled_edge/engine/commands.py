@@ -67,6 +67,9 @@ def build(
     memory_mib: Annotated[
         int | None, typer.Option(min=1, help="stop the build of an engine that takes more [default: no limit]")
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="add all that TensorRT says while it builds to this file")
+    ] = None,
     require_signature: RequireSignature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what was built as JSON")] = False,
 ) -> None:
@@ -109,7 +112,9 @@ def build(
             state = "kept"
             if record is None:
                 state = "built"
-                record = build_engine(opened, name, one, facts, folder, limits=limits, builds=builds, on_step=on_step)
+                record = build_engine(
+                    opened, name, one, facts, folder, limits=limits, builds=builds, on_step=on_step, log=log
+                )
             rows.append({"state": state, "path": str(kept_engine(folder, record)), **record.model_dump(mode="json")})
     if as_json:
         typer.echo(json.dumps(rows, indent=2))

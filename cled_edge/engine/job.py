@@ -4,6 +4,8 @@ From the parent: job.json, graph.onnx, the inputs of each trial and, if there is
 plan.engine, timing.cache, the outputs of each trial and, last, result.json.
 """
 
+from pathlib import Path
+
 from pydantic import BaseModel, ConfigDict
 
 from cled_edge.engine.options import BuildOptions
@@ -15,7 +17,11 @@ JOB, GRAPH, TIMINGS, PLAN, RESULT = "job.json", "graph.onnx", "timing.cache", "p
 
 
 class Job(BaseModel):
-    """builds: how many to make; the fastest is kept. trials: how many to run the engine in. binding: to CUDA."""
+    """What to build.
+
+    builds: how many to make; the fastest is kept. trials: how many to run the engine in. binding: to CUDA. log: a file
+    that all TensorRT says is added to.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,6 +30,7 @@ class Job(BaseModel):
     builds: int
     trials: int = 0
     binding: str = "cuda"
+    log: Path | None = None
 
 
 class Result(BaseModel):

@@ -3,10 +3,12 @@
 import logging
 from collections import deque
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 _LOG = logging.getLogger("cled_edge.engine.tensorrt")
 _MOST_ERRORS = 20
+_VERBOSE = logging.DEBUG - 5
 
 
 @cache
@@ -20,7 +22,7 @@ def logger_of(tensorrt: Any) -> Any:
         tensorrt.ILogger.ERROR: logging.ERROR,
         tensorrt.ILogger.WARNING: logging.WARNING,
         tensorrt.ILogger.INFO: logging.DEBUG,  # TensorRT calls "info" what a program calls details
-        tensorrt.ILogger.VERBOSE: logging.DEBUG - 5,
+        tensorrt.ILogger.VERBOSE: _VERBOSE,
     }
 
     class Forwarding(tensorrt.ILogger):  # type: ignore[misc]  # the class exists at run time only
@@ -38,3 +40,17 @@ def logger_of(tensorrt: Any) -> Any:
             return [self._errors.popleft() for _ in range(len(self._errors))]
 
     return Forwarding()
+
+
+def add_to_file(path: Path) -> None:
+    """Add all that TensorRT says from now on to a file, a message a line, after the milliseconds since the start.
+
+    It tells tens of thousands of things in a build; other handlers get no more than before.
+    """
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(max(handler.level, logging.WARNING))
+    logging.addLevelName(_VERBOSE, "VERBOSE")
+    added = logging.FileHandler(path, encoding="utf-8")
+    added.setFormatter(logging.Formatter("%(relativeCreated)9.0f ms %(levelname)s %(message)s"))
+    _LOG.addHandler(added)
+    _LOG.setLevel(_VERBOSE)
