@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,9 +34,9 @@ from training.losses import (  # noqa: E402
 from training.optimizers import Muon, Optimizers, as_matrix, is_matrix  # noqa: E402
 from training.pairs import FusionBatches, RestorationBatches, find_pairs, from_bytes, is_held_out  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
-from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, model_of, read_recipe  # noqa: E402
+from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, check_crops, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, Task, warmed_average  # noqa: E402
-from training.train import States, fusion_targets, starting_model, weights_of  # noqa: E402
+from training.train import Runner, States, fuse_stage, fusion_targets, starting_model, weights_of  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
 
 RECIPE = """
@@ -131,6 +132,11 @@ def test_kinds_are_drawn_in_their_shares_and_never_two_exposures() -> None:
     counts = [len(draw_kinds(list(KINDS["infrared"]), generator, clean=0.2, mixed=0.3)) for _ in range(4000)]
     for count, share in ((0, 0.2), (1, 0.5), (2, 0.3)):
         assert counts.count(count) / len(counts) == pytest.approx(share, abs=0.03)
+    weighted = [draw_kinds(["rain", "rain", "rain", "haze", "overexposure"], generator, 0, 0.5) for _ in range(4000)]
+    assert sum(len(kinds) == 2 for kinds in weighted) / 4000 == pytest.approx(0.5, abs=0.03)
+    assert all(len(set(kinds)) == len(kinds) for kinds in weighted)
+    assert sum(kinds[0] == "rain" for kinds in weighted) / 4000 == pytest.approx(0.6, abs=0.03)
+    assert {draw_kinds(["haze", "overexposure"], generator, 0, 1) for _ in range(50)} == {("haze",), ("overexposure",)}
 
 
 def test_balanced_target_runs_from_visible_over_maximum_to_infrared() -> None:
@@ -444,6 +450,11 @@ def test_a_batch_of_the_paper_has_one_picture_of_each_kind(data: Path, recipe_fi
     RestorationBatches(data, DataRecipe.model_validate(values), 12, 32, 0)(0)
     assert sorted(seen[1::2]) == sorted(KINDS["visible"])
     assert set(seen[::2]) == set(KINDS["infrared"])
+    seen.clear()
+    small = RestorationBatches(data, DataRecipe.model_validate(values), 2, 32, 0)
+    for iteration in range(len(KINDS["visible"])):
+        small(iteration)
+    assert sorted(seen[1::2]) == sorted(KINDS["visible"])
     with pytest.raises(ValueError, match=r"kinds_infrared has no 'rain'; known: blur, low_contrast"):
         DataRecipe.model_validate({**values, "kinds_infrared": ["rain"]})
 
@@ -567,6 +578,37 @@ def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_saved(
     assert not state.with_suffix(".partial").exists()
 
 
+def test_a_run_is_continued_on_the_same_data_alone(data: Path, recipe_file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_file)
+    stage = recipe.restore.model_copy(update={"iterations": 1})
+
+    def run(**beside: object) -> int:
+        batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
+        task = restore_task(CledFusion(PRESETS["nano"]), stage, batches)
+        return Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True), beside=beside).run(task)
+
+    assert run(data=["a"]) == 1
+    assert run(data=["a"]) == 0
+    with pytest.raises(CheckpointError, match=r"trained by another recipe, on other data .*choose another --out"):
+        run(data=["b"])
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
+    model, path = CledFusion(PRESETS["nano"]), tmp_path / "none" / "model.safetensors"
+    with pytest.raises(OutputError, match=r"none/model\.safetensors could not be written .*; make room, then run"):
+        save_checkpoint(model, {}, path)
+
+
+def test_a_broken_held_out_picture_is_refused_if_strict(data: Path, recipe_file: Path) -> None:
+    held = next(path for path in sorted((data / "set/visible").iterdir()) if is_held_out(path.stem))
+    held.write_bytes(b"no picture")
+    recipe = read_recipe(recipe_file).data
+    for validation in (partial(Validation, count=1), partial(FusionValidation, crop=128)):
+        validation(data, recipe, pictures=Pictures(1))
+        with pytest.raises(DataError, match=held.name):
+            validation(data, recipe, pictures=Pictures(1), strict=True)
+
+
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
 def test_two_processes_train_as_one_with_twice_the_batch(data: Path, tmp_path: Path) -> None:
     runs = {}
@@ -601,6 +643,8 @@ def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path,
     begun, earlier = starting_model(tmp_path / "none", read_recipe(recipe_file), "fuse", out / "model.safetensors")
     assert torch.equal(begun.unet.gain.weight, model.unet.gain.weight)
     assert [record["last_stage"] for record in earlier] == ["restore", "fuse"]
+    train(recipe_file, data, out)  # nothing is left to do, so there is nothing to record
+    assert load_checkpoint(out / "model.safetensors")[1] == training
     other = read_recipe(recipe_file).model_copy(update={"preset": "edge"})
     with pytest.raises(CheckpointError, match=r"is not the model of the recipe, 'edge' .*choose another --init"):
         starting_model(tmp_path / "none", other, "all", out / "model.safetensors")
@@ -646,6 +690,25 @@ def test_one_stage_trains_both_networks_at_once(data: Path, tmp_path: Path) -> N
 def test_recipes_are_valid(path: Path) -> None:
     recipe = read_recipe(path)
     assert model_of(recipe).name == recipe.preset
+
+
+def test_crops_that_do_not_fit_are_named(recipe_file: Path) -> None:
+    recipe = read_recipe(recipe_file)
+    for stage, crop in (("restore", 40), ("fuse", 100)):
+        odd = recipe.model_copy(update={stage: getattr(recipe, stage).model_copy(update={"crop": crop})})
+        with pytest.raises(DataError, match=rf"{stage}\.crop is {crop}, needed a multiple of 32"):
+            check_crops(odd)
+    small = recipe.fuse.model_copy(update={"crop": 32, "weight_information": 0.5})
+    with pytest.raises(DataError, match=r"fuse\.crop is 32, needed 41 for weight_information"):
+        check_crops(recipe.model_copy(update={"fuse": small}))
+
+
+def test_fusion_may_learn_from_pairs_of_its_own(data: Path, recipe_file: Path, tmp_path: Path) -> None:
+    (data / "set").rename(data / "other")
+    recipe_file.write_text(recipe_file.read_text() + '[[fuse.sets]]\nroot = "other"\n')
+    run = partial(fuse_stage, CledFusion(PRESETS["nano"]), read_recipe(recipe_file), data)
+    runner = Runner(Accelerator(cpu=True), "fp32", tmp_path, 0, Pictures(1), strict=False, compiled=False)
+    assert run(runner) == 2
 
 
 def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def main(
     folder: Annotated[list[str] | None, typer.Option(help="folder of pairs below --data, several times")] = None,
     count: Annotated[int, typer.Option(min=1, help="pairs to show")] = 4,
     seed: Annotated[int, typer.Option(help="other pairs, crops and parameters")] = 0,
-    side: Annotated[int, typer.Option(min=64, help="side of a crop in pixels; training takes 160")] = 200,
+    side: Annotated[int, typer.Option(min=64, help="side of a crop in pixels")] = 200,
 ) -> None:
     """Draw the degradations on pairs that training does not see, light ones as the targets of stage 1 are."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

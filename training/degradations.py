@@ -8,6 +8,7 @@ ones, all are simulated here.
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Literal
 
 import torch
@@ -149,13 +150,19 @@ def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], gener
 
 
 def draw_kinds(names: Sequence[str], generator: Generator, clean: float, mixed: float) -> tuple[str, ...]:
-    """Draw of the names none (probability `clean`), two compatible ones (`mixed`) or one."""
+    """Draw of the names none (probability `clean`), two different and compatible ones (`mixed`) or one.
+
+    A name that is there several times is drawn so much more often. Where nothing goes with the first, it stays alone.
+    """
     draw = torch.rand((), generator=generator).item()
-    order = torch.randperm(len(names), generator=generator).tolist()
+    order = [names[i] for i in torch.randperm(len(names), generator=generator).tolist()]
     if draw < clean:
         return ()
-    picked = tuple(names[i] for i in order[: 2 if draw < clean + mixed else 1])
-    return picked[:1] if any(pair <= set(picked) for pair in _EXCLUSIVE) else picked
+    first = order[0]
+    if draw >= clean + mixed:
+        return (first,)
+    others = (name for name in order if name != first and not any(pair <= {first, name} for pair in _EXCLUSIVE))
+    return (first, *islice(others, 1))
 
 
 def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:

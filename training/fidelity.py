@@ -13,7 +13,7 @@ from torch.nn import functional as F
 _FAINT = 1e-4  # of a luma's range: an edge of this strength is none
 _WINDOWS = 17, 9, 5, 3  # pixels, of the four scales of VIF
 _EYE = 2.0 / 255**2  # variance of the eye's noise, 2 grey levels squared
-_NARROWEST = 41  # pixels: the coarsest scale of VIF has one window left
+NARROWEST_PX = 41  # the coarsest scale of VIF has one window left
 
 
 def edge_preservation(infrared: Tensor, visible: Tensor, fused: Tensor) -> Tensor:
@@ -44,8 +44,8 @@ def information_fidelity(infrared: Tensor, visible: Tensor, fused: Tensor) -> Te
     nothing has more; and of the windows of the finest scale, where neighbours say nearly the same, one in four is
     taken, for four. Sides are 41 pixels at least.
     """
-    if min(fused.shape[-2:]) < _NARROWEST:
-        raise ValueError(f"pictures are {tuple(fused.shape[-2:])}; VIF needs {_NARROWEST} pixels a side")
+    if min(fused.shape[-2:]) < NARROWEST_PX:
+        raise ValueError(f"pictures are {tuple(fused.shape[-2:])}; VIF needs {NARROWEST_PX} pixels a side")
     n = len(fused)
     x = torch.cat([infrared, visible, fused]).float()
     kept, held = torch.zeros(2, n, device=x.device), torch.zeros(2, n, device=x.device)

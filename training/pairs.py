@@ -138,7 +138,7 @@ class _Batches:
         for row in range(self.batch):
             place = self.rank * self.batch + row
             rng = np.random.default_rng((self.seed, iteration, place))
-            pictures = self._item(place, rng, Generator().manual_seed(int(rng.integers(2**62))))
+            pictures = self._item(place + 2 * iteration, rng, Generator().manual_seed(int(rng.integers(2**62))))
             batch = batch or [self._empty(item) for item in pictures]
             for x, item in zip(batch, pictures, strict=True):
                 x[row] = (item[0] * 255).round_() if item.ndim == 4 else item  # one channel is repeated
@@ -150,7 +150,7 @@ class _Batches:
             return torch.empty(self.batch, 3, self.crop, self.crop, dtype=torch.uint8)
         return torch.empty(self.batch, *item.shape)
 
-    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
+    def _item(self, turn: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
         """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1], and vectors that go with them."""
         raise NotImplementedError
 
@@ -158,15 +158,23 @@ class _Batches:
         return self.pictures.facts(path, "visible").mean >= 255 * self.recipe.min_target_luma
 
     def _degraded(
-        self, crops: list[Uint8], modality: Modality, place: int, generator: Generator, without: frozenset[str]
+        self,
+        crops: list[Uint8],
+        modality: Modality,
+        generator: Generator,
+        without: frozenset[str],
+        kind: int | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Return (degraded, clean) of a crop that comes alone, or degraded and with its reference; and its kinds."""
+        """Return (degraded, clean) of a crop that comes alone, or degraded and with its reference; and its kinds.
+
+        kind: the number, however large, of the recipe's kind; None draws none, one or two.
+        """
         *real, clean = (unit_pictures([crop]) for crop in crops)
         if real:
             return [*real, clean], torch.full((len(KINDS),), math.nan)
         names = self.recipe.kinds_of(modality)
-        if self.recipe.cycle_kinds:
-            kinds: tuple[str, ...] = (names[place % len(names)],)
+        if kind is not None:
+            kinds: tuple[str, ...] = (names[kind % len(names)],)
         else:
             kinds = draw_kinds(names, generator, self.recipe.clean_share, self.recipe.mixed_share)
         kinds = tuple(kind for kind in kinds if kind not in without)
@@ -212,8 +220,8 @@ class RestorationBatches(_Batches):
         usable = whole(members, self.pictures, self.strict, f"references in {entry.degraded}")
         return [couple for couple, is_usable in zip(couples, usable, strict=True) if is_usable]
 
-    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
-        modality = MODALITIES[place % 2]
+    def _item(self, turn: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
+        modality = MODALITIES[turn % 2]
         references, clean = self.references[modality], self.clean[modality]
         is_night = False
         if references and rng.random() < self.recipe.reference_share:
@@ -224,7 +232,8 @@ class RestorationBatches(_Batches):
             paths = (clean[rng.integers(len(clean))],)
         crops = random_crop([self.pictures(path, modality) for path in paths], self.crop, rng)
         without = EXPOSURES if is_night else frozenset[str]()
-        pictures, kinds = self._degraded(crops, modality, place // 2, generator, without)
+        kind = turn // 2 if self.recipe.cycle_kinds else None
+        pictures, kinds = self._degraded(crops, modality, generator, without, kind)
         return [*pictures, kinds]
 
 
@@ -234,7 +243,7 @@ class FusionBatches(_Batches):
     A half with a reference of its own comes as it is; the others are degraded, night pictures in all but exposure.
     """
 
-    def _item(self, place: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
+    def _item(self, turn: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:  # noqa: ARG002
         pair = self.pairs[rng.integers(len(self.pairs))]
         members = _members(pair)
         night = frozenset[str]() if self._is_bright(pair.visible_clean) else EXPOSURES
@@ -242,7 +251,7 @@ class FusionBatches(_Batches):
         pictures = []
         for modality in MODALITIES:
             of_half = [crop for crop, member in zip(crops, members, strict=True) if member[1] == modality]
-            pictures += self._degraded(of_half, modality, place, generator, night)[0]
+            pictures += self._degraded(of_half, modality, generator, night)[0]
         return pictures
 
 

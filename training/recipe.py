@@ -11,6 +11,7 @@ from cled_edge.errors import DataError
 from cled_edge.network.presets import ModelConfig, preset
 from cled_edge.trust.reading import first_problem
 from training.degradations import KINDS, Modality
+from training.fidelity import NARROWEST_PX
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,8 +54,9 @@ class DataRecipe(_Strict):
     pairs: folders with `infrared/` and `visible/` pictures of equal stems. sets: the same in other layouts.
     keep_gib: decoded pictures kept in memory; what does not fit is decoded again at each use.
     kinds_infrared, kinds_visible: degradations that are simulated; none named: all of `degradations.KINDS`.
+        One named several times is drawn so much more often.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
-    cycle_kinds: instead, the k-th item of a modality in a batch has the k-th kind, the paper's mixed batch.
+    cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded pictures.
     min_target_luma: a visible picture of a lower mean, in [0, 1], is a night picture.
     night_share: of visible stage-1 items, those of night pictures: clean as they are, and given no other exposure.
@@ -155,6 +157,7 @@ class FuseRecipe(StageRecipe):
     one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
     steps: of restoration, while the fusion network learns.
     clean_share: of items without a degradation, if other than the data's.
+    sets: of pairs, instead of all that the data name.
     """
 
     weight_intensity: float = Field(8.0, ge=0)
@@ -169,6 +172,7 @@ class FuseRecipe(StageRecipe):
     balanced_share: float = Field(0.5, ge=0, le=1)
     steps: int = Field(1, ge=1, le=10)
     clean_share: float | None = Field(None, ge=0, le=1)
+    sets: tuple[SetRecipe, ...] = ()
     target: Literal["clean", "source"] = "clean"
     one_stage: bool = False
 
@@ -190,6 +194,16 @@ class Recipe(_Strict):
     data: DataRecipe
     restore: RestoreRecipe
     fuse: FuseRecipe
+
+
+def check_crops(recipe: Recipe) -> None:
+    """Raise DataError for a crop that the model's networks or a loss cannot take."""
+    multiple = model_of(recipe).size_multiple
+    for name, stage in (("restore", recipe.restore), ("fuse", recipe.fuse)):
+        if stage.crop % multiple:
+            raise DataError(f"recipe: {name}.crop is {stage.crop}, needed a multiple of {multiple}")
+    if recipe.fuse.weight_information and recipe.fuse.crop < NARROWEST_PX:
+        raise DataError(f"recipe: fuse.crop is {recipe.fuse.crop}, needed {NARROWEST_PX} for weight_information")
 
 
 def model_of(recipe: Recipe) -> ModelConfig:

@@ -9,14 +9,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -25,6 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cled_edge.errors import CheckpointError, DivergedError, OutputError
+from cled_edge.image import write_png
+from cled_edge.sink import make_folder
 from training.optimizers import Optimizers
 from training.pairs import from_bytes, prepared
 from training.recipe import StageRecipe
@@ -95,7 +95,10 @@ class Task:
 
 
 class Stage:
-    """One stage of a run: trains a network, keeps averaged weights, log, curves, samples and the state to resume."""
+    """One stage of a run: trains a network, keeps averaged weights, log, curves, samples and the state to resume.
+
+    beside: what else, as JSON has it, must be the same to continue: the data.
+    """
 
     def __init__(
         self,
@@ -106,13 +109,17 @@ class Stage:
         accelerator: Accelerator,
         precision: str = "fp32",
         workers: int = 0,
+        beside: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.recipe, self.seed, self.out = name, recipe, seed, out
+        self.beside = {"seed": seed, "processes": accelerator.num_processes, **(beside or {})}
         self.accelerator, self.precision, self.workers = accelerator, precision, workers
         self.state_path = out / f"{name}.state.pt"
 
-    def run(self, task: Task) -> None:
+    def run(self, task: Task) -> int:
         """Train the network in place; it ends with its averaged weights, on the accelerator's device.
+
+        Return how many iterations that took: none where an earlier run had already been at the end.
 
         DivergedError if the loss or its gradient is not finite (the batch is kept for a look), OutputError if the disk
         takes no more (what was saved before stays).
@@ -160,7 +167,9 @@ class Stage:
                 if is_judged:
                     journal.write_evaluation(done, self._evaluate_average(network, average, task.evaluate))
         network.load_state_dict(average.module.state_dict())
-        self._save(recipe.iterations, network, average, optimizer)
+        if start < recipe.iterations:
+            self._save(recipe.iterations, network, average, optimizer)
+        return max(0, recipe.iterations - start)
 
     def autocast(self) -> torch.autocast:
         """Return the context of the network's arithmetic."""
@@ -202,7 +211,7 @@ class Stage:
         _write_whole({"iteration": iteration, "batch": batch}, kept)
         raise DivergedError(
             f"{self.name}: loss {loss:g} or its gradient is not finite at iteration {iteration}; its batch is in "
-            f"{kept}; lower learning_rate, or begin again from {self.state_path} with --precision fp32"
+            f"{kept}; begin again with --precision fp32, or with a lower learning_rate in another --out"
         )
 
     def _save(self, iteration: int, network: nn.Module, average: AveragedModel, optimizer: Optimizers) -> None:
@@ -223,7 +232,8 @@ class Stage:
         state = torch.load(self.state_path, map_location="cpu", weights_only=True)
         if state["recipe"] != self._comparable_recipe():
             raise CheckpointError(
-                f"{self.state_path} was trained by another recipe; restore that, or choose another --out"
+                f"{self.state_path} was trained by another recipe, on other data or by another number of processes; "
+                "restore that, or choose another --out"
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
@@ -232,8 +242,8 @@ class Stage:
         return int(state["iteration"])
 
     def _comparable_recipe(self) -> dict[str, Any]:
-        """Return what must be the same to continue a run: all but its length."""
-        return {**self.recipe.model_dump(mode="json", exclude={"iterations"}), "seed": self.seed}
+        """Return what must be the same to continue a run: all but the stage's length."""
+        return {**self.recipe.model_dump(mode="json", exclude={"iterations"}), **self.beside}
 
 
 class _Iteration:
@@ -316,12 +326,11 @@ class Journal:
             return
         self.write(iteration, result.numbers)
         folder = self.out / "samples"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         for name, pictures in result.samples.items():
             row = ((torch.cat(pictures, dim=2).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
             self.curves.add_image(f"{self.stage}/{name}", row, iteration)
-            picture: np.ndarray[Any, Any] = row.permute(1, 2, 0).flip(2).numpy()
-            cv2.imwrite(str(folder / f"{self.stage}-{name}-{iteration:07d}.png"), picture)
+            write_png(folder / f"{self.stage}-{name}-{iteration:07d}.png", row.permute(1, 2, 0).numpy())
 
     def close(self) -> None:
         """End the curves."""

@@ -28,10 +28,11 @@ from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.network.unet import KINDS, ResidualUNet
 from cled_edge.schedule import TRAIN_STEPS
+from cled_edge.sink import make_folder
 from training.losses import fusion_losses, kinds_loss, pattern_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
 from training.pictures import Pictures
-from training.recipe import Recipe, RestoreRecipe, StageRecipe, model_of, read_recipe
+from training.recipe import Recipe, RestoreRecipe, StageRecipe, check_crops, model_of, read_recipe
 from training.stage import Draws, Stage, Task
 from training.validation import FusionValidation, Validation
 
@@ -39,11 +40,11 @@ log = logging.getLogger("training")
 Precision = Literal["auto", "fp32", "bf16"]
 
 
-def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> None:
-    """Stage 1: Eq. 15 on single pictures of both modalities."""
+def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> int:
+    """Stage 1: Eq. 15 on single pictures of both modalities. Return the iterations it took."""
     stage = recipe.restore
     batches = RestorationBatches(data, recipe.data, stage.batch, stage.crop, recipe.seed, **runner.reading)
-    validation = Validation(data, recipe.data, runner.reading["pictures"], stage.held_out_crops)
+    validation = Validation(data, recipe.data, **runner.held_out, count=stage.held_out_crops)
     states = States(model, stage)
 
     def inputs_of(batch: list[Tensor], draws: Draws) -> list[Tensor]:
@@ -71,7 +72,7 @@ def restore_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner
     if runner.compiled:
         trained.compile()
     task = Task(trained, batches, inputs_of, loss_of, lambda: validation(model))
-    runner.stage("restore", stage, recipe.seed).run(task)
+    return runner.stage("restore", stage, recipe).run(task)
 
 
 def weights_of(kinds: Tensor, by_kind: Mapping[str, float]) -> Tensor:
@@ -81,13 +82,19 @@ def weights_of(kinds: Tensor, by_kind: Mapping[str, float]) -> Tensor:
     return torch.where(largest > 0, largest, 1.0)
 
 
-def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> None:
-    """Stage 2: Eq. 16 to 19 on pairs, strengths and balance drawn at random; or all at once, the one-stage form."""
+def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") -> int:
+    """Stage 2: Eq. 16 to 19 on pairs, strengths and balance drawn at random; or all at once, the one-stage form.
+
+    Return the iterations it took.
+    """
     stage = recipe.fuse
-    clean_share = recipe.data.clean_share if stage.clean_share is None else stage.clean_share
-    items = recipe.data.model_copy(update={"clean_share": clean_share})
+    items = recipe.data
+    if stage.clean_share is not None:
+        items = items.model_copy(update={"clean_share": stage.clean_share})
+    if stage.sets:
+        items = items.model_copy(update={"sets": stage.sets, "pairs": ()})
     batches = FusionBatches(data, items, stage.batch, stage.crop, recipe.seed, **runner.reading)
-    validation = FusionValidation(data, recipe.data, runner.reading["pictures"], stage.crop)
+    validation = FusionValidation(data, items, crop=stage.crop, **runner.held_out)
     names = ("intensity", "gradient", "color", "edges", "information", "hot", "residual")
     weights = {name: getattr(stage, f"weight_{name}") for name in names}
     measured = bool(stage.weight_edges or stage.weight_information)
@@ -123,7 +130,7 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
         model.unet.compile()
         trained.compile()
     task = Task(trained, batches, inputs_of, loss_of, lambda: validation(model), recordable=not stage.one_stage)
-    runner.stage("fuse", stage, recipe.seed).run(task)
+    return runner.stage("fuse", stage, recipe).run(task)
 
 
 class _Judging(nn.Module):
@@ -219,11 +226,15 @@ class Runner:
     ) -> None:
         self.accelerator, self.precision, self.out, self.workers = accelerator, precision, out, workers
         self.compiled = compiled
-        self.reading: dict[str, Any] = {"rank": accelerator.process_index, "pictures": pictures, "strict": strict}
+        self.held_out: dict[str, Any] = {"pictures": pictures, "strict": strict}
+        self.reading: dict[str, Any] = {**self.held_out, "rank": accelerator.process_index}
 
-    def stage(self, name: str, recipe: StageRecipe, seed: int) -> Stage:
+    def stage(self, name: str, stage: StageRecipe, recipe: Recipe) -> Stage:
         """Return the loop of a stage."""
-        return Stage(name, recipe, seed, self.out, self.accelerator, self.precision, self.workers)
+        beside: dict[str, Any] = {"data": recipe.data.model_dump(mode="json", exclude={"keep_gib"})}
+        if recipe.fuse.one_stage:
+            beside["weighting"] = recipe.restore.weighting
+        return Stage(name, stage, recipe.seed, self.out, self.accelerator, self.precision, self.workers, beside)
 
 
 def _unit(x: Tensor) -> Tensor:
@@ -276,6 +287,14 @@ def starting_model(path: Path, recipe: Recipe, stage: str, init: Path | None) ->
     return model, [*record.pop("earlier", []), record]
 
 
+def _stages_in(path: Path) -> set[str]:
+    """Return the stages that the model of a run has behind it."""
+    if not path.exists():
+        return set()
+    _, record = load_checkpoint(path)
+    return {None: set(), "restore": {"restore"}}.get(record.get("last_stage"), {"restore", "fuse"})
+
+
 def _commit() -> str:
     answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
@@ -304,6 +323,7 @@ def main(
     """Train a preset and write OUT/model.safetensors."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = read_recipe(recipe_path)
+    check_crops(recipe)
     if device == "cuda" and not torch.cuda.is_available():
         raise OptionError("--device cuda: torch sees no GPU here; install a CUDA build of torch, or give --device cpu")
     # Buffers are constants, the same everywhere, and some are views that cannot be written to.
@@ -311,7 +331,7 @@ def main(
     accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers)
     if not accelerator.is_main_process:
         log.setLevel(logging.WARNING)
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     torch.manual_seed(recipe.seed)
     model_path = out / "model.safetensors"
     model, earlier = starting_model(model_path, recipe, stage, init)
@@ -322,14 +342,19 @@ def main(
     )
     runner = Runner(accelerator, chosen, out, workers, Pictures(recipe.data.keep_gib), strict, compiled)
     stages = [("fuse", fuse_stage)] if recipe.fuse.one_stage else [("restore", restore_stage), ("fuse", fuse_stage)]
+    commit, kept = _commit(), _stages_in(model_path)
     for name, run_stage in stages:
-        if stage in ("all", name):
-            run_stage(model, recipe, data, runner)
-            record = {"commit": _commit(), "recipe": recipe.model_dump(mode="json"), "last_stage": name}
-            if accelerator.is_main_process:
-                save_checkpoint(model, {**record, "earlier": earlier}, model_path)
-            earlier = [*earlier, record]
-    log.info("wrote %s", model_path)
+        if stage not in ("all", name):
+            continue
+        iterations = run_stage(model, recipe, data, runner)
+        if not iterations and name in kept:
+            log.info("%s had already been at its end", name)
+            continue
+        record = {"commit": commit, "recipe": recipe.model_dump(mode="json"), "last_stage": name}
+        if accelerator.is_main_process:
+            save_checkpoint(model, {**record, "earlier": earlier}, model_path)
+            log.info("wrote %s", model_path)
+        earlier = [*earlier, record]
     accelerator.end_training()
 
 

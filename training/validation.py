@@ -34,8 +34,10 @@ SHOWN = 4  # samples
 class Validation:
     """Crops of held-out pictures, `count` for each kind and clean, the same at each call."""
 
-    def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, count: int = 12) -> None:
-        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures)
+    def __init__(
+        self, root: Path, recipe: DataRecipe, pictures: Pictures, count: int = 12, strict: bool = False
+    ) -> None:
+        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures, strict)
         rng, generator = np.random.default_rng(5), Generator().manual_seed(5)
         self.sets: dict[tuple[Modality, str], tuple[Tensor, Tensor]] = {}
         for modality in MODALITIES:
@@ -75,8 +77,8 @@ class Validation:
 class FusionValidation:
     """Held-out pairs, clean and degraded, the same at each call."""
 
-    def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, crop: int) -> None:
-        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures)
+    def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, crop: int, strict: bool = False) -> None:
+        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures, strict)
         rng, generator = np.random.default_rng(6), Generator().manual_seed(6)
         chosen = [pairs[index] for index in rng.permutation(len(pairs))[:FUSION_PAIRS]]
         crops = [

@@ -8,7 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from cled_edge.errors import CheckpointError
+from cled_edge.errors import CheckpointError, OutputError
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion
 
@@ -16,7 +16,10 @@ _FORMAT = "cled-edge-checkpoint-1"
 
 
 def save_checkpoint(model: CledFusion, training: dict[str, Any], path: Path) -> None:
-    """Write the model and a JSON-able record of its training; the file appears whole or not at all."""
+    """Write the model and a JSON-able record of its training; the file appears whole or not at all.
+
+    OutputError if the disk takes no more.
+    """
     metadata = {
         "format": _FORMAT,
         "config": json.dumps(model.config.as_dict()),
@@ -24,8 +27,12 @@ def save_checkpoint(model: CledFusion, training: dict[str, Any], path: Path) -> 
     }
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     partial = path.with_suffix(".partial")
-    save_file(weights, partial, metadata)
-    partial.replace(path)
+    try:
+        save_file(weights, partial, metadata)
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} could not be written ({error}); make room, then run the same again") from error
 
 
 def load_checkpoint(path: Path) -> tuple[CledFusion, dict[str, Any]]:

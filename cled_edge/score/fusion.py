@@ -36,9 +36,10 @@ def fusion_scores(
 ) -> dict[str, float]:
     """Score a fused picture against its sources, all uint8, grey (H, W) or RGB (H, W, 3), by their luma.
 
-    mi: bits, sum over the sources; vif, ssim, scd: sums over the sources, 2 at most; qabf: 0 to 1; nabf: 0 is best; en:
-    bits; sd, sf, ag: grey levels. `paper` computes ssim and nabf with the constants of published tables, `strict` as
-    their authors defined them; the others do not differ. SizeMismatchError; OptionError under 41 pixels a side.
+    mi: bits, sum over the sources; vif, ssim, scd: sums over the sources, the last two 2 at most; qabf: 0 to 1; nabf: 0
+    is best; en: bits; sd, sf, ag: grey levels. `paper` computes ssim and nabf with the constants of published tables,
+    `strict` as their authors defined them; the others do not differ. SizeMismatchError; OptionError under 41 pixels a
+    side.
     """
     checked_profile(profile)
     check_sizes(infrared=infrared, visible=visible, fused=fused)
