@@ -61,18 +61,21 @@ def is_held_out(stem: str) -> bool:
 def find_pairs(root: Path, folder: str, count: int, everything: bool) -> list[tuple[str, Path, Path]]:
     """Return (stem, infrared, visible) of a folder's held-out pairs, at most `count`, spread evenly over their names.
 
-    The halves are `infrared` and `visible`; in a medical folder `mri` and the other one. A folder without them is a
-    DataError.
+    The halves are `infrared` and `visible`; in a medical folder `mri` and the other one, and a patient is held out as a
+    whole: a name is his number and three digits of the slice. A folder without them is a DataError.
     """
     where = root / folder
     halves = [where / "infrared", where / "visible"]
-    if (where / "mri").is_dir():
+    medical = (where / "mri").is_dir()
+    if medical:
         halves = [where / "mri", *sorted(path for path in where.iterdir() if path.is_dir() and path.name != "mri")][:2]
     missing = [half for half in halves if not half.is_dir()]
     if missing or len(halves) != 2:
         raise DataError(f"{missing[0] if missing else where} is not a folder; --data must hold NAME/infrared, visible")
     found = pair_by_stem(*(_pictures(half) for half in halves))
-    return spread([pair for pair in found if everything or is_held_out(pair[0])], count)
+    units = [stem[:-3] if medical else stem for stem, *_ in found]
+    held = [pair for pair, unit in zip(found, units, strict=True) if everything or is_held_out(unit)]
+    return spread(held, count)
 
 
 def read_scenes(root: Path, folder: str, count: int, everything: bool = False) -> Iterator[Scene]:

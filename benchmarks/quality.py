@@ -123,7 +123,12 @@ class Run:
 
     def measure(self, folders: list[str], degraded_folders: list[str]) -> None:
         """Measure every part; one whose data are absent is left out with a line that says so."""
-        needed = {"references": REFERENCES[0], "people": f"{LABELLED}/labels", "smoke": SMOKE, "medical": MEDICAL[0]}
+        needed: dict[str, tuple[str, ...]] = {
+            "references": REFERENCES,
+            "people": (f"{LABELLED}/labels",),
+            "smoke": (SMOKE,),
+            "medical": MEDICAL,
+        }
         calls: dict[str, Callable[[], None]] = {
             "clean": lambda: self.clean(folders),
             "degraded": lambda: self.degraded(degraded_folders),
@@ -135,8 +140,9 @@ class Run:
             "medical": lambda: self.clean(list(MEDICAL), "medical"),
         }
         for part in self.parts:
-            if part in needed and not (self.root / needed[part]).is_dir():
-                self.skipped[part] = f"{needed[part]} is not in --data"
+            missing = [folder for folder in needed.get(part, ()) if not (self.root / folder).is_dir()]
+            if missing:
+                self.skipped[part] = f"{missing[0]} is not in --data"
                 print(f"without {part}: {self.skipped[part]}")
                 continue
             calls[part]()

@@ -12,6 +12,7 @@ written, only BUNDLE_DIR.verification.json, which says what was found.
 import hashlib
 import json
 import logging
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -49,14 +50,21 @@ log = logging.getLogger("export")
 
 
 def export_bundle(
-    model: CledFusion, training: dict[str, Any], out: Path, pairs: list[Pair], inputs: str, plan: Plan | None = None
+    model: CledFusion,
+    training: dict[str, Any],
+    out: Path,
+    pairs: list[Pair],
+    inputs: str,
+    plan: Plan | None = None,
+    name: str | None = None,
 ) -> Manifest:
     """Write and verify a bundle in `out`, replacing a bundle there only after the new one has passed.
 
-    plan: None is FP32 at opset 17 for any size, with the loop of the default number of steps.
+    plan: None is FP32 at opset 17 for any size, with the loop of the default number of steps. name: None is that of the
+    preset.
     ParityError if any output is too far from eager; OutputError if `out` is something else than a bundle.
     """
-    plan = plan or default_plan(model)
+    plan, name = plan or default_plan(model), name or model.config.name
     if out.exists() and not (out / MANIFEST_NAME).exists():
         raise OutputError(f"{out} exists and is no bundle; choose another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -66,14 +74,14 @@ def export_bundle(
         unverified = VerificationSpec(inputs="none yet", backend="none yet", checks=())
         graphs = _write_graphs(folder, model, plan)
         (folder / GOLDEN_NAME).write_bytes(write_golden(golden_cases(model, pairs, plan)))
-        _write_manifest(folder, model, graphs, training, unverified)
+        _write_manifest(folder, name, model, graphs, training, unverified)
         if "int8" in plan.precisions:
             graphs |= _quantise(folder, graphs, pairs)
-            _write_manifest(folder, model, graphs, training, unverified)
+            _write_manifest(folder, name, model, graphs, training, unverified)
         verification = verify_bundle(
             folder, model, pairs, inputs, plan, report=out.with_name(f"{out.name}.verification.json")
         )
-        manifest = _write_manifest(folder, model, graphs, training, verification)
+        manifest = _write_manifest(folder, name, model, graphs, training, verification)
         if out.exists():
             shutil.rmtree(out)
         folder.rename(out)
@@ -145,23 +153,24 @@ def _quantise(folder: Path, graphs: dict[str, GraphSpec], pairs: list[Pair]) -> 
 
 def _write_manifest(
     folder: Path,
+    name: str,
     model: CledFusion,
     graphs: dict[str, GraphSpec],
     training: dict[str, Any],
     verification: VerificationSpec,
 ) -> Manifest:
-    contents = {name: (folder / name).read_bytes() for name in (*(g.file for g in graphs.values()), GOLDEN_NAME)}
+    contents = {file: (folder / file).read_bytes() for file in (*(g.file for g in graphs.values()), GOLDEN_NAME)}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
-        name=model.config.name,
+        name=name,
         created_by=f"cled-edge {__version__}",
         size_multiple=model.config.size_multiple,
         graphs=graphs,
         schedule=ScheduleSpec.from_schedule(model.sampler.schedule, model.config.default_steps),
         preprocessing=PreprocessingSpec(),
         files={
-            name: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-            for name, content in contents.items()
+            file: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            for file, content in contents.items()
         },
         training=training,
         verification=verification,
@@ -185,6 +194,7 @@ def main(
     pairs: Annotated[
         Path | None, typer.Option(metavar="DIR", help="real pairs to verify on: DIR/{infrared,visible}")
     ] = None,
+    name: Annotated[str | None, typer.Option(help="of the bundle in its manifest [default: the preset's]")] = None,
     count: Annotated[int, typer.Option(min=1, help="number of pairs to verify on")] = 9,
     precision: Annotated[
         list[str] | None, typer.Option(help="of the graphs: fp32, fp16, int8; repeat for several [default: fp32]")
@@ -207,6 +217,10 @@ def main(
 ) -> None:
     """Export CHECKPOINT as a verified bundle."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if name is not None and not re.fullmatch(r"[A-Za-z0-9._-]+", name):
+        raise OptionError(
+            f"--name is {name!r}, needed letters, digits, dots, dashes and underscores: results are named by it"
+        )
     model, training = load_checkpoint(checkpoint)
     usual = default_plan(model)
     plan = Plan(
@@ -218,7 +232,7 @@ def main(
     )
     chosen = read_pairs(pairs, count) if pairs else synthetic_pairs(count)
     inputs = f"real pairs of {pairs.name}" if pairs else "rendered night street"
-    manifest = export_bundle(model, training, bundle_dir, chosen, inputs, plan)
+    manifest = export_bundle(model, training, bundle_dir, chosen, inputs, plan, name)
     checks = manifest.verification.checks
     worst = min(checks, key=lambda check: check.psnr_db - check.needed_db)
     log.info(

@@ -183,6 +183,21 @@ def test_large_pictures_are_scaled_and_medical_halves_found(tmp_path: Path) -> N
     assert only.visible.shape == (400, 640, 3)
 
 
+def test_a_patient_is_held_out_as_a_whole_as_training_does(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("training.datasets", reason="needs torch: make test installs it")
+    for half, channels in (("mri", 0), ("pet", 3)):
+        (tmp_path / "medical/pet-mri" / half).mkdir(parents=True)
+        for patient in range(1, 41):
+            for at in (7, 8):
+                name = f"{patient}{at:03d}.png"
+                write_png(tmp_path / "medical/pet-mri" / half / name, picture(1, channels, (8, 8)))
+    recipe = pytest.importorskip("training.recipe")
+    pairs = datasets.pairs_of_set(tmp_path, recipe.SetRecipe(layout="harvard", root="medical"))
+    held = {pair.infrared for pair in pairs if datasets.is_held_out(pair.unit)}
+    assert 0 < len(held) < len(pairs) == 80
+    assert {infrared for _, infrared, _ in held_out.find_pairs(tmp_path, "medical/pet-mri", 0, False)} == held
+
+
 def test_references_are_found_in_both_layouts(tmp_path: Path) -> None:
     for folder in ("lol/low", "lol/high"):
         (tmp_path / folder).mkdir(parents=True)
