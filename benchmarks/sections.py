@@ -168,6 +168,24 @@ def tiling(results: Path) -> str:
     return _section("Tiles", words, parts)
 
 
+def steps(results: Path) -> str:
+    """Return what restoration reaches, and what a pair takes, by the number of network evaluations."""
+    parts = []
+    for result in _load(results, "steps"):
+        header = ["", *(f"{row['steps']} step{'s' if row['steps'] > 1 else ''}" for row in result["rows"])]
+        rows: Rows = [
+            [bars[0]["bar"], *(f"{bar['measured']:.2f}" for bar in bars)]
+            for bars in zip(
+                *([bar for bar in row["bars"] if "least" not in bar["bar"]] for row in result["rows"]), strict=True
+            )
+        ]
+        rows += [[f"a pair, {name} ms", *(_ms(row["ms"][name]) for row in result["rows"])] for name in ("p50", "p90")]
+        where = f"Bundle {result['bundle']}, {result['backend']}, {size_text(result['size'])}"
+        parts.append(f"{where}, on {machine_line(result['machine'])}:\n\n{markdown(header, rows)}")
+    words = "Restoration of held-out pictures, as in the bars below, by the number of network evaluations."
+    return _section("Steps", words, parts)
+
+
 def graphs(results: Path) -> str:
     """Return what was exported: sizes, nodes, and how far the graphs of each kind are from eager PyTorch."""
     header = ["bundle", "graphs", "precision", "opset", "how many", "KB", "nodes, any size", "nodes, one size"]
@@ -384,6 +402,7 @@ _OTHER = (
     graphs,
     precisions,
     search,
+    steps,
     instrument,
     detection,
     gpu,

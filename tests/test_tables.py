@@ -152,6 +152,23 @@ CONTENTS: dict[str, Any] = {
             for backend, p50, psnr_db in (("openvino:fp32", 40.0, 85.0), ("openvino:int8", 20.0, 41.0))
         ],
     },
+    "steps-nano-m.json": {
+        "machine": MACHINE,
+        "bundle": "nano",
+        "backend": "onnxruntime 1 cpu fp32",
+        "size": [480, 640],
+        "rows": [
+            {
+                "steps": steps,
+                "ms": {"p50": 40.0 * steps, "p90": 41.0 * steps, "p99": 42.0 * steps},
+                "bars": [
+                    {"bar": "restored infrared noise: gain in dB", "measured": 9 + steps / 10},
+                    {"bar": f"restored, the least gain of all (case {steps}), dB", "measured": 0.1},
+                ],
+            }
+            for steps in (1, 2)
+        ],
+    },
     "tiling-nano-m.json": {
         "machine": MACHINE,
         "bundle": "nano",
@@ -438,3 +455,11 @@ def test_tiles_stand_way_beside_way_with_the_memory_that_could_be_measured(resul
     text = TABLES["tiling"](results)
     assert "| llvip 010001 | 1536x2048 | visible | 16.6 | 17.0 | 35.2 | 2.9 | 2.9 | 2.9 | 0.7 | 0.7 | 0.7 |" in text
     assert "memory grows by: 1536x2048 whole 670.3 MB." in text
+
+
+def test_steps_stand_beside_each_other_with_their_time(results: Path) -> None:
+    text = TABLES["steps"](results)
+    assert "|  | 1 step | 2 steps |" in text
+    assert "| restored infrared noise: gain in dB | 9.10 | 9.20 |" in text
+    assert "| a pair, p50 ms | 40.0 | 80.0 |" in text
+    assert "least gain" not in text
