@@ -1,5 +1,6 @@
 """Where fused pictures go: a video file, a folder of PNGs, or a window."""
 
+import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -170,10 +171,9 @@ def open_sink(out: str, rate_hz: float | None) -> Sink:
 
 def make_folder(folder: Path) -> None:
     """Create a folder and check that files can be made in it; OutputError if not."""
-    probe = folder / ".cled-edge-probe"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
+        with tempfile.TemporaryFile(dir=folder):  # of a name of its own: other processes may be at the same
+            pass
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error
