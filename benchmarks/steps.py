@@ -9,38 +9,17 @@ Writes benchmarks/results/steps-<bundle>-<machine>.json. Held-out pairs and degr
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.progress import track
 
-from benchmarks.ems import CASES
-from benchmarks.held_out import find_pairs, read_scenes
-from benchmarks.quality import COUNT, DEGRADED_FOLDERS
-from benchmarks.quality_measures import Row, degraded_rows
-from benchmarks.quality_summary import bars, halves_summary
+from benchmarks.quality import COUNT, DEGRADED_FOLDERS, Run
+from benchmarks.quality_summary import bars
 from benchmarks.timing import RESULTS, percentiles_ms, timed_rounds, whole_numbers, write_result
 from cled_edge.bundle import Bundle
 from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import OptionError, one_line_errors
-from cled_edge.fuser import Controls, Fuser
-
-
-def restored(fuser: Fuser, data: Path, steps: int, count: int) -> list[Row]:
-    """Return the bars of restoration with so many steps."""
-    folders = DEGRADED_FOLDERS.split(",")
-    total = sum(len(find_pairs(data, folder, count, everything=False)) for folder in folders)
-    scenes = (scene for folder in folders for scene in read_scenes(data, folder, count))
-
-    def fuse(infrared: Any, visible: Any, controls: Any = None, /, *, balance: float = 0.5) -> Any:  # noqa: ARG001
-        return fuser(infrared, visible, Controls(steps, balance=balance))
-
-    rows = [
-        row
-        for scene in track(scenes, f"{steps} steps", total=total, transient=True)
-        for row in degraded_rows(fuse, scene, CASES, None)[1]
-    ]
-    return bars({"restored": halves_summary(rows)})
+from cled_edge.fuser import Fuser
 
 
 def main(
@@ -59,11 +38,14 @@ def main(
             raise OptionError(f"{bundle} has no loop of {number} steps; export it with --unrolled {number}")
     with Fuser.load(bundle, backend=backend) as fuser:
         (street,) = night_street(1)
-        calls = {n: partial(fuser, street.infrared, street.visible, Controls(n)) for n in numbers}
+        stepped = {n: partial(fuser, steps=n) for n in numbers}
+        calls = {n: partial(call, street.infrared, street.visible) for n, call in stepped.items()}
         samples_ms = timed_rounds(calls, rounds, discarded=1)
-        rows = [
-            {"steps": n, "ms": percentiles_ms(samples_ms[n]), "bars": restored(fuser, data, n, count)} for n in numbers
-        ]
+        rows = []
+        for n, call in stepped.items():
+            run = Run(call, data, ("restored",), count, everything=False)
+            run.degraded(DEGRADED_FOLDERS.split(","))
+            rows.append({"steps": n, "ms": percentiles_ms(samples_ms[n]), "bars": bars(run.summary())})
         values = {
             "bundle": opened.manifest.name,
             "files": {file: spec.sha256 for file, spec in opened.manifest.files.items()},

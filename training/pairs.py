@@ -151,7 +151,10 @@ class _Batches:
         return torch.empty(self.batch, *item.shape)
 
     def _item(self, turn: int, rng: np.random.Generator, generator: Generator) -> list[Tensor]:
-        """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1], and vectors that go with them."""
+        """Return the pictures of one item, each (1, 1 or 3, S, S) in [0, 1], and vectors that go with them.
+
+        turn: its place in the whole batch and two for each iteration before, where modalities or kinds take turns.
+        """
         raise NotImplementedError
 
     def _is_bright(self, path: Path) -> bool:

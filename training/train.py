@@ -287,14 +287,6 @@ def starting_model(path: Path, recipe: Recipe, stage: str, init: Path | None) ->
     return model, [*record.pop("earlier", []), record]
 
 
-def _stages_in(path: Path) -> set[str]:
-    """Return the stages that the model of a run has behind it."""
-    if not path.exists():
-        return set()
-    _, record = load_checkpoint(path)
-    return {None: set(), "restore": {"restore"}}.get(record.get("last_stage"), {"restore", "fuse"})
-
-
 def _commit() -> str:
     answer = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return answer.stdout.strip() or "unknown"
@@ -342,12 +334,12 @@ def main(
     )
     runner = Runner(accelerator, chosen, out, workers, Pictures(recipe.data.keep_gib), strict, compiled)
     stages = [("fuse", fuse_stage)] if recipe.fuse.one_stage else [("restore", restore_stage), ("fuse", fuse_stage)]
-    commit, kept = _commit(), _stages_in(model_path)
+    commit, reached = _commit(), earlier[-1].get("last_stage") if model_path.exists() else None
     for name, run_stage in stages:
         if stage not in ("all", name):
             continue
         iterations = run_stage(model, recipe, data, runner)
-        if not iterations and name in kept:
+        if not iterations and reached in (name, "fuse"):
             log.info("%s had already been at its end", name)
             continue
         record = {"commit": commit, "recipe": recipe.model_dump(mode="json"), "last_stage": name}
