@@ -276,6 +276,11 @@ def test_timings_are_kept_for_this_release_alone(bundle: Bundle, tmp_path: Path,
     (tmp_path / "shared.cache").write_bytes(b"of another release")
     build_engine(bundle, "fusion-fp16", shared, fake("11.4"), tmp_path)  # refused by TensorRT, so begun anew
     assert (tmp_path / "shared.cache").read_bytes() == b"timings of 11.4.0.106"
+    quick = shared.model_copy(update={"optimization_level": 0})
+    (tmp_path / "shared.cache").write_bytes(b"of hours")
+    record = build_engine(bundle, "fusion-fp16", quick, fake("11.4"), tmp_path)  # heeds none, has none to give
+    assert record.timing_cache_bytes == 0
+    assert (tmp_path / "shared.cache").read_bytes() == b"of hours"
 
 
 def test_two_versions_in_one_environment_are_noticed(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:

@@ -99,7 +99,7 @@ def build_engine(
         make_folder(folder)
         check_private(folder)
         with one_builder(timings), tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as room:
-            known = read_timings(timings)
+            known = read_timings(timings) if options.heeds_timings else b""
             job = Job(spec=spec, options=options, builds=builds, trials=len(trials), binding=binding, log=log)
             _write_job(Path(room), job, bundle.graph(graph_name), known)
             for index, trial in enumerate(trials.values()):
@@ -112,7 +112,8 @@ def build_engine(
                     "see: cled-edge doctor"
                 )
             tried = _judged(Path(room), graph_name, trials, options, result)
-            write_timings(timings, (Path(room) / TIMINGS).read_bytes())
+            if options.heeds_timings:
+                write_timings(timings, (Path(room) / TIMINGS).read_bytes())
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another with --engines DIR") from error
     sha256 = graph_sha256(bundle, graph_name)

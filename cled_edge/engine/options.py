@@ -72,6 +72,11 @@ class BuildOptions(_Model):
         """The sizes that an engine is tried at: each of `sizes` once."""
         return tuple(dict.fromkeys((self.sizes.min, self.sizes.opt, self.sizes.max)))
 
+    @property
+    def heeds_timings(self) -> bool:
+        """Whether TensorRT uses a timing cache: at level 0 it takes what runs first, and returns an empty cache."""
+        return self.optimization_level != 0
+
     def takes(self, size: Size) -> bool:
         """Say whether the engine takes pictures of this size."""
         sizes = self.sizes
