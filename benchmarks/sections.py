@@ -482,7 +482,8 @@ def _sweeps(base: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str,
 
 
 def _names(result: BackendResult) -> list[object]:
-    return [result.bundle.name, result.backend, result.details.get("threads", result.threads)]
+    threads = result.details.get("threads", result.threads)
+    return [result.bundle.name, result.backend, "-" if threads is None else threads]
 
 
 def _span(numbers: Iterable[int]) -> str:
