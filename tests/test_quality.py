@@ -1,7 +1,9 @@
 """The quality benchmark: what degrades and what fuses trivially, boxes, means, shares, bars, and the program."""
 
 import json
+import shutil
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,12 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import ems, held_out, quality, quality_report, quality_tables, sheet, trivial
+from benchmarks import ems, held_out, quality, quality_report, quality_tables, sections, sheet, steps, trivial
 from benchmarks import quality_measures as measures
 from benchmarks import quality_summary as summary
 from benchmarks.ems import CASES, INFRARED, SINGLE, VISIBLE, Case
 from benchmarks.held_out import Box, Scene
+from cled_edge.bundle import shipped_bundle
 from cled_edge.errors import DataError, OptionError
 from cled_edge.fuser import Controls, Fused
 from cled_edge.image import Uint8, write_png
@@ -443,9 +446,30 @@ def test_the_program_refuses_unknown_parts_and_folders_without_held_out_pairs(tm
     assert "no pair is held out from training; --all takes every pair" in str(error)
 
 
-def run(*arguments: object) -> Any:
+def test_more_steps_are_measured_by_the_same_run_and_must_be_in_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_data(tmp_path, 1)
+    (tmp_path / "pairs/a").rename(tmp_path / "pairs/msrs")
+    shutil.copytree(tmp_path / "pairs/msrs", tmp_path / "pairs/roadscene")
+    monkeypatch.setattr(quality, "CASES", CASES[:2])
+    data = ("--data", tmp_path, "--rounds", 2, "--results", tmp_path / "out")
+    done = run(shipped_bundle(), *data, "--steps", 1, of=steps.main)
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "out").glob("steps-nano-*.json")
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["ms"]["p90"] >= row["ms"]["p50"] > 0
+    gain = row["bars"][0]["measured"]
+    table = sections.steps(tmp_path / "out")
+    assert "|  | 1 step |" in table
+    assert f"{gain:.2f}" in table
+    with pytest.raises(OptionError, match="has no loop of 2 steps; export it with --unrolled 2"):
+        raise run(shipped_bundle(), *data, "--steps", "1,2", of=steps.main).exception
+
+
+def run(*arguments: object, of: Callable[..., None] = quality.main) -> Any:
     import typer
 
     app = typer.Typer()
-    app.command()(quality.main)
+    app.command()(of)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
