@@ -1,4 +1,4 @@
-"""Numbers that others published, to stand beside ours: the paper's Tables 1 and 3, and fusion networks measured by us.
+"""Numbers of others, to stand beside ours: Tables 1, 3 and 4 of the paper, and fusion networks measured by us.
 
 The paper's pictures are not those of `benchmarks.quality`, and its metrics are those of the profile `paper`.
 """
@@ -67,6 +67,27 @@ TABLE_3: dict[str, Scores] = {
     "Text-DiFuse": Scores(2.843, 0.579, 0.205, 0.018, 0.534),
     "GIFNet": Scores(2.581, 0.413, 0.345, 0.030, 0.443),
     "CLED-Fusion": Scores(3.924, 0.939, 0.739, 0.002, 1.260),
+}
+
+# Table 4, on the pictures of Table 1.
+TABLE_4: dict[str, dict[str, Scores]] = {
+    "without the intensity (Eq. 16)": {
+        "pairs/m3fd": Scores(0.459, 0.057, 0.102, 0.000, 0.004),
+        "pairs/llvip": Scores(0.255, 0.126, 0.127, 0.021, 0.002),
+    },
+    "without the gradient (Eq. 17)": {
+        "pairs/m3fd": Scores(3.420, 0.663, 0.451, 0.014, 0.803),
+        "pairs/llvip": Scores(2.683, 1.325, 0.317, 0.151, 0.412),
+    },
+    "without the color (Eq. 18)": {
+        "pairs/m3fd": Scores(3.324, 0.670, 0.455, 0.007, 0.856),
+        "pairs/llvip": Scores(2.666, 1.242, 0.353, 0.102, 0.463),
+    },
+    "one stage": {
+        "pairs/m3fd": Scores(3.720, 0.715, 0.436, 0.030, 0.850),
+        "pairs/llvip": Scores(1.733, 0.960, 0.120, 0.346, 0.079),
+    },
+    "CLED-Fusion": TABLE_1["CLED-Fusion"],
 }
 
 # Clean inputs, profile `strict`: the best of SeAFusion, DATFuse, IFCNN, LUT-Fuse, SAGE, SDNet, MMDRFuse and a Laplacian

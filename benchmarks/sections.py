@@ -376,6 +376,20 @@ def paper(results: Path) -> str:
     return _quality(results, "The paper's tables", words, *tables)
 
 
+def ablation(results: Path) -> str:
+    """Return Table 4 of the paper beside ours."""
+    parts = []
+    for result in _load(results, "ablation"):
+        table = quality_tables.ablation_table(result)
+        where = f"{result['backend']}, on {machine_line(result['machine'])}"
+        parts.append(f"{table.caption}. {where}:\n\n{markdown(table.header, table.rows)}")
+    words = (
+        "Profile `paper`, and the losses of Eq. 19 alone. Ours are trained briefly and alike, the fusion network from "
+        "scratch, in one stage both networks: they tell which way a loss pulls, not where it ends."
+    )
+    return _section("Ablation", words, parts)
+
+
 def _quality(
     results: Path, title: str, words: str, *tables: tuple[str, Callable[[dict[str, Any]], quality_tables.Table]]
 ) -> str:
@@ -405,6 +419,7 @@ _OTHER = (
     steps,
     instrument,
     detection,
+    ablation,
     gpu,
 )
 TABLES: dict[str, Callable[[Path], str]] = {table.__name__: table for table in (*_OTHER, *_QUALITY)}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import ems, held_out, quality, quality_report, quality_tables, sections, sheet, steps, trivial
+from benchmarks import ablation, ems, held_out, quality, quality_report, quality_tables, sections, sheet, steps, trivial
 from benchmarks import quality_measures as measures
 from benchmarks import quality_summary as summary
 from benchmarks.ems import CASES, INFRARED, SINGLE, VISIBLE, Case
@@ -465,6 +465,20 @@ def test_more_steps_are_measured_by_the_same_run_and_must_be_in_the_bundle(
     assert f"{gain:.2f}" in table
     with pytest.raises(OptionError, match="has no loop of 2 steps; export it with --unrolled 2"):
         raise run(shipped_bundle(), *data, "--steps", "1,2", of=steps.main).exception
+
+
+def test_variants_are_scored_on_the_papers_sets(tmp_path: Path) -> None:
+    write_data(tmp_path, 1)
+    for name in ("m3fd", "llvip"):
+        shutil.copytree(tmp_path / "pairs/a", tmp_path / f"pairs/{name}")
+    done = run(shipped_bundle(), "--data", tmp_path, "--results", tmp_path / "out", of=ablation.main)
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "out").glob("ablation-*.json")
+    (row,) = json.loads(path.read_text())["rows"]
+    assert row["variant"] == "nano"
+    assert row["fuse"]["weight_intensity"] > 0
+    table = sections.ablation(tmp_path / "out")
+    assert "| nano | 1 and 1 of ours |" in table
 
 
 def run(*arguments: object, of: Callable[..., None] = quality.main) -> Any:

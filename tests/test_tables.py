@@ -90,6 +90,17 @@ HALF = {
 GPU_FRAME = {"preset": "edge", "size": [480, 640], "steps": 2}
 
 CONTENTS: dict[str, Any] = {
+    "ablation-m.json": {
+        "machine": MACHINE,
+        "backend": "onnxruntime 1 cpu fp32",
+        "rows": [
+            {
+                "variant": "one-stage",
+                "fuse": {"iterations": 1200},
+                "scores": {name: {**CLEAN_SCORES, "pictures": 3} for name in ("pairs/m3fd", "pairs/llvip")},
+            }
+        ],
+    },
     "bench-a.json": json.loads(record().to_json()),
     "bench-c.json": json.loads(record(camera=True).to_json()),
     "peaks-m.json": {
@@ -404,6 +415,13 @@ def test_the_papers_rows_stand_beside_ours_and_say_whose_pictures(results: Path)
     assert "| nano | 2 and 0 of ours | 3.000 / 0.750 / 0.500 / 0.020 / 0.900 | - |" in table
     assert "| paper: CLED-Fusion | the paper's | 3.924 | 0.939 | 0.739 | 0.002 | 1.260 |" in table
     assert "| nano | 24 of ours | 3.000 | 0.750 | 0.500 | 0.020 | 0.900 |" in table
+
+
+def test_variants_stand_beside_the_papers(results: Path) -> None:
+    table = TABLES["ablation"](results)
+    assert "| paper: one stage | the paper's | - | 3.720 / 0.715 / 0.436 / 0.030 / 0.850 | 1.733" in table
+    own = "3.000 / 0.750 / 0.500 / 0.020 / 0.900"
+    assert f"| one-stage | 3 and 3 of ours | 1200 | {own} | {own} |" in table
 
 
 def test_a_gpu_stands_beside_its_peaks_and_bars(results: Path) -> None:

@@ -685,6 +685,12 @@ def test_one_stage_trains_both_networks_at_once(data: Path, tmp_path: Path) -> N
     assert model.fusion.head.correction.weight.abs().max() > 0
     assert list((tmp_path / "run" / "samples").glob("fuse-clean-0-*.png"))
     assert list((tmp_path / "run" / "curves").iterdir())
+    path.write_text(RECIPE.format(iterations=1).replace("1e-3", "1e-12") + "one_stage = true\nfresh = true\n")
+    train(path, data, tmp_path / "fresh", "--stage", "fuse", "--init", str(tmp_path / "run" / "model.safetensors"))
+    model, record = load_checkpoint(tmp_path / "fresh" / "model.safetensors")
+    assert len(record["earlier"]) == 1
+    assert model.unet.offset.weight.abs().max() < 1e-9
+    assert model.fusion.head.correction.weight.abs().max() < 1e-9
 
 
 @pytest.mark.parametrize("path", sorted((Path(__file__).parents[1] / "training" / "recipes").glob("*.toml")), ids=str)

@@ -156,6 +156,7 @@ class FuseRecipe(StageRecipe):
     target: what the result is compared with: the clean pictures, or the inputs, the letter of Eq. 16 to 18.
     one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
     steps: of restoration, while the fusion network learns.
+    fresh: begin with an untrained fusion network, and in one stage with both untrained, whatever `--init` brings.
     clean_share: of items without a degradation, if other than the data's.
     sets: of pairs, instead of all that the data name.
     """
@@ -175,6 +176,7 @@ class FuseRecipe(StageRecipe):
     sets: tuple[SetRecipe, ...] = ()
     target: Literal["clean", "source"] = "clean"
     one_stage: bool = False
+    fresh: bool = False
 
     @model_validator(mode="after")
     def _check_hot(self) -> "FuseRecipe":

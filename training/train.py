@@ -88,6 +88,11 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
     Return the iterations it took.
     """
     stage = recipe.fuse
+    if stage.fresh:
+        untrained = CledFusion(model.config)
+        model.fusion.load_state_dict(untrained.fusion.state_dict())
+        if stage.one_stage:
+            model.unet.load_state_dict(untrained.unet.state_dict())
     items = recipe.data
     if stage.clean_share is not None:
         items = items.model_copy(update={"clean_share": stage.clean_share})
