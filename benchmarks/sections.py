@@ -385,7 +385,8 @@ def ablation(results: Path) -> str:
         parts.append(f"{table.caption}. {where}:\n\n{markdown(table.header, table.rows)}")
     words = (
         "Profile `paper`, and the losses of Eq. 19 alone. Ours are trained briefly and alike, the fusion network from "
-        "scratch, in one stage both networks: they tell which way a loss pulls, not where it ends."
+        "scratch, in one stage both networks: they tell which way a loss pulls, not where it ends. They begin at the "
+        "maximum of Eq. 16, so none fails as the paper's first row does; the scores are of lumas, blind to colour."
     )
     return _section("Ablation", words, parts)
 
