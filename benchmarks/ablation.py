@@ -11,13 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
+from benchmarks.published import FOLDERS
 from benchmarks.quality import COUNT, Run
 from benchmarks.quality_measures import OURS
 from benchmarks.timing import RESULTS, write_result
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Fuser
-
-FOLDERS = ("pairs/m3fd", "pairs/llvip")  # of the paper's table
 
 
 def main(

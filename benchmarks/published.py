@@ -31,6 +31,8 @@ class Peer(NamedTuple):
     qabf: float
 
 
+FOLDERS = ("pairs/m3fd", "pairs/llvip")  # what Tables 1 and 4 are of
+
 # Table 1, on test pictures of M3FD and LLVIP; which ones the paper does not say.
 TABLE_1: dict[str, dict[str, Scores]] = {
     "Dif-Fusion": {

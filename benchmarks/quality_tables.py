@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from benchmarks.published import DEGRADED_PEERS, TABLE_1, TABLE_3, TABLE_4, Scores
+from benchmarks.published import DEGRADED_PEERS, FOLDERS, TABLE_1, TABLE_3, TABLE_4, Scores
 from benchmarks.quality_measures import CEILING, CLEAN, MAX, OURS, Row
 from benchmarks.quality_summary import NINE
 
@@ -123,16 +123,15 @@ def people_table(result: dict[str, Any]) -> Table:
 def paper_table(result: dict[str, Any]) -> Table:
     """Return Table 1 of the paper beside ours: clean M3FD and LLVIP, profile `paper`."""
     header = ["method", "pictures", "M3FD", "LLVIP"]
-    names = ("pairs/m3fd", "pairs/llvip")
     rows: Rows = [
-        [f"paper: {name}", "the paper's", *(_scores(sets[folder]) for folder in names)]
+        [f"paper: {name}", "the paper's", *(_scores(sets[folder]) for folder in FOLDERS)]
         for name, sets in TABLE_1.items()
     ]
-    own = [row for row in result["summary"].get("clean", []) if row["folder"] in names and row["light"] == "all"]
+    own = [row for row in result["summary"].get("clean", []) if row["folder"] in FOLDERS and row["light"] == "all"]
     for method in dict.fromkeys(row["method"] for row in own):
         by = {row["folder"]: row for row in own if row["method"] == method}
-        counts = " and ".join(str(by[folder]["pictures"]) if folder in by else "0" for folder in names)
-        cells = [_own_scores(by[folder]) if folder in by else "-" for folder in names]
+        counts = " and ".join(str(by[folder]["pictures"]) if folder in by else "0" for folder in FOLDERS)
+        cells = [_own_scores(by[folder]) if folder in by else "-" for folder in FOLDERS]
         rows.append([f"{result['bundle']}" if method == OURS else method, f"{counts} of ours", *cells])
     return Table("Table 1 of the paper: MI / VIF / Q^AB/F / N^AB/F / SSIM", header, rows)
 
@@ -140,13 +139,12 @@ def paper_table(result: dict[str, Any]) -> Table:
 def ablation_table(result: dict[str, Any]) -> Table:
     """Return Table 4 of the paper beside ours: clean M3FD and LLVIP, profile `paper`, of variants trained alike."""
     header = ["variant", "pictures", "iterations", "M3FD", "LLVIP"]
-    names = ("pairs/m3fd", "pairs/llvip")
     rows: Rows = [
-        [f"paper: {name}", "the paper's", "-", *(_scores(sets[folder]) for folder in names)]
+        [f"paper: {name}", "the paper's", "-", *(_scores(sets[folder]) for folder in FOLDERS)]
         for name, sets in TABLE_4.items()
     ]
     for row in result["rows"]:
-        scores = [row["scores"][folder] for folder in names]
+        scores = [row["scores"][folder] for folder in FOLDERS]
         counts = " and ".join(str(score["pictures"]) for score in scores)
         cells = [f"{counts} of ours", row["fuse"].get("iterations", "-"), *(_own_scores(score) for score in scores)]
         rows.append([row["variant"], *cells])
