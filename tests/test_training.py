@@ -767,3 +767,6 @@ def test_curves_go_on_from_run_to_run_and_tell_gains(tmp_path: Path) -> None:
     second.write_text("")
     with pytest.raises(DataError, match="hold no iteration"):
         curves.main([second], tmp_path / "none.svg")
+    second.write_text(json.dumps(lines[1]) + "\n")  # too short to log a loss
+    with pytest.raises(DataError, match="hold no iteration that was logged"):
+        curves.main([second], tmp_path / "none.svg")

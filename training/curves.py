@@ -58,7 +58,7 @@ def read_curves(logs: Sequence[Path]) -> dict[str, Curves]:
                 curves.add(line for line in lines if line["stage"] == stage)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no log.jsonl of a run ({error!r}); give the one in a run's --out") from error
-    return {stage: curves for stage, curves in found.items() if curves.iterations}
+    return {stage: curves for stage, curves in found.items() if "loss" in curves.logged}
 
 
 def gains(curves: Curves) -> dict[str, list[tuple[int, float]]]:
@@ -131,7 +131,7 @@ def main(
     """Draw the curves of LOG... into one SVG."""
     found = read_curves(logs)
     if not found:
-        raise DataError(f"{', '.join(map(str, logs))} hold no iteration; give the log.jsonl in a run's --out")
+        raise DataError(f"{', '.join(map(str, logs))} hold no iteration that was logged; give the log.jsonl in a run's --out")
     write_text(out, draw(found))
 
 
