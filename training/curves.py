@@ -131,7 +131,8 @@ def main(
     """Draw the curves of LOG... into one SVG."""
     found = read_curves(logs)
     if not found:
-        raise DataError(f"{', '.join(map(str, logs))} hold no iteration that was logged; give the log.jsonl in a run's --out")
+        named = ", ".join(map(str, logs))
+        raise DataError(f"{named} hold no iteration that was logged; give the log.jsonl in a run's --out")
     write_text(out, draw(found))
 
 
