@@ -10,7 +10,7 @@ training had no labels.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,7 +22,7 @@ from rich.table import Table as RichTable
 from benchmarks import held_out as pictures
 from benchmarks import quality_measures as measures
 from benchmarks import quality_tables as tables
-from benchmarks.ems import CASES
+from benchmarks.ems import CASES, Case
 from benchmarks.quality_report import check_folder, write_report
 from benchmarks.quality_summary import bars, degraded_summary, halves_summary, means, people_summary
 from benchmarks.timing import RESULTS, write_result
@@ -30,11 +30,10 @@ from cled_edge.bundle import Bundle
 from cled_edge.errors import DataError, OptionError, one_line_errors
 from cled_edge.fuser import Fuser
 
-PARTS = ("clean", "degraded", "restored", "references", "balance", "people", "smoke", "medical")
+PARTS = ("clean", "degraded", "restored", "references", "balance", "people", "smoke")
 FOLDERS = "pairs/msrs,pairs/roadscene,pairs/m3fd,pairs/llvip"
 DEGRADED_FOLDERS = "pairs/msrs,pairs/roadscene"  # sharp, with little noise of their own; others' numbers are of MSRS
 REFERENCES = ("restoration/lol", "restoration/drmf")
-MEDICAL = ("medical/ct-mri", "medical/pet-mri", "medical/spect-mri")
 LABELLED, SMOKE = "pairs/msrs", "video/0117_1620"
 COUNT, BALANCE_COUNT = 14, 4  # pairs of each folder
 LOOKS = Path("runs/quality")
@@ -66,22 +65,22 @@ class Run:
         )
         return track(everything, what, total=len(found), transient=True)
 
-    def clean(self, folders: list[str], part: str = "clean") -> None:
+    def clean(self, folders: list[str]) -> None:
         """Fuse clean pairs."""
         with measures.scorer() as score:
-            self.rows[part] = [
+            self.rows["clean"] = [
                 row
-                for scene in self.scenes(folders, self.count, part)
+                for scene in self.scenes(folders, self.count, "clean")
                 for row in measures.clean_rows(self.fuser, scene, score)
             ]
 
-    def degraded(self, folders: list[str]) -> None:
+    def degraded(self, folders: list[str], cases: Sequence[Case]) -> None:
         """Restore and fuse degraded pairs; fused ones of the first folder are scored, if asked for: it is slow."""
         fused, halves = [], []
         with measures.scorer() as score:
             chosen = score if "degraded" in self.parts else None
             for scene in self.scenes(folders, self.count, "degraded"):
-                more = measures.degraded_rows(self.fuser, scene, CASES, chosen if scene.folder == folders[0] else None)
+                more = measures.degraded_rows(self.fuser, scene, cases, chosen if scene.folder == folders[0] else None)
                 fused += more[0]
                 halves += more[1]
         if chosen:
@@ -127,17 +126,15 @@ class Run:
             "references": REFERENCES,
             "people": (f"{LABELLED}/labels",),
             "smoke": (SMOKE,),
-            "medical": MEDICAL,
         }
         calls: dict[str, Callable[[], None]] = {
             "clean": lambda: self.clean(folders),
-            "degraded": lambda: self.degraded(degraded_folders),
-            "restored": lambda: None if "degraded" in self.parts else self.degraded(degraded_folders),
+            "degraded": lambda: self.degraded(degraded_folders, CASES),
+            "restored": lambda: None if "degraded" in self.parts else self.degraded(degraded_folders, CASES),
             "references": self.references,
             "balance": lambda: self.balance(folders),
             "people": self.people,
             "smoke": self.smoke,
-            "medical": lambda: self.clean(list(MEDICAL), "medical"),
         }
         for part in self.parts:
             missing = [folder for folder in needed.get(part, ()) if not (self.root / folder).is_dir()]
@@ -159,7 +156,6 @@ class Run:
             "balance": lambda rows: means(rows, ("balance", "half")),
             "people": people_summary,
             "smoke": people_summary,
-            "medical": lambda rows: [row for row in means(rows, ("method",)) if row["light"] == "all"],
         }
         return {part: makers[part](rows) for part, rows in self.rows.items() if rows}
 
@@ -239,7 +235,6 @@ def _notes(everything: bool) -> dict[str, str]:
         "people": "all labelled night pairs, held out or not: training sees no labels",
         "smoke": f"every {pictures.SMOKE_EVERY}th frame of {SMOKE}; boxes are warm upright blobs, not drawn by hand: "
         f"{pictures.WARMER_BY} levels above the median infrared frame and {pictures.PERSON_AREA} pixels large",
-        "medical": "mri in the place of infrared, the other half of visible",
     }
 
 

@@ -86,7 +86,6 @@ _TABLES = (
     ("clean", tables.clean_table),
     ("clean", tables.paper_table),
     ("people", tables.people_table),
-    ("medical", tables.medical_table),
 )
 
 

@@ -8,7 +8,6 @@ from benchmarks.quality_summary import NINE
 
 Rows = list[list[object]]
 SCORE_NAMES = {"mi": "MI", "vif": "VIF", "qabf": "Q^AB/F", "nabf": "N^AB/F", "ssim": "SSIM", "scd": "SCD"}
-MEDICAL = "medical"
 
 
 class Table(NamedTuple):
@@ -82,16 +81,7 @@ def restored_table(result: dict[str, Any]) -> Table:
     for row in result["summary"]["restored"]:
         if row["light"] != ("day" if row["half"] == "visible" else "all"):
             continue
-        is_clean = row["case"] == CLEAN
-        gains = ["-", "-"] if is_clean else [_number(row["gain_db"], 2), _number(row["lowest_gain_db"], 2)]
-        before = "-" if is_clean else _number(row["psnr_before"], 2)
-        cells = [
-            before,
-            _number(row["psnr_after"], 2),
-            *gains,
-            *(_number(row[f"ssim_{k}"]) for k in ("before", "after")),
-        ]
-        rows.append([row["half"], row["case"], row["light"], row["pictures"], *cells])
+        rows.append([row["half"], row["case"], row["light"], row["pictures"], *_restored_cells(row)])
     return Table("Restored against the clean pictures", [*header, "SSIM before", "SSIM after"], rows)
 
 
@@ -153,14 +143,46 @@ def ablation_table(result: dict[str, Any]) -> Table:
 
 def medical_table(result: dict[str, Any]) -> Table:
     """Return Table 3 of the paper beside ours: Harvard's slices of all kinds, profile `paper`."""
-    header = ["method", "pictures", *list(SCORE_NAMES.values())[:5]]
+    header = ["method", "slices", *list(SCORE_NAMES.values())[:5]]
     rows: Rows = [
         [f"paper: {name}", "the paper's", *(_number(value) for value in scores)] for name, scores in TABLE_3.items()
     ]
-    for row in result["summary"].get(MEDICAL, []):
-        name = result["bundle"] if row["method"] == OURS else row["method"]
-        rows.append([name, f"{row['pictures']} of ours", *_own_scores(row).split(" / ")])
+    for row in result["scores"]:
+        if row["folder"] == "all":
+            rows.append([row["method"], f"{row['pictures']} of ours", *_own_scores(row).split(" / ")])
     return Table("Table 3 of the paper", header, rows)
+
+
+def medical_kinds_table(result: dict[str, Any]) -> Table:
+    """Return the scores of each kind of slices by method, profile `strict`."""
+    keys = list(SCORE_NAMES)[:5]
+    header = ["slices", "held out", "method", *(SCORE_NAMES[key] for key in keys)]
+    rows: Rows = [
+        [row["folder"].rpartition("/")[2], row["pictures"], row["method"], *(_number(row[key]) for key in keys)]
+        for row in result["scores"]
+        if row["folder"] != "all"
+    ]
+    return Table("Fused from clean slices", header, rows)
+
+
+def medical_restored_table(result: dict[str, Any]) -> Table:
+    """Return PSNR and SSIM of restored slices; a clean one has no gain."""
+    header = ["bundle", "degraded", "slices", "dB before", "dB after", "gain dB", "lowest gain dB"]
+    rows: Rows = []
+    for row in result["restored"]:
+        case = f"{row['half']} {CLEAN}" if row["case"] == CLEAN else row["case"]
+        case = case.replace("infrared", "MRI").replace("visible", "other")
+        rows.append([row["bundle"], case, row["pictures"], *_restored_cells(row)])
+    return Table("Restored against the clean slices", [*header, "SSIM before", "SSIM after"], rows)
+
+
+def _restored_cells(row: Row) -> list[object]:
+    """Return dB before and after, mean and lowest gain, and SSIM before and after, as text."""
+    is_clean = row["case"] == CLEAN
+    gains = ["-", "-"] if is_clean else [_number(row["gain_db"], 2), _number(row["lowest_gain_db"], 2)]
+    before = "-" if is_clean else _number(row["psnr_before"], 2)
+    ssims = [_number(row[f"ssim_{k}"]) for k in ("before", "after")]
+    return [before, _number(row["psnr_after"], 2), *gains, *ssims]
 
 
 def _scores(scores: Scores) -> str:

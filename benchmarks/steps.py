@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.ems import CASES
 from benchmarks.quality import COUNT, DEGRADED_FOLDERS, Run
 from benchmarks.quality_summary import bars
 from benchmarks.timing import RESULTS, percentiles_ms, timed_rounds, whole_numbers, write_result
@@ -44,7 +45,7 @@ def main(
         rows = []
         for n, call in stepped.items():
             run = Run(call, data, ("restored",), count, everything=False)
-            run.degraded(DEGRADED_FOLDERS.split(","))
+            run.degraded(DEGRADED_FOLDERS.split(","), CASES)
             rows.append({"steps": n, "ms": percentiles_ms(samples_ms[n]), "bars": bars(run.summary())})
         values = {
             "bundle": opened.manifest.name,

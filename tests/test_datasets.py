@@ -186,6 +186,13 @@ def recipe(**more) -> DataRecipe:
     return DataRecipe.model_validate({"pairs": ["set"], **more})
 
 
+def test_named_stems_are_held_out_too(data: Path) -> None:
+    every = find_pairs(data, recipe(), held_out=False)
+    some = recipe(pairs=[], sets=[{"root": "set", "held_out": [every[0].unit, every[3].unit]}])
+    assert find_pairs(data, some, held_out=False) == [*every[1:3], *every[4:]]
+    assert find_pairs(data, some, held_out=True) == [every[0], every[3]]
+
+
 def test_plain_pairs_and_sets_are_the_same(data: Path) -> None:
     listed = find_pairs(data, recipe(pairs=[], sets=[{"root": "set"}]), held_out=False)
     assert listed == find_pairs(data, recipe(), held_out=False)

@@ -12,7 +12,19 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from benchmarks import ablation, ems, held_out, quality, quality_report, quality_tables, sections, sheet, steps, trivial
+from benchmarks import (
+    ablation,
+    ems,
+    held_out,
+    medical,
+    quality,
+    quality_report,
+    quality_tables,
+    sections,
+    sheet,
+    steps,
+    trivial,
+)
 from benchmarks import quality_measures as measures
 from benchmarks import quality_summary as summary
 from benchmarks.ems import CASES, INFRARED, SINGLE, VISIBLE, Case
@@ -20,11 +32,12 @@ from benchmarks.held_out import Box, Scene
 from cled_edge.bundle import shipped_bundle
 from cled_edge.errors import DataError, OptionError
 from cled_edge.fuser import Controls, Fused
-from cled_edge.image import Uint8, write_png
+from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.score.quality import psnr_db
 
 SIZE = (72, 96)
 NAMED = [("infrared", n) for n in INFRARED] + [("visible", n) for n in VISIBLE]
+MEDICAL_RECIPE = Path(__file__).parents[1] / "training/recipes/nano-medical.toml"
 
 
 def picture(seed: int, channels: int = 0, size: tuple[int, int] = SIZE) -> Uint8:
@@ -196,7 +209,10 @@ def test_a_patient_is_held_out_as_a_whole_as_training_does(tmp_path: Path) -> No
                 write_png(tmp_path / "medical/pet-mri" / half / name, picture(1, channels, (8, 8)))
     recipe = pytest.importorskip("training.recipe")
     pairs = datasets.pairs_of_set(tmp_path, recipe.SetRecipe(layout="harvard", root="medical"))
-    held = {pair.infrared for pair in pairs if datasets.is_held_out(pair.unit)}
+    named = held_out.NAMED_PATIENTS["pet-mri"]
+    (pet,) = (s for s in recipe.read_recipe(MEDICAL_RECIPE).data.sets if s.part == "pet")
+    assert pet.held_out == named
+    held = {pair.infrared for pair in pairs if datasets.is_held_out(pair.unit) or pair.unit in named}
     assert 0 < len(held) < len(pairs) == 80
     assert {infrared for _, infrared, _ in held_out.find_pairs(tmp_path, "medical/pet-mri", 0, False)} == held
 
@@ -422,7 +438,7 @@ def test_the_program_measures_the_shipped_bundle_and_reports(tmp_path: Path, mon
     assert done.exit_code == 0, done.output
     (path,) = (tmp_path / "out").glob("quality-nano-*.json")
     result = json.loads(path.read_text())
-    assert result["skipped"].keys() == {"references", "people", "smoke", "medical"}
+    assert result["skipped"].keys() == {"references", "people", "smoke"}
     assert set(result["files"]) >= {"unet_step.onnx", "fusion.onnx"}
     assert len(result["pictures"]["clean"]["rows"]) == 6
     assert [row["bar"] for row in result["bars"] if "balance" in row["bar"]]
@@ -479,6 +495,30 @@ def test_variants_are_scored_on_the_papers_sets(tmp_path: Path) -> None:
     assert row["fuse"]["weight_intensity"] > 0
     table = sections.ablation(tmp_path / "out")
     assert "| nano | 1 and 1 of ours |" in table
+
+
+def test_medical_slices_are_scored_by_kind_and_drawn(tmp_path: Path) -> None:
+    for kind, patient in {"ct": "37", "pet": "30", "spect": "29"}.items():
+        for half, channels in (("mri", 0), (kind, 3)):
+            (tmp_path / f"medical/{kind}-mri" / half).mkdir(parents=True)
+            write_png(tmp_path / f"medical/{kind}-mri" / half / f"{patient}001.png", picture(1, channels))
+    bundles = shipped_bundle(), shipped_bundle()
+    options = "--results", tmp_path / "out", "--sheet", tmp_path / "sheet.png"
+    done = run(*bundles, "--data", tmp_path, *options, of=medical.main)
+    assert done.exit_code == 0, done.output
+    (path,) = (tmp_path / "out").glob("medical-*.json")
+    result = json.loads(path.read_text())
+    assert [bundle["name"] for bundle in result["bundles"]] == ["nano", "nano"]
+    by = {(row["folder"], row["method"]): row for row in result["scores"]}
+    kinds = [by[folder, "max"]["vif"] for folder in medical.FOLDERS]
+    assert by["all", "max"]["vif"] == pytest.approx(np.mean(kinds), abs=1e-4)
+    assert by["all", "max"]["pictures"] == 3
+    cases = {row["case"] for row in result["restored"]}
+    assert cases == {"clean", *(case.name for case in medical.CASES)}
+    assert "| pet-mri | 1 | max |" in sections.medical(tmp_path / "out")
+    assert read_image(tmp_path / "sheet.png", color=True).shape[1] == 2 * 4 * medical.TILE[1]
+    refused = run(*bundles, "--data", tmp_path, "--sheet", "benchmarks/x.png", of=medical.main).exception
+    assert isinstance(refused, OptionError)
 
 
 def run(*arguments: object, of: Callable[..., None] = quality.main) -> Any:

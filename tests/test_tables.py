@@ -221,7 +221,6 @@ CONTENTS: dict[str, Any] = {
                 {"folder": "pairs/m3fd", "light": light, "method": "ours", "pictures": 2, **CLEAN_SCORES}
                 for light in ("all", "day")
             ],
-            "medical": [{"light": "all", "method": "ours", "pictures": 24, **CLEAN_SCORES}],
             "degraded": {
                 "scores": [
                     {"case": case, "light": "day", "method": method, "pictures": 5, **SCORES}
@@ -239,6 +238,15 @@ CONTENTS: dict[str, Any] = {
             "references": [{**HALF, "folder": "restoration/lol", "light": "all"}],
             "people": [{"method": "ours", "boxes": 18, "pictures": 9, "levels": 14.66, "ratio": 0.324}],
         },
+    },
+    "medical-m.json": {
+        "machine": MACHINE,
+        "backend": "onnxruntime 1 cpu fp32",
+        "scores": [
+            {"folder": folder, "method": "nano-medical", "pictures": 24, **CLEAN_SCORES}
+            for folder in ("all", "medical/ct-mri")
+        ],
+        "restored": [{**HALF, "bundle": "nano-medical", "half": "infrared", "case": "infrared blur"}],
     },
     "detection-yolo-nano-m.json": {
         "bundle": "nano",
@@ -413,8 +421,11 @@ def test_the_papers_rows_stand_beside_ours_and_say_whose_pictures(results: Path)
     table = TABLES["paper"](results)
     assert "| paper: CLED-Fusion | the paper's | 4.012 / 0.730 / 0.493 / 0.006 / 0.903 | 2.597" in table
     assert "| nano | 2 and 0 of ours | 3.000 / 0.750 / 0.500 / 0.020 / 0.900 | - |" in table
+    table = TABLES["medical"](results)
     assert "| paper: CLED-Fusion | the paper's | 3.924 | 0.939 | 0.739 | 0.002 | 1.260 |" in table
-    assert "| nano | 24 of ours | 3.000 | 0.750 | 0.500 | 0.020 | 0.900 |" in table
+    assert "| nano-medical | 24 of ours | 3.000 | 0.750 | 0.500 | 0.020 | 0.900 |" in table
+    assert "| ct-mri | 24 | nano-medical | 3.000 | 0.750 | 0.500 |" in table
+    assert "| nano-medical | MRI blur | 3 | 10.00 | 12.50 | 2.50 | -0.50 | 0.400 | 0.600 |" in table
 
 
 def test_variants_stand_beside_the_papers(results: Path) -> None:

@@ -45,12 +45,17 @@ MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
 
 
 def find_pairs(root: Path, data: DataRecipe, held_out: bool) -> list[Pair]:
-    """Return the pairs of a recipe below `root`: those that are trained on, or the tenth that is not.
+    """Return the pairs of a recipe below `root`: those that are trained on, or those held out.
 
     Only names are read. DataError names the first thing that is not as the recipe says.
     """
     entries = [*(SetRecipe(root=folder) for folder in data.pairs), *data.sets]
-    pairs = [pair for entry in entries for pair in pairs_of_set(root, entry) if is_held_out(pair.unit) == held_out]
+    pairs = [
+        pair
+        for entry in entries
+        for pair in pairs_of_set(root, entry)
+        if (is_held_out(pair.unit) or pair.unit in entry.held_out) == held_out
+    ]
     if not pairs:
         which = "held out" if held_out else "to train on"
         raise DataError(f"{root}: no pairs {which} in {', '.join(entry.root for entry in entries)}; add pictures")

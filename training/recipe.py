@@ -38,6 +38,7 @@ class SetRecipe(_Strict):
     part: train, test and the like, where the layout has them; by default train, or all if it has no train.
     names: for `folder` with other names in each half: a regular expression for each whose groups both halves share, or
         the path of a table, `infrared file<TAB>visible file` a line, from the dataset's folder.
+    held_out: stems, or patients, that are held out besides the tenth that always is.
     """
 
     layout: str = "folder"
@@ -46,6 +47,7 @@ class SetRecipe(_Strict):
     infrared: str = "infrared"
     visible: str = "visible"
     names: str | tuple[str, str] | None = None
+    held_out: tuple[str, ...] = ()
 
 
 class DataRecipe(_Strict):
