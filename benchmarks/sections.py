@@ -395,6 +395,22 @@ def medical(results: Path) -> str:
     return _section("Medical", words, parts)
 
 
+def throughput(results: Path) -> str:
+    """Return where the time of a training iteration goes."""
+    header = ["recipe", "stage", "batch", "network in", "network alone ms", "data alone ms", "together ms"]
+    header += ["in the network"]
+    parts: dict[str, Rows] = {}
+    for result in _load(results, "throughput"):
+        how = f"{result['precision']}{', compiled' if result['compiled'] else ''}, {result['threads']} threads"
+        row = [result["recipe"], result["stage"], f"{result['batch']} of {result['crop']}x{result['crop']}", how]
+        row += [_ms(result[name]) for name in ("network_ms", "data_ms", "together_0_workers_ms")]
+        where = machine_line(result["machine"])
+        parts.setdefault(where, []).append([*row, _percent(result["network_share_0_workers"])])
+    words = "Medians of an iteration, batches prepared in the same process; the bar is 60 % of the time in the network."
+    shown = [f"On {where}:\n\n{markdown(header, rows)}" for where, rows in parts.items()]
+    return _section("Throughput", words, shown)
+
+
 def ablation(results: Path) -> str:
     """Return Table 4 of the paper beside ours."""
     parts = []
@@ -441,6 +457,7 @@ _OTHER = (
     detection,
     ablation,
     medical,
+    throughput,
     gpu,
 )
 TABLES: dict[str, Callable[[Path], str]] = {table.__name__: table for table in (*_OTHER, *_QUALITY)}

@@ -18,7 +18,7 @@ from benchmarks.timing import RESULTS
 from cled_edge.errors import OptionError, one_line_errors
 
 ROOT = Path(__file__).parent.parent
-PAGES = tuple(ROOT / folder / "README.md" for folder in ("", "benchmarks", "export", "training/weights"))
+PAGES = tuple(ROOT / folder / "README.md" for folder in ("", "benchmarks", "export", "training", "training/weights"))
 _BLOCK = re.compile(r"(<!-- tables: ([\w, -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -1,5 +1,6 @@
 """Layouts as their owners publish them, name maps, what is skipped and refused, and what is decoded how often."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ torch = pytest.importorskip("torch", reason="needs torch: make test installs it"
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from cled_edge.errors import DataError  # noqa: E402
+from benchmarks import sections  # noqa: E402
+from cled_edge.errors import DataError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
 from training import contact_sheet, throughput  # noqa: E402
 from training.datasets import LAYOUTS, is_held_out, pairs_of_set  # noqa: E402
@@ -349,11 +351,26 @@ def test_throughput_tells_data_from_network_and_sees_batches_that_differ(data: P
         clock[0] += seconds
         return []
 
-    result = throughput.measure(lambda k: passing(0.003), lambda batch: passing(0.006), 10, (0,))
-    assert result == pytest.approx(
-        {"data_ms": 3, "network_ms": 6, "together_0_workers_ms": 9, "network_share_0_workers": 2 / 3}
+    times = throughput.measure(lambda k: passing(0.003), lambda batch: passing(0.006), 10, (0,))
+    assert {len(of_turns) for of_turns in times.values()} == {throughput.ROUNDS}
+    assert throughput.summary(times, (0,)) == pytest.approx(
+        {"data_ms": 3, "network_ms": 6, "together_0_workers_ms": 9, "network_share_0_workers": 0.667}
     )
     make = FusionBatches(data, recipe(), 2, 32, 0)
     throughput.refuse_other_batches(make, 3, 2)
     with pytest.raises(DataError, match="batch 0 of 2 workers differs"):
         throughput.refuse_other_batches(lambda k: [torch.full((1,), float(os.getpid()))], 3, 2)
+
+
+def test_throughput_is_kept_as_the_readmes_table_reads_it(data: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(throughput, "ROUNDS", 1)
+    stages = "\n".join(
+        f"[{name}]\niterations = 1\nbatch = 2\ncrop = 32\nlearning_rate = 1e-3" for name in ("restore", "fuse")
+    )
+    path, out = tmp_path / "mine.toml", tmp_path / "throughput-fuse-m.json"
+    path.write_text(f'preset = "nano"\n[data]\npairs = ["set"]\n{stages}\n')
+    throughput.main(path, data, "fuse", iterations=1, workers=1, out=out)
+    assert len(json.loads(out.read_text())["rounds_ms"]["network_ms"]) == 1
+    assert "| mine | fuse | 2 of 32x32 | fp32, 1 threads |" in sections.throughput(tmp_path)
+    with pytest.raises(OutputError, match="cannot be written"):
+        throughput.main(path, data, "fuse", iterations=1, workers=1, out=tmp_path / "absent" / "x.json")

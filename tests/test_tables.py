@@ -248,6 +248,20 @@ CONTENTS: dict[str, Any] = {
         ],
         "restored": [{**HALF, "bundle": "nano-medical", "half": "infrared", "case": "infrared blur"}],
     },
+    "throughput-restore-m.json": {
+        "machine": MACHINE,
+        "recipe": "nano",
+        "stage": "restore",
+        "batch": 24,
+        "crop": 192,
+        "precision": "bf16",
+        "compiled": True,
+        "threads": 2,
+        "network_ms": 150.0,
+        "data_ms": 20.0,
+        "together_0_workers_ms": 187.5,
+        "network_share_0_workers": 0.8,
+    },
     "detection-yolo-nano-m.json": {
         "bundle": "nano",
         "detector": {"file": "yolo.onnx", "sha256": "ab" * 32},
@@ -426,6 +440,11 @@ def test_the_papers_rows_stand_beside_ours_and_say_whose_pictures(results: Path)
     assert "| nano-medical | 24 of ours | 3.000 | 0.750 | 0.500 | 0.020 | 0.900 |" in table
     assert "| ct-mri | 24 | nano-medical | 3.000 | 0.750 | 0.500 |" in table
     assert "| nano-medical | MRI blur | 3 | 10.00 | 12.50 | 2.50 | -0.50 | 0.400 | 0.600 |" in table
+
+
+def test_throughput_says_the_share_in_the_network(results: Path) -> None:
+    row = "| nano | restore | 24 of 192x192 | bf16, compiled, 2 threads | 150 | 20.0 | 188 | 80% |"
+    assert row in TABLES["throughput"](results)
 
 
 def test_variants_stand_beside_the_papers(results: Path) -> None:

@@ -1,7 +1,8 @@
 """Measure where the time of a training iteration goes: preparing batches, the network, and both together.
 
     python -m training.throughput training/recipes/nano.toml --data ../shared/data
-    python -m training.throughput training/recipes/nano.toml --data ../shared/data --precision bf16 --compile
+    python -m training.throughput training/recipes/nano.toml --data ../shared/data --precision bf16 --compile \
+        --json benchmarks/results/throughput-restore-NAME.json      for the table in README.md
 
 Network: forward, plain L1 loss, backward and the recipe's optimiser on a batch that is there already. The share in the
 network is its time over that of both together. They take turns, and medians count, but nothing else should run
@@ -9,13 +10,12 @@ meanwhile.
 """
 
 import json
-import os
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice, repeat
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 import typer
@@ -23,7 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cled_edge.errors import DataError, OutputError, one_line_errors
+from cled_edge.bench.files import check_writable, write_text
+from cled_edge.bench.machine import describe_machine, library_versions
+from cled_edge.errors import DataError, one_line_errors
 from cled_edge.network.sampler import CledFusion
 from training.optimizers import Optimizers
 from training.pairs import FusionBatches, RestorationBatches, from_bytes, prepared
@@ -99,8 +101,8 @@ def refuse_other_batches(make: Callable[[int], list[Tensor]], count: int, worker
 
 def measure(
     make: Callable[[int], list[Tensor]], step: Step, iterations: int, workers: Sequence[int]
-) -> dict[str, float]:
-    """Return milliseconds an iteration by name, medians of `ROUNDS` rounds, and shares in the network."""
+) -> dict[str, list[float]]:
+    """Return milliseconds an iteration in each of `ROUNDS` rounds, by name."""
     count = max(1, iterations // ROUNDS)
     fixed = make(0)
     sources: dict[str, tuple[Callable[[int], Iterator[list[Tensor]]], Step]] = {
@@ -118,9 +120,14 @@ def measure(
     for turn in range(ROUNDS + 1):
         for name, (batches, consume) in sources.items():
             times[name].append(mean_ms(batches(turn * count), consume, count))
-    result = {name: statistics.median(of_turns[1:]) for name, of_turns in times.items()}
+    return {name: of_turns[1:] for name, of_turns in times.items()}
+
+
+def summary(times: Mapping[str, Sequence[float]], workers: Sequence[int]) -> dict[str, float]:
+    """Return the medians over rounds, and the share of the time together that the network takes alone."""
+    result = {name: round(statistics.median(of_turns), 3) for name, of_turns in times.items()}
     shares = {
-        f"network_share_{number}_workers": result["network_ms"] / result[f"together_{number}_workers_ms"]
+        f"network_share_{number}_workers": round(result["network_ms"] / result[f"together_{number}_workers_ms"], 3)
         for number in workers
     }
     return result | shares
@@ -142,10 +149,13 @@ def main(
 ) -> None:
     """Print the time of data and network, and that batches do not depend on the number of workers."""
     recipe = read_recipe(recipe_path)
+    if out:
+        check_writable(out)
     torch.manual_seed(recipe.seed)
     make = batches_of(recipe, stage, data)
     refuse_other_batches(make, 6, workers)
-    result = measure(make, step_of(recipe, stage, precision, compiled), iterations, (0, workers))
+    times = measure(make, step_of(recipe, stage, precision, compiled), iterations, (0, workers))
+    result = summary(times, (0, workers))
     title = (
         f"{recipe.preset}, {stage}, {precision}{', compiled' if compiled else ''}, {torch.get_num_threads()} threads"
     )
@@ -159,12 +169,18 @@ def main(
     if result["network_ms"] > 1.05 * result["together_0_workers_ms"]:
         print("the network alone took longer than with its data: something else ran meanwhile; measure again")
     if out is not None:
-        setting = {"preset": recipe.preset, "stage": stage, "precision": precision, "compiled": compiled}
-        machine = {"torch": torch.__version__, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
-        try:
-            out.write_text(json.dumps(setting | machine | result, indent=1) + "\n")
-        except OSError as error:
-            raise OutputError(f"{out} cannot be written: {error.strerror}; choose another --json") from error
+        sizes = recipe.restore if stage == "restore" else recipe.fuse
+        setting: dict[str, Any] = {
+            "recipe": recipe_path.stem,
+            "stage": stage,
+            "precision": precision,
+            "compiled": compiled,
+        }
+        setting |= {"batch": sizes.batch, "crop": sizes.crop, "threads": torch.get_num_threads(), "workers": workers}
+        where = {"machine": describe_machine(), "versions": library_versions()}
+        rounds_ms = {name: [round(value, 3) for value in values] for name, values in times.items()}
+        write_text(out, json.dumps({**where, **setting, **result, "rounds_ms": rounds_ms}, indent=1) + "\n")
+        print(f"wrote {out}")
 
 
 if __name__ == "__main__":
