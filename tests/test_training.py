@@ -37,7 +37,7 @@ from training.pairs import FusionBatches, RestorationBatches, find_pairs, from_b
 from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, check_crops, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, Task, warmed_average  # noqa: E402
-from training.train import Runner, States, fuse_stage, fusion_targets, starting_model, weights_of  # noqa: E402
+from training.train import Runner, States, fuse_stage, fusion_targets, restore_stage, starting_model, weights_of  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
 
 RECIPE = """
@@ -534,19 +534,24 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         torch.testing.assert_close(resumed[name], tensor, atol=0, rtol=0)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_its_batch(
-    data: Path, recipe_file: Path, tmp_path: Path
+@pytest.mark.parametrize("faulty", ["loss nan", "gradient"])
+def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(
+    data: Path, recipe_file: Path, tmp_path: Path, faulty: str
 ) -> None:
     recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["nano"])
     batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
     task = restore_task(model, recipe.restore, batches)
 
     def loss_of(network, inputs):
-        loss, parts = task.loss(network, inputs)
-        return loss * (torch.nan if torch.equal(inputs[0], from_bytes(batches(1))[0]) else 1), parts
+        loss, _ = task.loss(network, inputs)
+        if torch.equal(inputs[0], from_bytes(batches(1))[0]):
+            nothing = sum(weights.sum() for weights in network.parameters()) * 0
+            # The root's slope at 0 is infinite.
+            loss = loss * torch.nan if faulty == "loss nan" else loss + nothing.abs().sqrt()
+        return loss, {"gradient": torch.ones(())}  # as stage 2 has a part of that name
 
     stage = Stage("restore", recipe.restore, 3, tmp_path, Accelerator(cpu=True))
-    with pytest.raises(DivergedError, match=r"loss nan .* not finite at iteration 1; its batch is in .*restore-div"):
+    with pytest.raises(DivergedError, match=rf"{faulty}.* is not finite at iteration 1; its batch is in .*restore-div"):
         stage.run(replace(task, loss=loss_of))
     kept = torch.load(tmp_path / "restore-diverged-1-0.pt", weights_only=True)
     assert kept["iteration"] == 1
@@ -579,19 +584,58 @@ def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_saved(
     assert not state.with_suffix(".partial").exists()
 
 
+def test_a_log_that_takes_no_more_ends_a_run_in_one_line(
+    data: Path, recipe_file: Path, tmp_path: Path, monkeypatch
+) -> None:
+    from training import stage as module
+
+    monkeypatch.setattr(module, "LOG_EVERY", 1)
+    recipe = read_recipe(recipe_file)
+
+    def run() -> None:
+        batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
+        task = restore_task(CledFusion(PRESETS["nano"]), recipe.restore, batches)
+        Stage("restore", recipe.restore, 3, tmp_path / "out", Accelerator(cpu=True)).run(task)
+
+    def full(*_) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "out/log.jsonl").mkdir(parents=True)
+    with monkeypatch.context() as patched:
+        patched.setattr(module.SummaryWriter, "close", full)  # what ends the run is told, not what comes of it
+        with pytest.raises(OutputError, match=r"log.jsonl: Is a directory; make room"):
+            run()
+    (tmp_path / "out/log.jsonl").rmdir()
+    monkeypatch.setattr(module.SummaryWriter, "add_scalar", full)
+    with pytest.raises(OutputError, match=r"curves: No space left on device; make room"):
+        run()
+
+
 def test_a_run_is_continued_on_the_same_data_alone(data: Path, recipe_file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_file)
     stage = recipe.restore.model_copy(update={"iterations": 1})
 
-    def run(**beside: object) -> int:
+    def run(precision: str = "fp32", **beside: object) -> int:
         batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
         task = restore_task(CledFusion(PRESETS["nano"]), stage, batches)
-        return Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True), beside=beside).run(task)
+        return Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True), precision, beside=beside).run(task)
 
     assert run(data=["a"]) == 1
     assert run(data=["a"]) == 0
-    with pytest.raises(CheckpointError, match=r"trained by another recipe, on other data .*choose another --out"):
+    with pytest.raises(CheckpointError, match=r"trained with another data; restore that, or choose another --out"):
         run(data=["b"])
+    with pytest.raises(CheckpointError, match=r"with another precision \(fp32 then, bf16 now\) and data; restore"):
+        run("bf16", data=["b"])
+
+
+def test_an_unfinished_run_of_another_preset_is_refused(data: Path, recipe_file: Path, tmp_path: Path) -> None:
+    recipe = read_recipe(recipe_file)
+    pictures = Pictures(1)
+    runner = Runner(Accelerator(cpu=True), "fp32", tmp_path, 0, pictures, False, False)
+    restore_stage(CledFusion(PRESETS["nano"]), recipe, data, runner)
+    other = recipe.model_copy(update={"default_steps": 3})
+    with pytest.raises(CheckpointError, match=r"restore.state.pt was trained with another model; restore that"):
+        restore_stage(CledFusion(model_of(other)), other, data, runner)
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:

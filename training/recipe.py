@@ -200,6 +200,16 @@ class Recipe(_Strict):
     fuse: FuseRecipe
 
 
+def fusion_data(recipe: Recipe) -> DataRecipe:
+    """Return the data of stage 2: the recipe's, with what its `[fuse]` has of its own."""
+    stage, own = recipe.fuse, recipe.data
+    if stage.clean_share is not None:
+        own = own.model_copy(update={"clean_share": stage.clean_share})
+    if stage.sets:
+        own = own.model_copy(update={"sets": stage.sets, "pairs": ()})
+    return own
+
+
 def check_crops(recipe: Recipe) -> None:
     """Raise DataError for a crop that the model's networks or a loss cannot take."""
     multiple = model_of(recipe).size_multiple

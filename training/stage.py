@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,7 +97,7 @@ class Task:
 class Stage:
     """One stage of a run: trains a network, keeps averaged weights, log, curves, samples and the state to resume.
 
-    beside: what else, as JSON has it, must be the same to continue: the data.
+    beside: what else, as JSON has it, must be the same to continue: the model and the data.
     """
 
     def __init__(
@@ -112,7 +112,7 @@ class Stage:
         beside: Mapping[str, Any] | None = None,
     ) -> None:
         self.name, self.recipe, self.seed, self.out = name, recipe, seed, out
-        self.beside = {"seed": seed, "processes": accelerator.num_processes, **(beside or {})}
+        self.beside = {"seed": seed, "processes": accelerator.num_processes, "precision": precision, **(beside or {})}
         self.accelerator, self.precision, self.workers = accelerator, precision, workers
         self.state_path = out / f"{name}.state.pt"
 
@@ -198,8 +198,11 @@ class Stage:
         journal = Journal(self.name, self.out, self.accelerator.is_main_process)
         try:
             yield journal
-        finally:
-            journal.close()
+        except BaseException:
+            with suppress(OutputError):  # of a full disk, which the first error tells already
+                journal.close()
+            raise
+        journal.close()
 
     def _refuse_divergence(self, last: tuple[int, list[Tensor], dict[str, Tensor]] | None) -> None:
         """Raise a DivergedError, and keep the batch for a look, if an iteration's loss or gradient is not finite."""
@@ -230,10 +233,17 @@ class Stage:
         if not self.state_path.exists():
             return 0
         state = torch.load(self.state_path, map_location="cpu", weights_only=True)
-        if state["recipe"] != self._comparable_recipe():
+        before, now = state["recipe"], self._comparable_recipe()
+
+        def named(key: str) -> str:
+            simple = isinstance(now[key], str | int | float)
+            return f"{key} ({before.get(key)} then, {now[key]} now)" if simple else key
+
+        other = [name for name in now if before.get(name) != now[name]]
+        if other:
             raise CheckpointError(
-                f"{self.state_path} was trained by another recipe, on other data or by another number of processes; "
-                "restore that, or choose another --out"
+                f"{self.state_path} was trained with another {' and '.join(map(named, other))}; restore that, "
+                "or choose another --out"
             )
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
@@ -264,7 +274,7 @@ class _Iteration:
         self.optimizer.zero_grad()
         self.stage.accelerator.backward(loss)
         norm = nn.utils.clip_grad_norm_(self.task.network.parameters(), self.stage.recipe.clip_norm)
-        result = {"loss": loss.detach(), "gradient": norm, **parts}
+        result = {**parts, "loss": loss.detach(), "gradient_norm": norm}
         if not self.refusing or _is_finite(result):
             self.optimizer.step()
         return result
@@ -305,20 +315,19 @@ class Journal:
 
     def __init__(self, stage: str, out: Path, active: bool) -> None:
         self.stage, self.out = stage, out
-        self.curves = SummaryWriter(str(out / "curves")) if active else None
+        with _writing(out / "curves"):
+            self.curves = SummaryWriter(str(out / "curves")) if active else None
 
     def write(self, iteration: int, numbers: dict[str, float]) -> None:
         """Log numbers."""
         if self.curves is None:
             return
         line = {"stage": self.stage, "time_s": round(time.time(), 1), "iteration": iteration}
-        try:
-            with (self.out / "log.jsonl").open("a") as file:
-                file.write(json.dumps(line | {name: round(value, 5) for name, value in numbers.items()}) + "\n")
-        except OSError as error:
-            raise OutputError(f"{self.out}/log.jsonl: {error.strerror}; make room, then run the same again") from error
-        for name, value in numbers.items():
-            self.curves.add_scalar(f"{self.stage}/{name}", value, iteration)
+        with _writing(self.out / "log.jsonl"), (self.out / "log.jsonl").open("a") as file:
+            file.write(json.dumps(line | {name: round(value, 5) for name, value in numbers.items()}) + "\n")
+        with _writing(self.out / "curves"):
+            for name, value in numbers.items():
+                self.curves.add_scalar(f"{self.stage}/{name}", value, iteration)
 
     def write_evaluation(self, iteration: int, result: Evaluation) -> None:
         """Log numbers and keep pictures, a row a file, in `samples/`."""
@@ -329,18 +338,29 @@ class Journal:
         make_folder(folder)
         for name, pictures in result.samples.items():
             row = ((torch.cat(pictures, dim=2).float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
-            self.curves.add_image(f"{self.stage}/{name}", row, iteration)
+            with _writing(self.out / "curves"):
+                self.curves.add_image(f"{self.stage}/{name}", row, iteration)
             write_png(folder / f"{self.stage}-{name}-{iteration:07d}.png", row.permute(1, 2, 0).numpy())
 
     def close(self) -> None:
         """End the curves."""
         if self.curves is not None:
-            self.curves.close()
+            with _writing(self.out / "curves"):
+                self.curves.close()
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn an OSError, as of a full disk, into an OutputError that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}; make room, then run the same again") from error
 
 
 def _is_finite(parts: dict[str, Tensor]) -> bool:
     """Return whether an iteration's loss and gradient are."""
-    return bool(torch.isfinite(parts["loss"] + parts["gradient"]))
+    return bool(torch.isfinite(parts["loss"] + parts["gradient_norm"]))
 
 
 def warmed_average(decay: float) -> Callable[[Tensors, Tensors, Tensor | int], None]:

@@ -29,7 +29,7 @@ from cled_edge.errors import DataError, one_line_errors
 from cled_edge.network.sampler import CledFusion
 from training.optimizers import Optimizers
 from training.pairs import FusionBatches, RestorationBatches, from_bytes, prepared
-from training.recipe import Recipe, model_of, read_recipe
+from training.recipe import Recipe, fusion_data, model_of, read_recipe
 
 StageName = Literal["restore", "fuse"]
 Precision = Literal["fp32", "bf16"]
@@ -40,8 +40,9 @@ Step = Callable[[list[Tensor]], None]
 
 def batches_of(recipe: Recipe, stage: StageName, data: Path) -> RestorationBatches | FusionBatches:
     """Return the batches of a stage; the pictures are decoded before this returns."""
-    kind, sizes = (RestorationBatches, recipe.restore) if stage == "restore" else (FusionBatches, recipe.fuse)
-    return kind(data, recipe.data, sizes.batch, sizes.crop, recipe.seed)
+    if stage == "restore":
+        return RestorationBatches(data, recipe.data, recipe.restore.batch, recipe.restore.crop, recipe.seed)
+    return FusionBatches(data, fusion_data(recipe), recipe.fuse.batch, recipe.fuse.crop, recipe.seed)
 
 
 def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bool) -> Step:

@@ -32,7 +32,7 @@ from cled_edge.sink import make_folder
 from training.losses import fusion_losses, kinds_loss, pattern_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
 from training.pictures import Pictures
-from training.recipe import Recipe, RestoreRecipe, StageRecipe, check_crops, model_of, read_recipe
+from training.recipe import Recipe, RestoreRecipe, StageRecipe, check_crops, fusion_data, model_of, read_recipe
 from training.stage import Draws, Stage, Task
 from training.validation import FusionValidation, Validation
 
@@ -93,11 +93,7 @@ def fuse_stage(model: CledFusion, recipe: Recipe, data: Path, runner: "Runner") 
         model.fusion.load_state_dict(untrained.fusion.state_dict())
         if stage.one_stage:
             model.unet.load_state_dict(untrained.unet.state_dict())
-    items = recipe.data
-    if stage.clean_share is not None:
-        items = items.model_copy(update={"clean_share": stage.clean_share})
-    if stage.sets:
-        items = items.model_copy(update={"sets": stage.sets, "pairs": ()})
+    items = fusion_data(recipe)
     batches = FusionBatches(data, items, stage.batch, stage.crop, recipe.seed, **runner.reading)
     validation = FusionValidation(data, items, crop=stage.crop, **runner.held_out)
     names = ("intensity", "gradient", "color", "edges", "information", "hot", "residual")
@@ -236,7 +232,8 @@ class Runner:
 
     def stage(self, name: str, stage: StageRecipe, recipe: Recipe) -> Stage:
         """Return the loop of a stage."""
-        beside: dict[str, Any] = {"data": recipe.data.model_dump(mode="json", exclude={"keep_gib"})}
+        data = recipe.data.model_dump(mode="json", exclude={"keep_gib"})
+        beside: dict[str, Any] = {"model": model_of(recipe).as_dict(), "data": data}
         if recipe.fuse.one_stage:
             beside["weighting"] = recipe.restore.weighting
         return Stage(name, stage, recipe.seed, self.out, self.accelerator, self.precision, self.workers, beside)
