@@ -8,7 +8,7 @@ visible. Measured are slices of patients that training held out, degraded as an 
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -20,9 +20,11 @@ from benchmarks.quality_report import check_folder, pairs_in_turn
 from benchmarks.quality_summary import halves_summary, means
 from benchmarks.sheet import Strip, draw_sheet
 from benchmarks.timing import RESULTS, write_result
-from cled_edge.errors import one_line_errors
+from cled_edge.bundle import Bundle
+from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8, write_png
+from cled_edge.sink import make_folder
 
 FOLDERS = ("medical/ct-mri", "medical/pet-mri", "medical/spect-mri")
 CASES = (
@@ -41,31 +43,37 @@ def main(
     results: Annotated[Path, typer.Option(metavar="DIR", help="where the JSON is")] = RESULTS,
 ) -> None:
     """Score BUNDLES on slices, and write the JSON."""
+    manifests = [Bundle.open(path).manifest for path in bundles]
+    names = [manifest.name for manifest in manifests]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise OptionError(f"two bundles are named {repeated[0]!r}; export one with another --name")
     if sheet:
-        check_folder(sheet.parent)
+        check_folder(sheet.parent, "--sheet")
+        make_folder(sheet.parent)
     shown = list(pairs_in_turn(data, list(FOLDERS), SHEET_PAIRS, everything=False)) if sheet else []
     fused: list[list[Uint8]] = [[] for _ in shown]
     scores: list[Row] = []
     restored: list[Row] = []
-    opened: list[dict[str, Any]] = []
-    for path in bundles:
+    for path, name in zip(bundles, names, strict=True):
         with Fuser.load(path, backend=backend) as fuser:
-            manifest, description = fuser.bundle.manifest, fuser.backend.description
+            description = fuser.backend.description
             run = Run(fuser, data, ("clean", "restored"), count, everything=False)
             run.clean(list(FOLDERS))
             run.degraded(list(FOLDERS), CASES)
             for scene, pictures in zip(shown, fused, strict=True):
                 pictures.append(fuser(scene.infrared, scene.visible).picture)
         # Trivial fusions are the same beside every bundle.
-        own = [{**row, "method": manifest.name} for row in run.rows["clean"] if row["method"] == OURS]
+        own = [{**row, "method": name} for row in run.rows["clean"] if row["method"] == OURS]
         scores += own if scores else [*own, *(row for row in run.rows["clean"] if row["method"] != OURS)]
-        restored += [{"bundle": manifest.name, **row} for row in run.rows["restored"]]
-        opened.append({"name": manifest.name, "files": {file: spec.sha256 for file, spec in manifest.files.items()}})
+        restored += [{"bundle": name, **row} for row in run.rows["restored"]]
     everywhere = [{**row, "folder": "all"} for row in scores]
     values = {
         "backend": description,
         "count": count,
-        "bundles": opened,
+        "bundles": [
+            {"name": manifest.name, "files": {file: spec.sha256 for file, spec in manifest.files.items()}}
+            for manifest in manifests
+        ],
         "scores": _all_lights(means([*everywhere, *scores], ("folder", "method"))),
         "restored": _all_lights(halves_summary(restored, ("bundle", "half", "case"))),
         "pictures": {"scores": compact(scores), "restored": compact(restored)},
@@ -73,7 +81,7 @@ def main(
     write_result("medical", values, results)
     if sheet:
         write_png(sheet, _drawn(shown, fused))
-        print(f"wrote {sheet}: MRI, the other one, fused by {', '.join(bundle['name'] for bundle in opened)}")
+        print(f"wrote {sheet}: MRI, the other one, fused by {', '.join(names)}")
 
 
 def _all_lights(rows: list[Row]) -> list[Row]:

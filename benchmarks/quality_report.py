@@ -68,12 +68,12 @@ def write_report(
     return folder / "report.html"
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, option: str = "--report") -> None:
     """Refuse a folder of the repository that git does not ignore: the pictures are others', and not to be committed."""
     place = folder.resolve()
     if place.is_relative_to(ROOT) and place.relative_to(ROOT).parts[:1] != (IGNORED,):
         raise OptionError(
-            f"--report is {folder}; its pictures are not ours to commit: give {IGNORED}/NAME, or one outside"
+            f"{option} is in {folder}; its pictures are not ours to commit: give {IGNORED}/NAME, or one outside"
         )
 
 

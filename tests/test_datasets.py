@@ -193,6 +193,8 @@ def test_named_stems_are_held_out_too(data: Path) -> None:
     some = recipe(pairs=[], sets=[{"root": "set", "held_out": [every[0].unit, every[3].unit]}])
     assert find_pairs(data, some, held_out=False) == [*every[1:3], *every[4:]]
     assert find_pairs(data, some, held_out=True) == [every[0], every[3]]
+    with pytest.raises(DataError, match=r"set: held_out has 'nobody', which no pair is of; correct it"):
+        find_pairs(data, recipe(pairs=[], sets=[{"root": "set", "held_out": ["nobody"]}]), held_out=False)
 
 
 def test_plain_pairs_and_sets_are_the_same(data: Path) -> None:

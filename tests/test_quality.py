@@ -502,13 +502,17 @@ def test_medical_slices_are_scored_by_kind_and_drawn(tmp_path: Path) -> None:
         for half, channels in (("mri", 0), (kind, 3)):
             (tmp_path / f"medical/{kind}-mri" / half).mkdir(parents=True)
             write_png(tmp_path / f"medical/{kind}-mri" / half / f"{patient}001.png", picture(1, channels))
-    bundles = shipped_bundle(), shipped_bundle()
-    options = "--results", tmp_path / "out", "--sheet", tmp_path / "sheet.png"
+    renamed = tmp_path / "renamed"
+    shutil.copytree(shipped_bundle(), renamed)
+    manifest = json.loads((renamed / "manifest.json").read_text())
+    (renamed / "manifest.json").write_text(json.dumps({**manifest, "name": "other"}))
+    bundles = shipped_bundle(), renamed
+    options = "--results", tmp_path / "out", "--sheet", tmp_path / "new/sheet.png"
     done = run(*bundles, "--data", tmp_path, *options, of=medical.main)
     assert done.exit_code == 0, done.output
     (path,) = (tmp_path / "out").glob("medical-*.json")
     result = json.loads(path.read_text())
-    assert [bundle["name"] for bundle in result["bundles"]] == ["nano", "nano"]
+    assert [bundle["name"] for bundle in result["bundles"]] == ["nano", "other"]
     by = {(row["folder"], row["method"]): row for row in result["scores"]}
     kinds = [by[folder, "max"]["vif"] for folder in medical.FOLDERS]
     assert by["all", "max"]["vif"] == pytest.approx(np.mean(kinds), abs=1e-4)
@@ -516,9 +520,13 @@ def test_medical_slices_are_scored_by_kind_and_drawn(tmp_path: Path) -> None:
     cases = {row["case"] for row in result["restored"]}
     assert cases == {"clean", *(case.name for case in medical.CASES)}
     assert "| pet-mri | 1 | max |" in sections.medical(tmp_path / "out")
-    assert read_image(tmp_path / "sheet.png", color=True).shape[1] == 2 * 4 * medical.TILE[1]
+    assert read_image(tmp_path / "new/sheet.png", color=True).shape[1] == 2 * 4 * medical.TILE[1]
+    assert by["all", "nano"] == {**by["all", "other"], "method": "nano"}
+    assert {row["bundle"] for row in result["restored"]} == {"nano", "other"}
     refused = run(*bundles, "--data", tmp_path, "--sheet", "benchmarks/x.png", of=medical.main).exception
-    assert isinstance(refused, OptionError)
+    assert "--sheet is in benchmarks; its pictures are not ours to commit" in str(refused)
+    refused = run(bundles[0], bundles[0], "--data", tmp_path, of=medical.main).exception
+    assert "two bundles are named 'nano'; export one with another --name" in str(refused)
 
 
 def run(*arguments: object, of: Callable[..., None] = quality.main) -> Any:

@@ -50,12 +50,13 @@ def find_pairs(root: Path, data: DataRecipe, held_out: bool) -> list[Pair]:
     Only names are read. DataError names the first thing that is not as the recipe says.
     """
     entries = [*(SetRecipe(root=folder) for folder in data.pairs), *data.sets]
-    pairs = [
-        pair
-        for entry in entries
-        for pair in pairs_of_set(root, entry)
-        if (is_held_out(pair.unit) or pair.unit in entry.held_out) == held_out
-    ]
+    pairs = []
+    for entry in entries:
+        found = pairs_of_set(root, entry)
+        absent = set(entry.held_out) - {pair.unit for pair in found}
+        if absent:
+            raise DataError(f"{root / entry.root}: held_out has {sorted(absent)[0]!r}, which no pair is of; correct it")
+        pairs += [pair for pair in found if (is_held_out(pair.unit) or pair.unit in entry.held_out) == held_out]
     if not pairs:
         which = "held out" if held_out else "to train on"
         raise DataError(f"{root}: no pairs {which} in {', '.join(entry.root for entry in entries)}; add pictures")
