@@ -48,6 +48,7 @@ class Candidate(BaseModel):
     name: str
     stage: Literal["restore", "fuse"]
     note: str
+    schedule: str | None = None
     default_steps: int | None = None
     unet: dict[str, Any] = {}
     fusion: dict[str, Any] = {}
@@ -72,7 +73,8 @@ def recipe_text(base: Mapping[str, Any], candidate: Candidate, iterations: int, 
     recipe = json.loads(json.dumps(base))
     recipe["restore"] |= {"iterations": iterations if candidate.stage == "restore" else 1, "held_out_crops": 6}
     recipe["fuse"]["iterations"] = fuse_iterations
-    top = {"preset": recipe["preset"], "seed": recipe["seed"], "default_steps": candidate.default_steps}
+    top = {name: recipe[name] for name in ("preset", "seed")}
+    top |= {name: getattr(candidate, name) for name in ("schedule", "default_steps")}
     lines = [f"{key} = {json.dumps(value)}" for key, value in top.items() if value is not None]
     tables = {"unet": candidate.unet, "fusion": candidate.fusion, **{k: recipe[k] for k in ("restore", "fuse")}}
     data = dict(recipe["data"])

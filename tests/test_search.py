@@ -27,11 +27,11 @@ def test_a_recipe_without_changes_is_the_preset() -> None:
 
 
 def test_a_recipe_changes_fields_of_the_preset() -> None:
-    changed = model_of(recipe(unet={"widths": [16, 16]}, fusion={"mix": False}, default_steps=2))
+    changed = model_of(recipe(unet={"widths": [16, 16]}, fusion={"mix": False}, schedule="diffuir", default_steps=2))
     assert changed.unet.widths == (16, 16)
     assert changed.unet.unshuffle == PRESETS["nano"].unet.unshuffle
     assert not changed.fusion.mix
-    assert changed.default_steps == 2
+    assert (changed.schedule, changed.default_steps) == ("diffuir", 2)
 
 
 def test_an_unknown_field_and_two_patch_sizes_are_refused() -> None:
@@ -49,6 +49,7 @@ def test_every_candidate_is_a_recipe_that_makes_a_model(candidate, tmp_path: Pat
     assert read.restore.iterations == (7 if candidate.stage == "restore" else 1)
     assert read.data == recipe().data
     config = model_of(read)
+    assert config.schedule == (candidate.schedule or PRESETS["nano"].schedule)
     assert config.default_steps == (candidate.default_steps or PRESETS["nano"].default_steps)
     CledFusion(config)
 

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from cled_edge.errors import DataError
 from cled_edge.network.presets import ModelConfig, preset
+from cled_edge.schedule import ScheduleName
 from cled_edge.trust.reading import first_problem
 from training.degradations import KINDS, Modality
 from training.fidelity import NARROWEST_PX
@@ -188,10 +189,11 @@ class FuseRecipe(StageRecipe):
 
 
 class Recipe(_Strict):
-    """A whole two-stage run. unet, fusion, default_steps: what differs from the preset, by field."""
+    """A whole two-stage run. unet, fusion, schedule, default_steps: what differs from the preset, by field."""
 
     preset: str
     seed: int = 0
+    schedule: ScheduleName | None = None
     default_steps: int | None = Field(None, ge=1, le=10)
     unet: dict[str, int | bool | str | tuple[int | str, ...]] = {}
     fusion: dict[str, int | float | bool | str | tuple[int | str, ...]] = {}
@@ -230,7 +232,8 @@ def model_of(recipe: Recipe) -> ModelConfig:
         if unknown:
             raise DataError(f"recipe: [{name}] has no field {sorted(unknown)[0]!r}; see cled_edge/network/presets.py")
         changed[name] = replace(getattr(config, name), **values)
-    return replace(config, **changed, default_steps=recipe.default_steps or config.default_steps)
+    chosen = {name: getattr(recipe, name) or getattr(config, name) for name in ("schedule", "default_steps")}
+    return replace(config, **changed, **chosen)
 
 
 def read_recipe(path: Path) -> Recipe:
