@@ -13,7 +13,15 @@ from benchmarks.tables import with_tables
 from cled_edge.bench.record import BackendResult, BundleSpec, CameraResult, Record, RunSpec, Samples, Summary
 from cled_edge.errors import OptionError, ResultError
 
-MACHINE = {"cpu": "Fake CPU", "family": 25, "model": 17, "usable_cores": 2, "virtual": True, "jetson": None}
+MACHINE = {
+    "cpu": "Fake CPU",
+    "family": 25,
+    "model": 17,
+    "instructions": [],
+    "usable_cores": 2,
+    "virtual": True,
+    "jetson": None,
+}
 HASHES = {"unet_step.onnx": "ab"}
 ALL = f"before\n<!-- tables: {', '.join(TABLES)} -->\nold\n<!-- end -->\nafter\n"
 

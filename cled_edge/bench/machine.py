@@ -70,9 +70,12 @@ def describe_machine(root: Path = _ROOT) -> dict[str, Any]:
 
 
 def machine_slug(machine: dict[str, Any]) -> str:
-    """Return a name for files, such as `amd-epyc-25-17-2-cores`; cloud CPUs hide all but family and model."""
+    """Return a name for files, such as `amd-epyc-25-17-2-cores`; cloud CPUs hide all but family and model.
+
+    Hosts of one model show AMX or hide it, and multiply at other rates.
+    """
     parts = [machine["jetson"] or machine["cpu"] or machine["architecture"], machine["family"], machine["model"]]
-    words = " ".join(str(part) for part in parts if part is not None)
+    words = " ".join(str(part) for part in [*parts, _amx(machine)] if part is not None)
     return re.sub(r"\W+", "-", f"{words} {machine['usable_cores']} cores".lower()).strip("-")
 
 
@@ -80,9 +83,14 @@ def machine_line(machine: dict[str, Any]) -> str:
     """Return the machine in a line, for a table or a console."""
     name = machine["jetson"] or machine["cpu"] or machine["architecture"]
     if machine["family"] is not None:
-        name += f" (family {machine['family']}, model {machine['model']})"
+        amx = f", {_amx(machine)}" if _amx(machine) else ""
+        name += f" (family {machine['family']}, model {machine['model']}{amx})"
     virtual = " of a virtual machine" if machine["virtual"] else ""
     return f"{name}, {machine['usable_cores']} cores{virtual}"
+
+
+def _amx(machine: dict[str, Any]) -> str | None:
+    return "AMX" if "amx_bf16" in machine["instructions"] else None
 
 
 def library_versions() -> dict[str, str]:
