@@ -311,7 +311,7 @@ def main(
         bool, typer.Option("--strict", help="refuse a picture that cannot be decoded instead of skipping its pair")
     ] = False,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="compile the networks first: a minute, then a fifth faster on a CPU")
+        bool, typer.Option("--compile", help="compile the networks first: minutes, then a fifth faster on a CPU")
     ] = False,
 ) -> None:
     """Train a preset and write OUT/model.safetensors."""
