@@ -80,6 +80,7 @@ def check_folder(folder: Path, option: str = "--report") -> None:
 _TABLES = (
     ("bars", tables.bars_table),
     ("restored", tables.restored_table),
+    ("restored", tables.restored_sets_table),
     ("references", tables.references_table),
     ("degraded", tables.nine_table),
     ("degraded", tables.degraded_table),

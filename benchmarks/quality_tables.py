@@ -1,5 +1,6 @@
 """The tables of a quality result: header and rows of text, for the README and for the report alike."""
 
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from benchmarks.published import DEGRADED_PEERS, FOLDERS, TABLE_1, TABLE_3, TABLE_4, Scores
@@ -83,6 +84,24 @@ def restored_table(result: dict[str, Any]) -> Table:
             continue
         rows.append([row["half"], row["case"], row["light"], row["pictures"], *_restored_cells(row)])
     return Table("Restored against the clean pictures", [*header, "SSIM before", "SSIM after"], rows)
+
+
+def restored_sets_table(result: dict[str, Any]) -> Table:
+    """Return the mean gain in dB by folder of pairs, visible by day, infrared all: sets differ in what they had."""
+    columns, rows = (result["pictures"]["restored"][name] for name in ("columns", "rows"))
+    pictures = [dict(zip(columns, row.split(","), strict=True)) for row in rows]
+    folders = list(dict.fromkeys(picture["folder"] for picture in pictures))
+    gains: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for picture in pictures:
+        if picture["case"] != CLEAN and (picture["half"] == "infrared" or picture["light"] == "day"):
+            by_folder = gains.setdefault((picture["half"], picture["case"].replace(";", ",")), {})
+            gain = float(picture["psnr_after"]) - float(picture["psnr_before"])
+            by_folder.setdefault(picture["folder"], []).append(gain)
+    shown: Rows = [
+        [half, case, *(_number(fmean(found[name]) if name in found else None, 2) for name in folders)]
+        for (half, case), found in gains.items()
+    ]
+    return Table("Gain in dB by set", ["half", "degraded", *folders], shown)
 
 
 def references_table(result: dict[str, Any]) -> Table:

@@ -338,8 +338,8 @@ def restored(results: Path) -> str:
         "dark when it is clean. Degradations are those of `ems.py`, which training does not know; the last table is of "
         "real ones."
     )
-    tables = ("restored", quality_tables.restored_table), ("references", quality_tables.references_table)
-    return _quality(results, "Restored", words, *tables)
+    tables = ("restored", quality_tables.restored_table), ("restored", quality_tables.restored_sets_table)
+    return _quality(results, "Restored", words, *tables, ("references", quality_tables.references_table))
 
 
 def degraded(results: Path) -> str:

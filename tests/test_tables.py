@@ -246,6 +246,19 @@ CONTENTS: dict[str, Any] = {
             "references": [{**HALF, "folder": "restoration/lol", "light": "all"}],
             "people": [{"method": "ours", "boxes": 18, "pictures": 9, "levels": 14.66, "ratio": 0.324}],
         },
+        "pictures": {
+            "restored": {
+                "columns": ["folder", "stem", "light", "case", "half", "psnr_before", "psnr_after"],
+                "rows": [
+                    "pairs/a,1,day,visible rain,visible,10,12",
+                    "pairs/a,2,day,visible rain,visible,10,13",
+                    "pairs/b,3,day,visible rain,visible,10,9",
+                    "pairs/b,4,night,visible rain,visible,10,99",
+                    "pairs/b,4,night,infrared blur; visible rain,infrared,10,11",
+                    "pairs/b,4,night,clean,infrared,99,40",
+                ],
+            }
+        },
     },
     "medical-m.json": {
         "machine": MACHINE,
@@ -435,6 +448,11 @@ def test_quality_says_a_day_once_and_a_share_in_percent(results: Path) -> None:
     assert "| visible | visible rain | day | 3 | 10.00 | 12.50 | 2.50 | -0.50 | 0.400 | 0.600 |" in TABLES["restored"](
         results
     )
+    by_set = TABLES["restored"](results)
+    assert "| half | degraded | pairs/a | pairs/b |" in by_set
+    assert "| visible | visible rain | 2.50 | -1.00 |" in by_set
+    assert "| infrared | infrared blur, visible rain | - | 1.00 |" in by_set
+    assert "visible clean" not in by_set
     assert "| smoke | 0.600 | 0.372 | no | 16 |" in TABLES["bars"](results)
     assert "| labelled, at night | ours | 18 | 9 | 14.7 | 0.32 |" in TABLES["people"](results)
 
