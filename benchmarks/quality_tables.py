@@ -178,7 +178,7 @@ def medical_kinds_table(result: dict[str, Any]) -> Table:
     header = ["slices", "held out", "method", *(SCORE_NAMES[key] for key in keys)]
     rows: Rows = [
         [row["folder"].rpartition("/")[2], row["pictures"], row["method"], *(_number(row[key]) for key in keys)]
-        for row in result["scores"]
+        for row in sorted(result["scores"], key=lambda row: str(row["folder"]))
         if row["folder"] != "all"
     ]
     return Table("Fused from clean slices", header, rows)
