@@ -39,6 +39,7 @@ def main(
     data: Annotated[Path, typer.Option(help="folder that holds medical/{ct,pet,spect}-mri")],
     backend: Annotated[str, typer.Option(help="what runs them, NAME or NAME:PRECISION")] = "onnxruntime",
     count: Annotated[int, typer.Option(min=1, help="slices of each kind, at most")] = COUNT,
+    everything: Annotated[bool, typer.Option("--all", help="take also slices that training saw")] = False,
     sheet: Annotated[Path | None, typer.Option(metavar="PNG", help="write slices and what was fused of them")] = None,
     results: Annotated[Path, typer.Option(metavar="DIR", help="where the JSON is")] = RESULTS,
 ) -> None:
@@ -50,14 +51,14 @@ def main(
     if sheet:
         check_folder(sheet.parent, "--sheet")
         make_folder(sheet.parent)
-    shown = list(pairs_in_turn(data, list(FOLDERS), SHEET_PAIRS, everything=False)) if sheet else []
+    shown = list(pairs_in_turn(data, list(FOLDERS), SHEET_PAIRS, everything)) if sheet else []
     fused: list[list[Uint8]] = [[] for _ in shown]
     scores: list[Row] = []
     restored: list[Row] = []
     for path, name in zip(bundles, names, strict=True):
         with Fuser.load(path, backend=backend) as fuser:
             description = fuser.backend.description
-            run = Run(fuser, data, ("clean", "restored"), count, everything=False)
+            run = Run(fuser, data, ("clean", "restored"), count, everything)
             run.clean(list(FOLDERS))
             run.degraded(list(FOLDERS), CASES)
             for scene, pictures in zip(shown, fused, strict=True):
@@ -70,6 +71,7 @@ def main(
     values = {
         "backend": description,
         "count": count,
+        "all": everything,
         "bundles": [
             {"name": manifest.name, "files": {file: spec.sha256 for file, spec in manifest.files.items()}}
             for manifest in manifests

@@ -325,8 +325,9 @@ def bars(results: Path) -> str:
     """Return the verdict on each bar that the pictures are held to."""
     words = (
         "What the pictures must reach, on pairs that training held out, but for people: none of the nine labelled "
-        "nights is held out, so that bar is of training pictures, whose labels training did not see; the smoke is that "
-        "of the clip on which this was developed. The bar of TNO is not measured: none of its pairs is here."
+        "pictures of dark scenes is held out, so that bar is of training pictures, whose labels training did not see; "
+        "the smoke is that of the clip on which this was developed. The bar of TNO is not measured: none of its pairs "
+        "is here."
     )
     return _quality(results, "Bars", words, ("bars", quality_tables.bars_table))
 

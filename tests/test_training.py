@@ -746,14 +746,18 @@ def test_a_mixture_has_its_share_of_each_network_and_both_records(tmp_path: Path
         torch.manual_seed(len(models))
         models.append(CledFusion(PRESETS["nano"]))
         save_checkpoint(models[-1], {"run": len(earlier) + 1, "earlier": earlier}, tmp_path / name)
-    mix.main(tmp_path / "first", tmp_path / "second", tmp_path / "mixed", unet=0.75, fusion=0.0)
-    mixed, record = load_checkpoint(tmp_path / "mixed")
+    out = tmp_path / "new/mixed"
+    mix.main(tmp_path / "first", tmp_path / "second", out, unet=0.75, fusion=0.0)
+    mixed, record = load_checkpoint(out)
     first, second = (model.unet.state_dict() for model in models)
     for name, weights in mixed.unet.state_dict().items():
         torch.testing.assert_close(weights, 0.75 * first[name] + 0.25 * second[name])
     for name, weights in mixed.fusion.state_dict().items():
         assert torch.equal(weights, models[1].fusion.state_dict()[name])
-    assert record == {"run": 2, "mixed": {"unet": 0.75, "fusion": 0.0}, "earlier": [{"run": 1}]}
+    shares = {"unet": 0.75, "fusion": 0.0}
+    assert record == {"run": 2, "mixed": [shares], "earlier": [{"run": 1}]}
+    mix.main(out, tmp_path / "second", tmp_path / "again", unet=0.75, fusion=0.0)
+    assert load_checkpoint(tmp_path / "again")[1] == {**record, "mixed": [shares, shares]}
     save_checkpoint(CledFusion(PRESETS["edge"]), {}, tmp_path / "edge")
     with pytest.raises(CheckpointError, match=r"first is a 'nano' and .*edge a 'edge'.*; mix two of the same"):
         mix.main(tmp_path / "first", tmp_path / "edge", tmp_path / "out")

@@ -16,6 +16,7 @@ import typer
 
 from cled_edge.errors import CheckpointError, one_line_errors
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
+from cled_edge.sink import make_folder
 
 Share = Annotated[float, typer.Option(min=0, max=1, help="of FIRST's weights in this network")]
 
@@ -27,7 +28,7 @@ def main(
     unet: Share = 1.0,
     fusion: Share = 1.0,
 ) -> None:
-    """Write OUT, with the records of both in the order in which they were trained: SECOND's, then FIRST's."""
+    """Write OUT, with the records of both: SECOND's, from which FIRST may have begun, then FIRST's and the mixture."""
     model, record = load_checkpoint(first)
     other, other_record = load_checkpoint(second)
     if model.config != other.config:
@@ -41,13 +42,20 @@ def main(
             if own.is_floating_point():
                 own.copy_(torch.lerp(weights[name].float(), own.float(), share))
     before = _records(other_record)
+    make_folder(out.parent)
     *earlier, last = [*before, *(entry for entry in _records(record) if entry not in before)]
-    save_checkpoint(model, {**last, "mixed": {"unet": unet, "fusion": fusion}, "earlier": earlier}, out)
+    shares = {"unet": unet, "fusion": fusion}
+    mixed = [*_listed(last.get("mixed", [])), shares]  # it may have been a mixture before
+    save_checkpoint(model, {**last, "mixed": mixed, "earlier": earlier}, out)
 
 
 def _records(record: dict[str, Any]) -> list[dict[str, Any]]:
     """Return what was trained, the last one last."""
     return [*record.get("earlier", []), {name: value for name, value in record.items() if name != "earlier"}]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 if __name__ == "__main__":

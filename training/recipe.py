@@ -161,7 +161,7 @@ class FuseRecipe(StageRecipe):
     steps: of restoration, while the fusion network learns.
     fresh: begin with an untrained fusion network, and in one stage with both untrained, whatever `--init` brings.
     clean_share: of items without a degradation, if other than the data's.
-    sets: of pairs, instead of all that the data name.
+    sets: of pairs, instead of all that the data name, with `held_out` of their own.
     """
 
     weight_intensity: float = Field(8.0, ge=0)
