@@ -38,7 +38,7 @@ def main(
         rows.append(
             {
                 "variant": manifest.name,
-                "files": {file: spec.sha256 for file, spec in manifest.files.items()},
+                "files": manifest.hashes,
                 "fuse": recipe.get("fuse", {}),
                 "scores": {row["folder"]: row for row in own},
             }

@@ -297,7 +297,7 @@ def main(
         check_found(coco, model)
         content = {
             "bundle": manifest.name,
-            "files": {file: spec.sha256 for file, spec in manifest.files.items()},
+            "files": manifest.hashes,
             "backend": used,
             "balance": balance,
             "detector": _described(model, mapped, coco),

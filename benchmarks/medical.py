@@ -72,10 +72,7 @@ def main(
         "backend": description,
         "count": count,
         "all": everything,
-        "bundles": [
-            {"name": manifest.name, "files": {file: spec.sha256 for file, spec in manifest.files.items()}}
-            for manifest in manifests
-        ],
+        "bundles": [{"name": manifest.name, "files": manifest.hashes} for manifest in manifests],
         "scores": _all_lights(means([*everywhere, *scores], ("folder", "method"))),
         "restored": _all_lights(halves_summary(restored, ("bundle", "half", "case"))),
         "pictures": {"scores": compact(scores), "restored": compact(restored)},

@@ -151,7 +151,7 @@ def main(
             for backend in backends.split(",")
             for graph in opened.manifest.graphs
         ]
-    files = {file: spec.sha256 for file, spec in opened.manifest.files.items()}
+    files = opened.manifest.hashes
     values = {"bundle": opened.manifest.name, "files": files, "size": [height, width], "calls": calls, "rows": rows}
     write_result(f"operators-{opened.manifest.name}", values)
     for row in rows:

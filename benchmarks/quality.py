@@ -203,7 +203,7 @@ def main(
         asked |= {"seconds": round(time.perf_counter() - began_s, 1)}
         values: dict[str, Any] = {
             "bundle": opened.manifest.name,
-            "files": {file: spec.sha256 for file, spec in opened.manifest.files.items()},
+            "files": opened.manifest.hashes,
             "backend": fuser.backend.description,
             "steps": opened.manifest.schedule.default_steps,
             "run": asked,

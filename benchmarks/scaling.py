@@ -122,7 +122,7 @@ def main(
         }
         rows = measure(opened, cases(base, names, sweeps), rounds, limit_s)
     name = opened.manifest.name
-    files = {file: spec.sha256 for file, spec in opened.manifest.files.items()}
+    files = opened.manifest.hashes
     write_result(f"scaling-{name}", {"bundle": name, "files": files, "base": asdict(base), "rows": rows})
     for row in rows:
         print({key: row[key] for key in ("backend", *SWEEPS, "latency_ms", "ms_per_megapixel")})

@@ -390,8 +390,7 @@ def medical(results: Path) -> str:
             quality_tables.medical_kinds_table,
             quality_tables.medical_restored_table,
         ):
-            table = build(result)
-            parts.append(f"{table.caption}. {where}:\n\n{markdown(table.header, table.rows)}")
+            parts.append(_captioned(build(result), where))
     words = (
         "Slices of the Harvard whole-brain atlas, of patients that training held out: one with CT, one with PET, two "
         "with SPECT. MRI takes the place of the infrared picture. Table 3 is of profile `paper` and of slices that the "
@@ -420,9 +419,8 @@ def ablation(results: Path) -> str:
     """Return Table 4 of the paper beside ours."""
     parts = []
     for result in _load(results, "ablation"):
-        table = quality_tables.ablation_table(result)
         where = f"{result['backend']}, on {machine_line(result['machine'])}"
-        parts.append(f"{table.caption}. {where}:\n\n{markdown(table.header, table.rows)}")
+        parts.append(_captioned(quality_tables.ablation_table(result), where))
     words = (
         "Profile `paper`, and the losses of Eq. 19 alone. Ours are trained briefly and alike, the fusion network from "
         "scratch, in one stage both networks: they tell which way a loss pulls, not where it ends. They begin at the "
@@ -440,8 +438,7 @@ def _quality(
         where = f"Bundle {result['bundle']}, {result['backend']}, on {machine_line(result['machine'])}"
         for part, build in tables:
             if part == "bars" or part in result["summary"]:
-                table = build(result)
-                parts.append(f"{table.caption}. {where}:\n\n{markdown(table.header, table.rows)}")
+                parts.append(_captioned(build(result), where))
     return _section(title, words, parts)
 
 
@@ -472,6 +469,11 @@ def markdown(header: list[str], rows: Rows) -> str:
     """Return a Markdown table."""
     lines: list[list[object]] = [[*header], ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+
+
+def _captioned(table: quality_tables.Table, where: str) -> str:
+    """Return a table below its caption and what it was measured with."""
+    return f"{table.caption}. {where}:\n\n{markdown(table.header, table.rows)}"
 
 
 def _section(title: str, words: str, parts: list[str]) -> str:

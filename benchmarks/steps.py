@@ -49,7 +49,7 @@ def main(
             rows.append({"steps": n, "ms": percentiles_ms(samples_ms[n]), "bars": bars(run.summary())})
         values = {
             "bundle": opened.manifest.name,
-            "files": {file: spec.sha256 for file, spec in opened.manifest.files.items()},
+            "files": opened.manifest.hashes,
             "backend": fuser.backend.description,
             "size": list(street.infrared.shape),
             "count": count,

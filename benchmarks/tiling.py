@@ -291,7 +291,7 @@ def main(
         f"tiling-{manifest.name}",
         {
             "bundle": manifest.name,
-            "files": {file: spec.sha256 for file, spec in manifest.files.items()},
+            "files": manifest.hashes,
             "backend": backend,
             "tile": tiling.tile,
             "overlap_px": overlap_px,

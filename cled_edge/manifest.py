@@ -180,6 +180,11 @@ class Manifest(_Model):
                 raise ValueError(f"graph {name} has steps {graph.steps}: fused_loop needs them, no other graph has any")
         return self
 
+    @property
+    def hashes(self) -> dict[str, str]:
+        """SHA-256 of each file by its name: what tells a result's bundle from another of the same name."""
+        return {name: spec.sha256 for name, spec in self.files.items()}
+
     def find(
         self,
         role: GraphRole,

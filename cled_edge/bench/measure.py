@@ -207,7 +207,7 @@ def _result(subject: FuserSubject, measured: Measured, plan: Plan, begin_ns: int
         bundle=BundleSpec(
             name=manifest.name,
             path=str(fuser.bundle.path),
-            sha256={name: spec.sha256 for name, spec in manifest.files.items()},
+            sha256=manifest.hashes,
         ),
         warm_up_ms=[round(time_ns / 1e6, 3) for time_ns in measured.warm_up_ns],
         measured_s=round(measured.span_ns / 1e9, 3),
