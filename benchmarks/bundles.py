@@ -18,11 +18,11 @@ import typer
 
 from benchmarks.timing import summary_ms, timed_rounds, write_result
 from cled_edge.backend.choice import PROBE_SIZE, backends_of, open_backend
-from cled_edge.bundle import Bundle
-from cled_edge.camera.synthetic import night_street
+from cled_edge.bundle.manifest import GraphSpec
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Fuser
-from cled_edge.manifest import GraphSpec
+from cled_edge.scene.night_street import night_street
 from cled_edge.size import Size, padded
 from cled_edge.verify import NEEDED_DB, read_golden, verify
 

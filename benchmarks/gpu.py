@@ -27,10 +27,10 @@ from benchmarks.gpu_frame import Form, Frame
 from benchmarks.gpu_soak import soak
 from benchmarks.timing import RESULTS, percentiles_ms, timed_rounds, whole_numbers, write_result
 from cled_edge.backend.protocol import Array
+from cled_edge.backend.tensorrt.device import device_name
+from cled_edge.backend.tensorrt.sdk import cuda_call, import_cuda
 from cled_edge.bench.machine import describe_machine, library_versions, machine_slug
-from cled_edge.bundle import Bundle
-from cled_edge.engine.device import device_name
-from cled_edge.engine.sdk import cuda_call, import_cuda
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, OptionError, ResultError, one_line_errors
 from cled_edge.size import parse_size
 

@@ -6,16 +6,16 @@ from typing import Any
 from benchmarks.gpu_bars import STREAM
 from benchmarks.gpu_frame import Form, Frame
 from cled_edge.backend.choice import BackendChoice, CudaOptions, open_backend
-from cled_edge.backend.launch import ONE_GRAPH
-from cled_edge.backend.tensorrt import TensorRtBackend
-from cled_edge.engine.builder import build_engine
-from cled_edge.engine.cache import current_record, default_folder
-from cled_edge.engine.capabilities import capabilities
-from cled_edge.engine.device import read_facts
-from cled_edge.engine.options import BuildOptions
-from cled_edge.engine.sdk import import_tensorrt
+from cled_edge.backend.tensorrt.capabilities import capabilities
+from cled_edge.backend.tensorrt.device import read_facts
+from cled_edge.backend.tensorrt.launch import ONE_GRAPH
+from cled_edge.backend.tensorrt.options import BuildOptions
+from cled_edge.backend.tensorrt.runner import TensorRtBackend
+from cled_edge.backend.tensorrt.sdk import import_tensorrt
+from cled_edge.backend.tensorrt.store import current_record, default_folder
+from cled_edge.build.builder import build_engine
+from cled_edge.bundle.manifest import OPSETS
 from cled_edge.errors import BackendError
-from cled_edge.manifest import OPSETS
 
 
 def engine(frame: Frame) -> dict[str, Any]:

@@ -23,8 +23,8 @@ import typer
 from benchmarks.flops import count_gflop
 from benchmarks.timing import random_inputs, write_result
 from cled_edge.backend.choice import BackendChoice, available_backends
-from cled_edge.backend.machine import usable_cores
-from cled_edge.bundle import Bundle
+from cled_edge.backend.cpu import usable_cores
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.size import padded
 

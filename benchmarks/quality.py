@@ -26,7 +26,7 @@ from benchmarks.ems import CASES, Case
 from benchmarks.quality_report import check_folder, write_report
 from benchmarks.quality_summary import bars, degraded_summary, halves_summary, means, people_summary
 from benchmarks.timing import RESULTS, write_result
-from cled_edge.bundle import Bundle
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import DataError, OptionError, one_line_errors
 from cled_edge.fuser import Fuser
 

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from benchmarks.ems import Case
 from benchmarks.held_out import Box, Scene, contrast
 from benchmarks.trivial import TRIVIAL, LumaFusion, luma_of, maximum
-from cled_edge.backend.machine import usable_cores
+from cled_edge.backend.cpu import usable_cores
 from cled_edge.fuser import Controls, Fused
 from cled_edge.image import Uint8
-from cled_edge.score.fusion import fusion_scores
-from cled_edge.score.quality import psnr_db, ssim
+from cled_edge.metrics.fused import fusion_scores
+from cled_edge.metrics.reference import psnr_db, ssim
 
 Row = dict[str, Any]
 OURS, CEILING, MAX = "ours", "max of the clean pair", "max"

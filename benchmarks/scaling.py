@@ -19,11 +19,11 @@ import typer
 
 from benchmarks.timing import random_inputs, summary_ms, timed_rounds, whole_numbers, write_result
 from cled_edge.backend.choice import BackendChoice
-from cled_edge.backend.machine import usable_cores
-from cled_edge.bundle import Bundle
-from cled_edge.camera.synthetic import night_street
+from cled_edge.backend.cpu import usable_cores
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Controls, Fuser
+from cled_edge.scene.night_street import night_street
 from cled_edge.size import padded, parse_size
 
 SIZES = "256x320,480x640,720x1280,1080x1920"  # (height, width), as everywhere

@@ -25,10 +25,10 @@ from benchmarks.peaks import best, measure_gemm
 from benchmarks.timing import timed_rounds, write_result
 from cled_edge.backend.choice import backends_of
 from cled_edge.bench.feed import rendered_pairs
-from cled_edge.bundle import Bundle
+from cled_edge.bundle.manifest import REFERENCE_GRAPHS
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.fuser import Fuser
-from cled_edge.manifest import REFERENCE_GRAPHS
 from cled_edge.size import padded
 
 if sys.version_info >= (3, 11):

@@ -19,13 +19,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.child import in_child
 from benchmarks.timing import summary_ms, timed_rounds, write_result
-from cled_edge.backend.machine import usable_cores
+from cled_edge.backend.cpu import usable_cores
 from cled_edge.bench.machine import Gauges
-from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.image import bytes_from_network, network_from_bytes
 from cled_edge.network.presets import preset
 from cled_edge.network.sampler import CledFusion
+from cled_edge.scene.night_street import night_street
 from cled_edge.schedule import check_steps
 from cled_edge.size import padded
 

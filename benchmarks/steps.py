@@ -17,10 +17,10 @@ from benchmarks.ems import CASES
 from benchmarks.quality import COUNT, DEGRADED_FOLDERS, Run
 from benchmarks.quality_summary import bars
 from benchmarks.timing import RESULTS, percentiles_ms, timed_rounds, whole_numbers, write_result
-from cled_edge.bundle import Bundle
-from cled_edge.camera.synthetic import night_street
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.fuser import Fuser
+from cled_edge.scene.night_street import night_street
 
 
 def main(

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cled_edge.bench.machine import describe_machine, library_versions, machine_slug
+from cled_edge.bundle.manifest import GraphSpec
 from cled_edge.errors import OptionError
-from cled_edge.manifest import GraphSpec
 
 RESULTS = Path(__file__).parent / "results"
 Key = TypeVar("Key")

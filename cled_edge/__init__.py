@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cled_edge.bundle import Bundle
+    from cled_edge.bundle.reader import Bundle
     from cled_edge.errors import CledEdgeError
     from cled_edge.fuser import Fused, Fuser
     from cled_edge.schedule import Schedule
 
 _HOME = {
-    "Bundle": "cled_edge.bundle",
+    "Bundle": "cled_edge.bundle.reader",
     "CledEdgeError": "cled_edge.errors",
     "Fused": "cled_edge.fuser",
     "Fuser": "cled_edge.fuser",

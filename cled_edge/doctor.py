@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from cled_edge.backend.choice import REGISTRY, backend_type
-from cled_edge.backend.machine import instruction_sets, usable_cores
-from cled_edge.engine.device import kernel_driver
-from cled_edge.engine.sdk import INSTALL_CUDA, INSTALL_TENSORRT
+from cled_edge.backend.cpu import instruction_sets, usable_cores
+from cled_edge.backend.tensorrt.device import kernel_driver
+from cled_edge.backend.tensorrt.sdk import INSTALL_CUDA, INSTALL_TENSORRT
 from cled_edge.errors import CledEdgeError
 
 KNOWN_MAJORS = ("8", "10", "11")  # of TensorRT
@@ -44,7 +44,7 @@ except BaseException as error:
     found["broken"] = f"{type(error).__name__}: {error}"
 if "version" in found:
     try:
-        from cled_edge.engine.device import read_facts
+        from cled_edge.backend.tensorrt.device import read_facts
         found["facts"] = read_facts().model_dump()
     except BaseException as error:
         found["device"] = str(error)

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, CudaOptions, open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
-from cled_edge.bundle import Bundle
+from cled_edge.bundle.manifest import REFERENCE_GRAPHS, GraphRole
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any, swapped
-from cled_edge.manifest import REFERENCE_GRAPHS, GraphRole
 from cled_edge.schedule import check_steps
 
 ColorOrder = Literal["RGB", "BGR"]

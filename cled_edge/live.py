@@ -12,8 +12,8 @@ from cled_edge.camera.source import FramePair, PictureSource, StreamSource
 from cled_edge.errors import OptionError, SizeMismatchError, SourceUnreadableError
 from cled_edge.fuser import Controls, Fused, Fuser
 from cled_edge.latency import IDLE, LatencyLog, process_age_s
-from cled_edge.relay import ReadAhead, WriteBehind
-from cled_edge.sink import VIDEO_SUFFIXES, WINDOW, FolderSink, Sink, open_sink
+from cled_edge.output.sink import VIDEO_SUFFIXES, WINDOW, FolderSink, Sink, open_sink
+from cled_edge.queues import ReadAhead, WriteBehind
 from cled_edge.tiling import Tiling, fuse_tiled
 
 RESTORED = ("infrared", "visible")  # subfolders of --restored

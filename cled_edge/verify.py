@@ -18,11 +18,11 @@ from safetensors.numpy import load, save
 
 from cled_edge.backend.choice import BackendChoice, open_backend
 from cled_edge.backend.notes import notes
-from cled_edge.bundle import Bundle
+from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Uint8
-from cled_edge.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
 NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cled_edge.backend.choice import BackendChoice
-from cled_edge.bundle import Bundle
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.verify import read_golden
 from export.recording import Inputs, recorded_inputs

@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from cled_edge.camera.source import find_pictures
-from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import NoPairsError
 from cled_edge.fuser import Controls
 from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes, read_image
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
 from cled_edge.pairing import pair_by_stem
+from cled_edge.scene.night_street import night_street
 from cled_edge.size import Size
 from cled_edge.verify import Case
 from export.graphs import Plan

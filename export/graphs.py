@@ -13,8 +13,16 @@ import torch
 from torch import Tensor, nn
 from torch.onnx import symbolic_opset9
 
+from cled_edge.bundle.manifest import (
+    OPSETS,
+    REFERENCE_OPSET,
+    GraphPrecision,
+    GraphRole,
+    GraphSpec,
+    TensorSpec,
+    dimensions,
+)
 from cled_edge.errors import OptionError
-from cled_edge.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision, GraphRole, GraphSpec, TensorSpec, dimensions
 from cled_edge.network.precision import at_precision
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion, FusedLoop

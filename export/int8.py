@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cled_edge.backend.choice import BackendChoice
-from cled_edge.bundle import Bundle
+from cled_edge.bundle.manifest import OPSETS, REFERENCE_GRAPHS
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import ParityError
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Float32
-from cled_edge.manifest import OPSETS, REFERENCE_GRAPHS
 from cled_edge.verify import NEEDED_DB, judge
 from export.golden import Pair, cut, noise
 from export.recording import Inputs, recorded_inputs

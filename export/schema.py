@@ -1,4 +1,4 @@
-"""Write `bundle.schema.json`, the JSON schema of `manifest.json`, from the models in cled_edge/manifest.py.
+"""Write `bundle.schema.json`, the JSON schema of `manifest.json`, from the models in cled_edge/bundle/manifest.py.
 
 python -m export.schema
 """
@@ -6,7 +6,7 @@ python -m export.schema
 import json
 from pathlib import Path
 
-from cled_edge.manifest import Manifest
+from cled_edge.bundle.manifest import Manifest
 
 SCHEMA_FILE = Path(__file__).parent / "bundle.schema.json"
 

@@ -22,9 +22,7 @@ import onnx
 import typer
 
 from cled_edge import __version__
-from cled_edge.bundle import Bundle
-from cled_edge.errors import OptionError, OutputError, ParityError, one_line_errors
-from cled_edge.manifest import (
+from cled_edge.bundle.manifest import (
     GOLDEN_NAME,
     MANIFEST_NAME,
     REFERENCE_OPSET,
@@ -38,6 +36,8 @@ from cled_edge.manifest import (
     ScheduleSpec,
     VerificationSpec,
 )
+from cled_edge.bundle.reader import Bundle
+from cled_edge.errors import OptionError, OutputError, ParityError, one_line_errors
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
 from cled_edge.size import parse_size

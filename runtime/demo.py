@@ -15,14 +15,14 @@ import typer
 from rich.console import Console
 
 from cled_edge.camera.source import open_pair
-from cled_edge.camera.synthetic import night_street
-from cled_edge.cli import INTERRUPTED, print_report
+from cled_edge.cli.app import INTERRUPTED, print_report
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.live import fuse_source
+from cled_edge.output.sink import VideoSink
 from cled_edge.progress import progress_bar
-from cled_edge.sink import VideoSink
+from cled_edge.scene.night_street import night_street
 
 RATE_HZ = 25.0
 

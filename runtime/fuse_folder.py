@@ -10,7 +10,7 @@ import typer
 from cled_edge import Fuser
 from cled_edge.camera.source import open_pair
 from cled_edge.errors import one_line_errors
-from cled_edge.sink import FolderSink
+from cled_edge.output.sink import FolderSink
 
 
 def main(infrared: str, visible: str, out: str) -> None:

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from cled_edge import doctor
-from cled_edge.cli import main
+from cled_edge.cli.app import main
 
 LIBRARY = "/usr/lib/aarch64-linux-gnu/libnvinfer.so.{}"
 

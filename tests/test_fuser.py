@@ -17,7 +17,7 @@ def fuser():
 
 @pytest.fixture(scope="module")
 def pair() -> tuple[np.ndarray, np.ndarray]:
-    from cled_edge.camera.synthetic import night_street
+    from cled_edge.scene.night_street import night_street
 
     frame = next(iter(night_street(1, (120, 160))))
     return frame.infrared, np.rint(frame.visible_clean * 0.45 + 118).astype(np.uint8)
@@ -52,7 +52,7 @@ def test_the_shipped_weights_restore(fuser: Fuser, degradation: str, share: floa
     Flat haze is where they did fall behind: the first weights left under 0.6 of it, the second 0.65, these 0.85, for
     nights without a veil and people that stand out in smoke. The next must win it back.
     """
-    from cled_edge.camera.synthetic import night_street
+    from cled_edge.scene.night_street import night_street
 
     frame = next(iter(night_street(1, (240, 320))))
     clean = frame.visible_clean.astype(float)
@@ -79,7 +79,7 @@ def test_fused_shows_the_warm_and_keeps_the_colour(fuser: Fuser) -> None:
 
 
 def test_balance_leans_to_either_side(fuser: Fuser) -> None:
-    from cled_edge.camera.synthetic import night_street
+    from cled_edge.scene.night_street import night_street
 
     frame = next(iter(night_street(1, (120, 160))))
     infrared, visible = frame.infrared, frame.visible

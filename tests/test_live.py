@@ -16,7 +16,7 @@ from cled_edge import live
 from cled_edge.camera.source import FramePair
 from cled_edge.errors import CledEdgeError, OptionError, OutputError, SizeMismatchError, SourceUnreadableError
 from cled_edge.fuser import Controls, Fused
-from cled_edge.relay import Relay, _wait_for_end
+from cled_edge.queues import Relay, _wait_for_end
 
 STAGE_S = 0.02
 Step = Callable[[int], object]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.tables import PAGES as PAGES_WITH_TABLES
 from benchmarks.tables import with_tables
-from cled_edge.camera.synthetic import night_street
+from cled_edge.scene.night_street import night_street
 
 ROOT = Path(__file__).parent.parent
 PAGES = [

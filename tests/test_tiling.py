@@ -195,7 +195,7 @@ def test_tiles_that_do_not_fit_are_refused(rng) -> None:
 def test_the_shipped_bundle_shows_no_more_step_at_a_border_than_elsewhere(rng) -> None:
     """A street with a lamp in one corner: tiles alone would differ by its glow."""
     from benchmarks.tiling import axes, seams
-    from cled_edge.camera.synthetic import night_street
+    from cled_edge.scene.night_street import night_street
 
     frame = next(iter(night_street(1, (480, 640))))
     tiling = Tiling((256, 384), 64)

@@ -9,12 +9,12 @@ import pytest
 from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
-from cled_edge.bundle import Bundle, shipped_bundle
-from cled_edge.cli import app
+from cled_edge.bundle.reader import Bundle, shipped_bundle
+from cled_edge.cli.app import app
 from cled_edge.errors import BackendError, BundleCorruptError, BundleMissingError, ParityError
 from cled_edge.fuser import Controls, Fuser
 from cled_edge.verify import Case, judge, read_golden, verify, write_golden
-from tests.test_bundle import edit_manifest
+from tests.bundle.test_reader import edit_manifest
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """How much of two lumas a fused one keeps, to be trained on: Q^AB/F and VIF, differentiable.
 
-All lumas are (N, 1, H, W) in [0, 1]. `cled_edge.score` has the measures themselves; these differ where a gradient needs
-it. What is trained on a measure can no longer be judged by it alone: people and pictures must be looked at beside.
+All lumas are (N, 1, H, W) in [0, 1]. `cled_edge.metrics` has the measures themselves; these differ where a gradient
+needs it. What is trained on a measure can no longer be judged by it alone: look at people and pictures beside.
 """
 
 import math

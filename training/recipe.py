@@ -8,9 +8,9 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from cled_edge.errors import DataError
+from cled_edge.files import first_problem
 from cled_edge.network.presets import ModelConfig, preset
 from cled_edge.schedule import ScheduleName
-from cled_edge.trust.reading import first_problem
 from training.degradations import KINDS, Modality
 from training.fidelity import NARROWEST_PX
 

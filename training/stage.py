@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from cled_edge.errors import CheckpointError, DivergedError, OutputError
 from cled_edge.image import write_png
-from cled_edge.sink import make_folder
+from cled_edge.output.sink import make_folder
 from training.optimizers import Optimizers
 from training.pairs import from_bytes, prepared
 from training.recipe import StageRecipe

@@ -27,8 +27,8 @@ from cled_edge.network.fusion import remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.network.unet import KINDS, ResidualUNet
+from cled_edge.output.sink import make_folder
 from cled_edge.schedule import TRAIN_STEPS
-from cled_edge.sink import make_folder
 from training.losses import fusion_losses, kinds_loss, pattern_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches
 from training.pictures import Pictures

@@ -5,13 +5,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from cled_edge.backend.machine import check_threads
+from cled_edge.backend.cpu import check_threads
 from cled_edge.errors import BackendError, OptionError
 
 if TYPE_CHECKING:  # the command line's --help reads the registry: it need not wait for NumPy
     from cled_edge.backend.protocol import Backend, BackendType
-    from cled_edge.bundle import Bundle
-    from cled_edge.manifest import GraphPrecision
+    from cled_edge.bundle.manifest import GraphPrecision
+    from cled_edge.bundle.reader import Bundle
 
 AUTO = "auto"
 PROBE_SIZE = (480, 640)  # height, width; what `auto` measures at unless told the size of the frames
@@ -61,7 +61,7 @@ REGISTRY = {
     "onnxruntime-cuda": Registered(*_ORT, {"fp32": "fp32", "fp16": "fp16"}, _INSTALL_ORT_GPU),
     "onnxruntime-tensorrt": Registered(*_ORT, {"fp32": "fp32", "fp16": "fp16"}, _INSTALL_ORT_GPU),
     "tensorrt": Registered(
-        "cled_edge.backend.tensorrt",
+        "cled_edge.backend.tensorrt.runner",
         "TensorRtBackend",
         {"fp16": "fp16", "fp32": "fp32", "int8": "int8"},
         "pip install 'cled-edge[tensorrt]'; on a Jetson TensorRT comes with JetPack",
@@ -139,7 +139,7 @@ def open_backend(
             )
         options = {"options": cuda} if choice.name == "tensorrt" else {}
         return backend_type(choice.name)(bundle, choice, threads, **options)
-    from cled_edge.backend.auto import choose  # noqa: PLC0415  it opens backends itself
+    from cled_edge.select import choose  # noqa: PLC0415  it opens backends itself
 
     verdict = choose(bundle, threads, size)
     backend = open_backend(verdict.choice, bundle, threads)

@@ -6,8 +6,8 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from cled_edge.backend.choice import BackendChoice
-from cled_edge.bundle import Bundle
-from cled_edge.manifest import StepRows
+from cled_edge.bundle.manifest import StepRows
+from cled_edge.bundle.reader import Bundle
 
 Array = NDArray[Any]  # of the dtype and shape that the manifest states
 

@@ -7,8 +7,8 @@ from itertools import cycle
 from typing import Protocol
 
 from cled_edge.camera.source import FramePair, PictureSource, StreamSource, is_camera, open_pair
-from cled_edge.camera.synthetic import night_street
 from cled_edge.errors import OptionError
+from cled_edge.scene.night_street import night_street
 
 RENDERED_PAIRS = 8  # more than the caches hold, and quickly drawn
 

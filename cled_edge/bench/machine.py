@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from cled_edge.backend.machine import usable_cores
+from cled_edge.backend.cpu import usable_cores
 from cled_edge.bench.nvml import Nvml
 from cled_edge.bench.sensors import (
     EnergyMeter,

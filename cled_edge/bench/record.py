@@ -13,8 +13,8 @@ from cled_edge.bench.files import read_json
 from cled_edge.bench.scenario import Block, ScenarioName
 from cled_edge.bench.stats import PERCENTILES, percentile_name, samples_needed
 from cled_edge.errors import ResultError
+from cled_edge.files import first_problem
 from cled_edge.latency import STAGES
-from cled_edge.trust.reading import first_problem
 
 SCHEMA_VERSION = 1
 

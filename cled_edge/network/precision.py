@@ -12,7 +12,7 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from cled_edge.manifest import GraphPrecision
+from cled_edge.bundle.manifest import GraphPrecision
 from cled_edge.network import unet
 from cled_edge.network.blocks import ScaledConv2d, WindowSelfAttention
 from cled_edge.network.lineage import GroupNorm, LinearAttention, StandardisedConv2d

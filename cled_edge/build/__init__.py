@@ -1,0 +1,1 @@
+"""Building TensorRT engines: in a child process, tried before they are kept."""

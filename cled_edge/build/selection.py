@@ -1,0 +1,85 @@
+"""Which engines a command line asks for: graphs of a bundle, each with the options to build it by."""
+
+from collections.abc import Sequence
+from typing import get_args
+
+from cled_edge.backend.tensorrt.capabilities import Capabilities
+from cled_edge.backend.tensorrt.options import BuildOptions, graph_name
+from cled_edge.build.builder import check_sizes
+from cled_edge.bundle.manifest import GraphRole, Manifest
+from cled_edge.bundle.reader import Bundle
+from cled_edge.errors import EngineError
+from cled_edge.size import Size, padded
+
+Chosen = tuple[str, BuildOptions]  # name of a graph, how to build it
+
+
+def camera_modes(manifest: Manifest, precision: str) -> list[Size]:
+    """Return the sizes of pictures, (height, width), that the bundle has graphs of a precision for, smallest first.
+
+    Loops are of the pictures' own size, steps and fusions of that padded.
+    """
+    graphs = [graph for graph in manifest.graphs.values() if graph.size and graph.precision == precision]
+    loops = {graph.size for graph in graphs if graph.size and graph.role == "fused_loop"}
+    served = {padded(size, manifest.size_multiple) for size in loops}
+    return sorted(loops | {graph.size for graph in graphs if graph.size and graph.size not in served})
+
+
+def chosen_graphs(
+    bundle: Bundle,
+    has: Capabilities,
+    options: Sequence[BuildOptions],
+    graphs: Sequence[str] = (),
+    steps: int | None = None,
+) -> list[Chosen]:
+    """Return what to build for each of `options`, in the opset that this release parses.
+
+    options: their size is that of the pictures; what is returned has the size that the graph takes, as the fuser gives
+    it: padded, unless the graph is of just that size. graphs: roles or names of graphs. None given means all that
+    fusing needs: step, fusion and, where the bundle has them, the loops of `steps` (None: the bundle's default) with
+    and without a map. EngineError for what is asked for and not there.
+    """
+    steps = steps or bundle.manifest.schedule.default_steps
+    found: dict[tuple[str, str], Chosen] = {}
+    for one in options:
+        for what in graphs or get_args(GraphRole):
+            for name in _names(bundle, has, one, what, steps, needed=bool(graphs)):
+                sized = _sized(bundle.manifest, name, one)
+                check_sizes(bundle, name, sized)
+                found[name, sized.canonical_json()] = name, sized
+    return list(found.values())
+
+
+def _names(
+    bundle: Bundle, has: Capabilities, options: BuildOptions, what: str, steps: int, *, needed: bool
+) -> list[str]:
+    if what not in get_args(GraphRole):
+        return [what]  # a name: checked with its size
+    is_loop = what == "fused_loop"
+    role: GraphRole = what  # type: ignore[assignment]  # it is one of them
+    sized = options if is_loop else _padded(bundle.manifest, options)
+    names = [
+        graph_name(bundle.manifest, role, sized, has.newest_opset, steps if is_loop else None, strength_map)
+        for strength_map in ((False, True) if is_loop else (False,))
+    ]
+    found = [name for name in names if name is not None]
+    if not found and (needed or not is_loop):
+        opset = options.opset or (f"up to {has.newest_opset}" if has.newest_opset else "any")
+        wanted = f" of {steps} steps" if is_loop else ""
+        raise EngineError(
+            f"{bundle.path} has no {what}{wanted} in {options.precision} for {options.sizes.opt[0]}x"
+            f"{options.sizes.opt[1]} (opset {opset}); it has {', '.join(bundle.manifest.graphs)}; export it: python -m "
+            f"export.to_onnx --precision {options.precision}"
+        )
+    return found
+
+
+def _sized(manifest: Manifest, name: str, options: BuildOptions) -> BuildOptions:
+    graph = manifest.graphs.get(name)  # an unknown one is refused with its size
+    return options if graph is not None and graph.size == options.size else _padded(manifest, options)
+
+
+def _padded(manifest: Manifest, options: BuildOptions) -> BuildOptions:
+    if options.size is None:
+        return options
+    return options.model_copy(update={"size": padded(options.size, manifest.size_multiple)})

@@ -1,0 +1,64 @@
+"""Timing caches on disk: what a builder measured, for the next build of the same release on the same kind of device."""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from cled_edge.backend.tensorrt.device import DeviceFacts
+from cled_edge.backend.tensorrt.options import BuildOptions, canonical_json
+from cled_edge.backend.tensorrt.store import make_folder, write_whole
+
+_LOG = logging.getLogger(__name__)
+
+
+def timings_path(options: BuildOptions, facts: DeviceFacts, folder: Path) -> Path:
+    """Return the file that the options name, or one in the engine folder for this release, GPU and driver."""
+    if options.timing_cache is not None:
+        return options.timing_cache
+    names = {"tensorrt", "sm", "gpu", "driver", "kernel_driver"}
+    digest = hashlib.sha256(canonical_json(facts.model_dump(include=names)).encode()).hexdigest()
+    return folder / f"timing-{facts.tensorrt}-sm{facts.sm}-{digest[:8]}.cache"
+
+
+def read_timings(path: Path) -> bytes:
+    """Return a timing cache, or nothing if there is none that can be read."""
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def write_timings(path: Path, content: bytes) -> None:
+    """Write a timing cache whole or not at all; where it cannot be, only the next build is slower."""
+    try:
+        write_whole(path, content)
+    except OSError as error:
+        _LOG.warning("timing cache %s not written: %s", path, error.strerror)
+
+
+@contextmanager
+def one_builder(path: Path) -> Iterator[None]:
+    """Let one process at a time build with a timing cache: two would spoil what each measures.
+
+    The lock is the kernel's: it goes with the process that holds it, however that ends.
+    """
+    make_folder(path.parent)
+    with path.with_name(f".{path.name}.lock").open("ab") as file:
+        _lock(file, path)
+        yield
+
+
+def _lock(file: IO[bytes], path: Path) -> None:
+    if sys.platform == "win32":  # no Jetson runs it; a desktop builds unlocked
+        return
+    import fcntl  # noqa: PLC0415
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        _LOG.warning("another process builds with %s; waiting until it ends", path)
+        fcntl.flock(file, fcntl.LOCK_EX)

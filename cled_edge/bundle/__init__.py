@@ -1,0 +1,1 @@
+"""A bundle: a folder with a manifest and graphs, verified, signed, inspected."""

@@ -1,0 +1,229 @@
+"""`cled-edge build` and `doctor`: options to library calls, and what they print."""
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
+
+from cled_edge.backend.graph_cache import ENGINES_VARIABLE
+from cled_edge.cli.signing import RequireSignature
+
+if TYPE_CHECKING:
+    from cled_edge.backend.tensorrt.options import BuildOptions
+    from cled_edge.build.builder import OnStep, Step
+    from cled_edge.bundle.manifest import Manifest
+
+
+def build(
+    bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle [default: the shipped nano]")] = None,
+    size: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HxW", help="size of the pictures, such as 480x640; repeat for several"),
+    ] = None,
+    targets: Annotated[
+        str | None, typer.Option(metavar="all-modes", help="instead: every size that the bundle has graphs for")
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(metavar="MIN,OPT,MAX", help="one engine for a range of sizes, such as 256x320,480x640,768x1024"),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="of the graphs: fp16, fp32 or int8")] = "fp16",
+    graphs: Annotated[
+        list[str] | None,
+        typer.Option(help="unet_step, fusion, fused_loop or a graph's name; repeat for several [default: all]"),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="of the fused_loop [default: the bundle's]")] = None,
+    opset: Annotated[
+        int | None, typer.Option(help="of the graphs [default: the newest that this TensorRT parses]")
+    ] = None,
+    engines: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", envvar=ENGINES_VARIABLE, help="where engines are kept [default: in the user's cache folder]"
+        ),
+    ] = None,
+    builds: Annotated[int, typer.Option(min=1, max=20, help="build so many times; needs --keep-fastest")] = 1,
+    keep_fastest: Annotated[bool, typer.Option("--keep-fastest", help="time the builds and keep the fastest")] = False,
+    force: Annotated[bool, typer.Option("--force", help="build also what is already there")] = False,
+    workspace_mib: Annotated[
+        int | None, typer.Option(min=1, help="scratch memory to plan with [default: all of the GPU's]")
+    ] = None,
+    optimization_level: Annotated[
+        int | None, typer.Option(min=0, max=5, help="0 builds fastest, 5 searches longest [default: TensorRT's, 3]")
+    ] = None,
+    max_aux_streams: Annotated[int, typer.Option(min=0, help="side streams of an engine; each takes memory")] = 0,
+    tf32: Annotated[bool, typer.Option("--tf32", help="let FP32 be rounded to TF32")] = False,
+    timing_cache: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="TensorRT's timing cache [default: one in the engine folder]")
+    ] = None,
+    timeout_s: Annotated[float, typer.Option(min=1, help="stop the build of an engine after so long")] = 3600,
+    memory_mib: Annotated[
+        int | None, typer.Option(min=1, help="stop the build of an engine that takes more [default: no limit]")
+    ] = None,
+    log: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="add all that TensorRT says while it builds to this file")
+    ] = None,
+    require_signature: RequireSignature = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print what was built as JSON")] = False,
+) -> None:
+    """Build TensorRT engines of a bundle's graphs, on and for this device; keep those that give the right numbers."""
+    from cled_edge.backend.tensorrt.capabilities import capabilities  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.device import read_facts  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.sdk import import_tensorrt  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.store import current_record, default_folder  # noqa: PLC0415
+    from cled_edge.build.builder import Limits, build_engine, kept_engine  # noqa: PLC0415
+    from cled_edge.build.selection import chosen_graphs  # noqa: PLC0415
+    from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
+    from cled_edge.errors import OptionError  # noqa: PLC0415
+
+    if (builds > 1) != keep_fastest:
+        raise OptionError(
+            f"builds is {builds} {'with' if keep_fastest else 'without'} --keep-fastest, needed both or none, as one "
+            "engine is kept; write for example --builds 3 --keep-fastest"
+        )
+    opened = Bundle.open(bundle, public_key=require_signature)
+    values = {
+        "precision": precision,
+        "opset": opset,
+        "workspace_mib": workspace_mib,
+        "optimization_level": optimization_level,
+        "max_aux_streams": max_aux_streams,
+        "tf32": tf32,
+        "timing_cache": timing_cache,
+    }
+    options = _options(opened.manifest, values, size or (), profile, targets)
+    has = capabilities(import_tensorrt())
+    facts = read_facts()
+    chosen = chosen_graphs(opened, has, options, graphs or (), steps)
+    folder = engines or default_folder()
+    limits = Limits(timeout_s, memory_mib)
+    console = Console(stderr=True)
+    rows = []
+    with _steps(console) as on_step:
+        for name, one in chosen:
+            record = None if force or keep_fastest else current_record(opened, name, one, facts, folder)
+            state = "kept"
+            if record is None:
+                state = "built"
+                record = build_engine(
+                    opened, name, one, facts, folder, limits=limits, builds=builds, on_step=on_step, log=log
+                )
+            rows.append({"state": state, "path": str(kept_engine(folder, record)), **record.model_dump(mode="json")})
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        _print_engines(rows)
+        if folder != default_folder():
+            typer.echo(f"to run them: export {ENGINES_VARIABLE}={shlex.quote(str(folder.absolute()))}")
+
+
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False) -> None:
+    """Say what is installed here, which backends will work, and how to install what is missing."""
+    from cled_edge.doctor import examine  # noqa: PLC0415
+
+    values = examine()
+    if as_json:
+        typer.echo(json.dumps(values, indent=2))
+        return
+    console = Console()
+    for name, value in values.items():
+        if name != "backends":
+            _line(console, f"{name}: {value if isinstance(value, str) else _flat(value)}")
+    for row in values["backends"]:
+        works = f"works: {row['command']}" if row["works"] else f"does not work: {row['missing']}"
+        _line(console, f"backend {row['name']} {works}")
+
+
+def _options(
+    manifest: "Manifest", values: dict[str, Any], sizes: Sequence[str], profile: str | None, targets: str | None
+) -> "list[BuildOptions]":
+    """Return the options of each size; OptionError if none, or more than one way to give them, is there."""
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    from cled_edge.backend.tensorrt.options import BuildOptions, Profile  # noqa: PLC0415
+    from cled_edge.build.selection import camera_modes  # noqa: PLC0415
+    from cled_edge.errors import OptionError  # noqa: PLC0415
+    from cled_edge.size import padded, parse_size  # noqa: PLC0415
+
+    if (bool(sizes) + (targets is not None) + (profile is not None)) != 1:
+        raise OptionError(
+            "needed one of --size HxW, --targets all-modes and --profile MIN,OPT,MAX; give --size 480x640"
+        )
+    if targets not in (None, "all-modes"):
+        raise OptionError(f"targets {targets!r} is unknown; known: all-modes; for single sizes give --size HxW")
+    multiple = manifest.size_multiple
+    try:
+        if profile is not None:
+            least, best, most = (padded(parse_size(text.strip()), multiple) for text in profile.split(","))
+            return [BuildOptions(**values, profile=Profile(min=least, opt=best, max=most))]
+        wanted = [parse_size(text.strip()) for text in sizes]
+        if targets is not None:
+            wanted = camera_modes(manifest, values["precision"])
+            if not wanted:
+                raise OptionError(
+                    f"bundle {manifest.name} has no graphs of one size in {values['precision']}; give --size HxW"
+                )
+        return [BuildOptions(**values, size=one) for one in dict.fromkeys(wanted)]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "options"
+        raise OptionError(f"{where} is {first['input']!r}: {first['msg']}; see cled-edge build --help") from error
+    except OptionError:
+        raise
+    except ValueError as error:
+        raise OptionError(f"profile {profile!r} is not MIN,OPT,MAX; write 256x320,480x640,768x1024") from error
+
+
+@contextmanager
+def _steps(console: Console) -> "Iterator[OnStep]":
+    """Show on a terminal what the build is at; yield the function that tells it."""
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        tasks: dict[str, Any] = {}
+
+        def on_step(step: "Step") -> None:
+            if step.graph not in tasks:
+                tasks[step.graph] = bar.add_task(step.graph, total=None)
+            words = f"{step.graph}: {step.phase}"[:60]
+            bar.update(tasks[step.graph], description=words, completed=step.done, total=step.total or None)
+
+        yield on_step
+
+
+def _print_engines(rows: Sequence[dict[str, Any]]) -> None:
+    numbers = (Column(name, justify="right") for name in ("MB", "device MB", "build s", "PSNR dB"))
+    table = Table("graph", "size", "precision", *numbers, "state", Column("engine", overflow="fold"))
+    for row in rows:
+        size, profile = row["options"]["size"], row["options"]["profile"]
+        sizes = [size] if size else [profile["min"], profile["opt"], profile["max"]]
+        counts = f"{row['plan']['bytes'] / 1e6:.1f}", f"{row['read_back']['device_memory_bytes'] / 1e6:.1f}"
+        table.add_row(
+            row["graph"]["name"],
+            ",".join("{}x{}".format(*one) for one in sizes),
+            row["graph"]["precision"],
+            *counts,
+            f"{row['build_s']:.0f}",
+            f"{min(trial['psnr_db'] for trial in row['trials']):.1f}",
+            row["state"],
+            row["path"],
+        )
+    Console().print(table)
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(item)}" for key, item in value.items() if item not in (None, [], {}))
+    if isinstance(value, list):
+        return ", ".join(map(_flat, value))
+    return str(value)
+
+
+def _line(console: Console, text: str) -> None:
+    console.print(text, soft_wrap=True, markup=False, highlight=False)

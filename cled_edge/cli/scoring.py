@@ -1,0 +1,146 @@
+"""`cled-edge score`: its options, the table and the JSON it makes of them."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+
+from cled_edge.progress import progress_bar
+
+FUSION_COLUMNS = {
+    "mi": ("MI", 3),
+    "vif": ("VIF", 3),
+    "qabf": ("Qabf", 3),
+    "nabf": ("Nabf", 3),
+    "ssim": ("SSIM", 3),
+    "scd": ("SCD", 3),
+    "en": ("EN", 2),
+    "sd": ("SD", 1),
+    "sf": ("SF", 1),
+    "ag": ("AG", 2),
+}
+QUALITY_COLUMNS = {"psnr_db": ("PSNR dB", 2), "ssim": ("SSIM", 4), "ms_ssim": ("MS-SSIM", 4)}
+WARNING = (
+    "These metrics reward copying: the maximum and a copy fuse or restore nothing, yet beat most networks. "
+    "Judge the fused row beside theirs, and look at the pictures."
+)
+
+Source = Annotated[str, typer.Option(metavar="SRC", help="folder, glob or picture; stems must match on all sides")]
+Reference = Annotated[
+    str | None, typer.Option(metavar="SRC", help="clean pictures, scored against instead of the input")
+]
+
+
+def score(
+    infrared: Source,
+    visible: Source,
+    fused: Annotated[str, typer.Option(metavar="SRC", help="what is scored, by its luma")],
+    restored: Annotated[
+        str | None, typer.Option(metavar="DIR", help="as fuse --restored wrote; needs a reference")
+    ] = None,
+    reference_infrared: Reference = None,
+    reference_visible: Reference = None,
+    profile: Annotated[
+        str, typer.Option(help="strict, or paper: SSIM and Nabf with the constants of published tables")
+    ] = "strict",
+    sequence: Annotated[
+        bool, typer.Option("--sequence", help="the pictures are consecutive frames: score flicker too")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="keep the scores of every picture")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the scores of every picture as JSON")] = False,
+) -> None:
+    """Score fused pictures against their sources, and restored ones against references."""
+    # Imported here so that --help and usage errors need no OpenCV.
+    from cled_edge.bench.files import check_writable, write_text  # noqa: PLC0415
+    from cled_edge.metrics.folders import Sources, flicker_of, means, score_pictures  # noqa: PLC0415
+    from cled_edge.metrics.reference import checked_profile  # noqa: PLC0415
+
+    chosen = checked_profile(profile)
+    sources = Sources(infrared, visible, fused, restored, reference_infrared, reference_visible)
+    matched = sources.files()
+    if out:
+        check_writable(out)
+    with progress_bar("scoring", len(matched) * (1 + sequence), Console(stderr=True)) as advance:
+        rows = score_pictures(matched, chosen, advance)
+        meter = flicker_of(matched, advance) if sequence else None
+    against = {side: "reference" if side in sources.referenced else "input" for side in ("infrared", "visible")}
+    values: dict[str, Any] = {
+        "profile": profile,
+        "pictures": len(rows),
+        "sources": {name: value for name, value in vars(sources).items() if value is not None},
+        "against": against,
+        "means": means([scores for _, scores in rows]),
+        "rows": [{"stem": stem, **scores} for stem, scores in rows],
+    }
+    if meter:
+        values["flicker"] = {"levels": meter.levels, "still_percent": meter.still_percent}
+    text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
+    if out:
+        write_text(out, text)
+    if as_json:
+        typer.echo(text, nl=False)
+    else:
+        print_scores(values, Console())
+
+
+def print_scores(values: Mapping[str, Any], console: Console) -> None:
+    """Print the means as tables, and what they do not say."""
+    rows = values["means"]
+    count, against = values["pictures"], values["against"]
+    fusion = {name: scores for name, scores in rows.items() if "mi" in scores}
+    restored = {name: scores for name, scores in rows.items() if "psnr_db" in scores}
+    console.print(
+        f"{count} picture{'s' * (count != 1)}, profile {values['profile']}, "
+        f"against the infrared {against['infrared']} and the visible {against['visible']}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    console.print(_table(fusion, FUSION_COLUMNS))
+    if "clean maximum" in fusion:
+        console.print("clean maximum: of what is scored against; the other two: of the inputs", highlight=False)
+    if restored:
+        console.print(_table(restored, QUALITY_COLUMNS))
+        identical = sum(row[name]["psnr_db"] == math.inf for row in values["rows"] for name in restored)
+        if identical:
+            equal = "1 picture that equals its" if identical == 1 else f"{identical} pictures that equal their"
+            console.print(f"PSNR leaves out {equal} reference", highlight=False)
+    if "flicker" in values:
+        console.print(_flicker_line(**values["flicker"]), soft_wrap=True, highlight=False)
+    console.print(WARNING, style="yellow", highlight=False)
+
+
+def _table(rows: Mapping[str, Mapping[str, float | None]], columns: Mapping[str, tuple[str, int]]) -> Table:
+    titles = (Column(title, justify="right", no_wrap=True) for title, _ in columns.values())
+    table = Table(
+        Column("mean", no_wrap=True), *titles, box=None, padding=(0, 1), collapse_padding=True, pad_edge=False
+    )
+    for name, scores in rows.items():
+        table.add_row(name, *(_number(scores[metric], digits) for metric, (_, digits) in columns.items()))
+    return table
+
+
+def _number(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _flicker_line(levels: float | None, still_percent: float | None) -> str:
+    if levels is None or still_percent is None:
+        return "flicker: no pixel of both sources is still from one frame to the next, so none can be told"
+    return (
+        f"flicker: {levels:.3f} grey levels a frame beyond the sources', where both are still "
+        f"({still_percent:.0f}% of the video); 0 for their maximum and for a copy"
+    )
+
+
+def _finite(values: Any) -> Any:
+    """Return JSON values with null for infinity, the PSNR of identical pictures, which JSON does not have."""
+    if isinstance(values, dict):
+        return {key: _finite(value) for key, value in values.items()}
+    if isinstance(values, list):
+        return [_finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

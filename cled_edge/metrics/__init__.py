@@ -1,0 +1,1 @@
+"""How good fused and restored pictures are."""

@@ -1,0 +1,1 @@
+"""Where fused frames go."""

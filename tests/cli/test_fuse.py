@@ -1,0 +1,330 @@
+"""The command line as a user runs it: a child process, its exit code, its one line of error, its files."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from cled_edge.bundle.reader import shipped_bundle
+from cled_edge.image import read_image
+from cled_edge.output.sink import VideoSink
+
+
+def command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", "cled_edge.cli", *map(str, arguments)]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+
+
+def fuse(infrared: object, visible: object, out: object, *more: object) -> subprocess.CompletedProcess[str]:
+    return run("fuse", "--infrared", infrared, "--visible", visible, "--out", out, *more)
+
+
+@pytest.fixture
+def videos(tmp_path: Path, rng) -> tuple[Path, Path]:
+    paths = tmp_path / "infrared.mp4", tmp_path / "visible.mp4"
+    for path in paths:
+        with VideoSink(path, 12.0) as sink:
+            for k in range(7):
+                sink.write(rng.integers(0, 256, (48, 64, 3), np.uint8), str(k))
+    return paths
+
+
+def frames_of(video: Path) -> tuple[int, float, tuple[int, int]]:
+    capture = cv2.VideoCapture(str(video))
+    rate_hz = capture.get(cv2.CAP_PROP_FPS)
+    count, size = 0, (0, 0)
+    while True:
+        read, frame = capture.read()
+        if not read:
+            return count, rate_hz, size
+        count, size = count + 1, frame.shape[:2]
+
+
+def test_folders_give_one_png_per_stem(write_pairs, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b", "c"), (40, 56))
+    out, restored = tmp_path / "out", tmp_path / "restored"
+    done = fuse(infrared, visible, out, "--restored", restored, "--json", "--strength-visible", 0)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["read"], report["written"], report["announced"], report["size"]) == (3, 3, [3, 3], [40, 56])
+    stages = ("steps", "fusion") if "steps" in report["latency_ms"] else ("network",)  # as the bundle has it
+    assert list(report["latency_ms"]) == ["wait", "decode", "prepare", *stages, "output", "write", "total"]
+    assert 0 < report["first_frame_s"] < 60
+    assert report["dropped"] == 0
+    assert set(report["latency_ms"]["total"]) == {"p50", "p90", "p99", "max"}
+    for folder in (out, restored / "infrared", restored / "visible"):
+        assert sorted(p.name for p in folder.iterdir()) == ["a.png", "b.png", "c.png"]
+    kept = read_image(restored / "visible" / "a.png", color=True)
+    assert np.array_equal(kept, read_image(visible / "a.png", color=True))
+    assert cv2.imread(str(restored / "infrared" / "a.png"), cv2.IMREAD_UNCHANGED).ndim == 2
+
+
+def test_videos_keep_count_size_and_rate(videos, tmp_path: Path) -> None:
+    out = tmp_path / "fused.mp4"
+    done = fuse(*videos, out, "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert frames_of(out) == (7, 12.0, (48, 64))
+    assert "fused 7 pairs of 48x64" in done.stdout
+    assert "p99" in done.stdout
+    assert "Traceback" not in done.stderr
+
+
+def test_max_frames_stops_early(videos, tmp_path: Path) -> None:
+    done = fuse(*videos, tmp_path / "fused.mp4", "--steps", 1, "--max-frames", 3, "--json")
+    assert json.loads(done.stdout)["written"] == 3
+    assert frames_of(tmp_path / "fused.mp4")[0] == 3
+
+
+@dataclass
+class Call:
+    """Arguments of a call that would work, for a case to spoil."""
+
+    folder: Path
+    infrared: Path
+    visible: Path
+    out: Path
+    more: tuple[object, ...] = ()
+
+    def with_bundle(self, damage: Callable[[Path], object]) -> None:
+        bundle = Path(shutil.copytree(shipped_bundle(), self.folder / "damaged"))
+        damage(bundle)
+        self.more = ("--bundle", bundle)
+
+
+def option(*more: object) -> Callable[[Call], None]:
+    def spoil(call: Call) -> None:
+        call.more = more
+
+    return spoil
+
+
+def missing(call: Call) -> None:
+    call.infrared = call.folder / "none"
+
+
+def unreadable(call: Call) -> None:
+    call.infrared = call.visible = call.folder / "broken.mp4"
+    call.infrared.write_bytes(b"\0" * 100)
+
+
+def empty(call: Call) -> None:
+    call.infrared = call.folder / "empty"
+    call.infrared.mkdir()
+
+
+def other_stem(call: Call) -> None:
+    (call.visible / "b.png").rename(call.visible / "z.png")
+
+
+def other_size(call: Call) -> None:
+    cv2.imwrite(str(call.visible / "a.png"), np.zeros((40, 60, 3), np.uint8))
+
+
+def cut(bundle: Path) -> None:
+    graph = bundle / "fusion.onnx"
+    graph.write_bytes(graph.read_bytes()[:1000])
+
+
+def alter(bundle: Path) -> None:
+    graph = bundle / "fusion.onnx"
+    content = bytearray(graph.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    graph.write_bytes(content)
+
+
+def other_version(bundle: Path) -> None:
+    manifest = bundle / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"schema_version": 2', '"schema_version": 99'))
+
+
+def bundle(damage: Callable[[Path], object]) -> Callable[[Call], None]:
+    return lambda call: call.with_bundle(damage)
+
+
+def under_a_file(name: str) -> Callable[[Call], None]:
+    def spoil(call: Call) -> None:
+        (call.folder / "file").touch()
+        call.out = call.folder / "file" / name
+
+    return spoil
+
+
+def window(call: Call) -> None:
+    call.out = Path("window")
+    try:
+        cv2.namedWindow("probe")
+    except cv2.error:
+        return
+    pytest.skip("this OpenCV can open windows")
+
+
+BAD_INPUT = {
+    "steps 0": (option("--steps", 0), 2, "steps is 0; it must lie between 1 and 10"),
+    "steps 11": (option("--steps", 11), 2, "steps is 11; it must lie between 1 and 10"),
+    "strength": (option("--strength-visible", -1), 2, "strength_visible is -1.0; it must lie between 0 and 1"),
+    "missing": (missing, 3, "does not exist"),
+    "unreadable": (unreadable, 4, "is not a video"),
+    "empty": (empty, 5, "holds no pictures"),
+    "stems": (other_stem, 6, "1 only in infrared: b; 1 only in visible: z"),
+    "sizes": (other_size, 7, "infrared is 40x56, visible 40x60"),
+    "bundle lacks file": (bundle(lambda b: (b / "unet_step.onnx").unlink()), 8, "unet_step.onnx does not exist"),
+    "bundle truncated": (bundle(cut), 9, "has 1000 bytes, its manifest says"),
+    "bundle altered": (bundle(alter), 9, "has SHA-256"),
+    "bundle version": (bundle(other_version), 10, "schema version 99, needed 2"),
+    "output folder": (under_a_file("fused"), 11, "cannot be written"),
+    "output video": (under_a_file("fused.mp4"), 11, "cannot be written"),
+    "window": (window, 11, "pip uninstall opencv-python-headless"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_INPUT)
+def test_bad_input_is_one_line_and_its_own_code(case: str, write_pairs, tmp_path: Path) -> None:
+    spoil, code, words = BAD_INPUT[case]
+    call = Call(tmp_path, *write_pairs(("a", "b")), tmp_path / "out")
+    spoil(call)
+    before = sorted(p.name for p in tmp_path.iterdir())
+    done = fuse(call.infrared, call.visible, call.out, *call.more)
+    assert done.returncode == code, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    assert lines[0].startswith("error: ")
+    assert words in lines[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == before, "something was left behind"
+
+
+def test_an_error_half_way_leaves_no_half_video(write_pairs, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    cv2.imwrite(str(visible / "b.png"), np.zeros((8, 8, 3), np.uint8))
+    done = fuse(infrared, visible, tmp_path / "fused.mp4", "--steps", 1)
+    assert done.returncode == 7
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["infrared", "visible"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_closes_the_video(number: signal.Signals, tmp_path: Path, rng) -> None:
+    paths = tmp_path / "infrared.mp4", tmp_path / "visible.mp4"
+    for path in paths:
+        with VideoSink(path, 25.0) as sink:
+            for k in range(200):
+                sink.write(np.full((240, 320, 3), k, np.uint8), str(k))
+    out = tmp_path / "fused.mp4"
+    arguments = command("fuse", "--infrared", paths[0], "--visible", paths[1], "--out", out, "--json")
+    process = subprocess.Popen(
+        arguments,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell that runs the tests in the background hands down an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
+    )
+    partial = tmp_path / ".fused.partial.mp4"
+    deadline = time.monotonic() + 60
+    while not partial.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(number)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    report = json.loads(output)
+    assert report["interrupted"]
+    assert 0 < report["written"] < 200
+    assert frames_of(out)[0] == report["written"]
+    assert not partial.exists()
+    assert "Traceback" not in error
+
+
+def test_help_names_every_option_and_version_answers() -> None:
+    done = run("fuse", "--help")
+    assert done.returncode == 0
+    for option in ("--infrared", "--restored", "--strength-visible", "--balance", "--bundle", "--max-frames", "--json"):
+        assert option in done.stdout
+    assert run("version").stdout.strip() == "0.1.0"
+    assert run("fuse", "--nonsense").returncode == 2
+
+
+def test_videos_of_unequal_length_end_with_the_shorter_and_say_so(videos, tmp_path: Path, rng) -> None:
+    longer = tmp_path / "longer.mp4"
+    with VideoSink(longer, 12.0) as sink:
+        for k in range(9):
+            sink.write(rng.integers(0, 256, (48, 64, 3), np.uint8), str(k))
+    done = fuse(videos[0], longer, tmp_path / "fused.mp4", "--steps", 1)
+    assert done.returncode == 0, done.stderr
+    assert frames_of(tmp_path / "fused.mp4")[0] == 7
+    assert "announced: 7 infrared, 9 visible frames" in done.stdout
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_inputs_are_never_overwritten(write_pairs, videos, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    before = contents(tmp_path)
+    for done in (
+        fuse(infrared, visible, tmp_path / "out", "--restored", tmp_path),
+        fuse(infrared, visible, visible),
+        fuse(infrared / "a.png", visible / "a.png", tmp_path / "infrared" / ".." / "visible"),
+        fuse(*videos, videos[1]),
+    ):
+        assert done.returncode == 2, done.stderr
+        assert "would overwrite" in done.stderr
+    both = fuse(infrared, visible, tmp_path / "r" / "infrared", "--restored", tmp_path / "r")
+    assert both.returncode == 2
+    assert "also where --restored writes" in both.stderr
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("name", ["fused.png", "fused.webm"])
+def test_a_file_that_is_no_video_is_not_made_a_folder(name: str, write_pairs, tmp_path: Path) -> None:
+    done = fuse(*write_pairs(("a",)), tmp_path / name, "--steps", 1)
+    assert done.returncode == 2
+    assert "names a file; give a folder, or a video" in done.stderr
+    assert not (tmp_path / name).exists()
+
+
+def test_odd_sides_are_refused_for_video_and_kept_in_a_folder(write_pairs, tmp_path: Path) -> None:
+    pairs = write_pairs(("a",), (45, 61))
+    done = fuse(*pairs, tmp_path / "fused.mp4", "--steps", 1)
+    assert done.returncode == 11
+    assert "a is 45x61; a video needs even sides" in done.stderr
+    assert fuse(*pairs, tmp_path / "fused", "--steps", 1).returncode == 0
+    assert cv2.imread(str(tmp_path / "fused" / "a.png")).shape == (45, 61, 3)
+
+
+def test_a_damaged_video_keeps_what_was_fused_and_says_so(tmp_path: Path, rng) -> None:
+    whole, half = tmp_path / "whole.avi", tmp_path / "half.avi"
+    with VideoSink(whole, 12.0) as sink:
+        for k in range(20):
+            sink.write(rng.integers(0, 256, (48, 64, 3), np.uint8), str(k))
+    content = whole.read_bytes()
+    half.write_bytes(content[: len(content) // 2])
+    done = fuse(whole, half, tmp_path / "fused.mp4", "--steps", 1, "--json")
+    assert done.returncode == 4
+    assert "of 20 frames; the file is damaged" in done.stderr
+    report = json.loads(done.stdout)
+    assert 0 < report["written"] < 20
+    assert "half.avi" in report["failure"]
+    assert frames_of(tmp_path / "fused.mp4")[0] == report["written"]
+
+
+def test_what_is_wrong_with_a_pair_names_it(write_pairs, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    cv2.imwrite(str(visible / "b.png"), np.zeros((40, 56, 3), np.uint16))
+    done = fuse(infrared, visible, tmp_path / "out", "--steps", 1)
+    assert done.returncode == 2
+    assert "pair b: visible pictures must be 8 bit, this one is uint16" in done.stderr
+    assert (tmp_path / "out" / "a.png").exists()
