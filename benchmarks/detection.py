@@ -34,9 +34,11 @@ from benchmarks.detector import NMS_IOU, SCORE_THRESHOLD, Detections, Detector, 
 from benchmarks.sections import detection_rows
 from benchmarks.timing import RESULTS, write_result
 from benchmarks.trivial import TRIVIAL, copy_of_visible, luma_of, with_color
-from cled_edge.camera.source import FramePair, PictureSource, find_pictures
+from cled_edge.camera.source import PictureSource, find_pictures
+from cled_edge.contract import Controls
 from cled_edge.errors import DataError, NoPairsError, OptionError, SourceMissingError, one_line_errors
-from cled_edge.fuser import Controls, Fuser, check_sizes
+from cled_edge.frame import FramePair
+from cled_edge.fuser import Fuser, check_sizes
 from cled_edge.image import Uint8, grey_from_any, rgb_from_any
 
 COCO_NAMES = ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck")
@@ -166,13 +168,14 @@ def _evaluated(truth: Any, found: Any, pictures: list[int], classes: list[int]) 
 
 def shown(pair: FramePair, fuse: Fuse) -> dict[str, Uint8]:
     """Return the RGB pictures, (H, W, 3) uint8, that the detector is given of a pair, by source."""
-    check_sizes(pair.infrared.shape, pair.visible.shape)
-    infrared, visible = grey_from_any(pair.infrared), rgb_from_any(pair.visible)
+    check_sizes(pair.infrared.image.shape, pair.visible.image.shape)
+    infrared = grey_from_any(pair.infrared.image, pair.infrared.color_order)
+    visible = rgb_from_any(pair.visible.image, pair.visible.color_order)
     luma = luma_of(visible)
     trivial = {
         name: with_color(mix(infrared, luma), visible) for name, mix in TRIVIAL.items() if mix is not copy_of_visible
     }
-    fused = fuse(pair.infrared, pair.visible)
+    fused = fuse(infrared, visible)
     return {"infrared": np.dstack([infrared] * 3), "visible": visible, **trivial, "fused": fused}
 
 
@@ -187,8 +190,8 @@ def detect_all(
     coco = Coco(names)
     for pair in pairs:
         pictures = shown(pair, fuse)
-        height, width = pair.infrared.shape[:2]
-        coco.add_picture(pair.stem, (height, width), labels[pair.stem])
+        height, width = pair.infrared.image.shape[:2]
+        coco.add_picture(pair.name, (height, width), labels[pair.name])
         for source, picture in pictures.items():
             coco.add_found(source, detect(picture))
     return coco

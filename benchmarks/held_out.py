@@ -134,8 +134,9 @@ def smoke_frames(clip: Path) -> list[tuple[Scene, list[Box]]]:
     with open_pair(str(clip / "infrared.mp4"), str(clip / "visible.mp4")) as source:
         for index, pair in enumerate(source):
             if index % SMOKE_EVERY == 0:
-                halves = grey_from_any(pair.infrared), rgb_from_any(pair.visible)
-                scenes.append(Scene(clip.name, pair.stem, *halves))
+                infrared = grey_from_any(pair.infrared.image, pair.infrared.color_order)
+                visible = rgb_from_any(pair.visible.image, pair.visible.color_order)
+                scenes.append(Scene(clip.name, pair.name, infrared, visible))
     still = np.median([scene.infrared for scene in scenes], axis=0)
     return [(scene, warm_blobs(scene.infrared, still)) for scene in scenes]
 

@@ -16,8 +16,8 @@ from benchmarks.timing import write_result
 from cled_edge.bench.clock import SystemClock
 from cled_edge.bench.compare import DelayedSubject, compare_subjects
 from cled_edge.bench.subject import Inputs, Target, open_subjects
+from cled_edge.contract import Controls
 from cled_edge.errors import one_line_errors
-from cled_edge.fuser import Controls
 
 DELAY_PERCENT = 10.0
 

@@ -22,9 +22,9 @@ from benchmarks.sheet import Strip, draw_sheet
 from benchmarks.timing import RESULTS, write_result
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import OptionError, one_line_errors
+from cled_edge.files import make_folder
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8, write_png
-from cled_edge.output.sink import make_folder
 
 FOLDERS = ("medical/ct-mri", "medical/pet-mri", "medical/spect-mri")
 CASES = (

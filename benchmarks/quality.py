@@ -217,7 +217,7 @@ def main(
         path = write_result(f"quality-{opened.manifest.name}", values, results or (RESULTS if whole else LOOKS))
         _show(values)
         if report:
-            from cled_edge.bench.files import read_json  # noqa: PLC0415
+            from cled_edge.files import read_json  # noqa: PLC0415
 
             smoke = data / SMOKE if (data / SMOKE).is_dir() else None
             halves = run.rows.get("restored", [])

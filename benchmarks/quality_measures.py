@@ -16,7 +16,8 @@ from benchmarks.ems import Case
 from benchmarks.held_out import Box, Scene, contrast
 from benchmarks.trivial import TRIVIAL, LumaFusion, luma_of, maximum
 from cled_edge.backend.cpu import usable_cores
-from cled_edge.fuser import Controls, Fused
+from cled_edge.contract import Controls
+from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8
 from cled_edge.metrics.fused import fusion_scores
 from cled_edge.metrics.reference import psnr_db, ssim
@@ -37,9 +38,7 @@ class PairFuser(Protocol):
         visible: NDArray[Any],
         controls: Controls | None = None,
         /,
-        *,
-        balance: float = 0.5,
-    ) -> Fused:
+    ) -> FusedFrame:
         """Fuse a pair."""
 
 
@@ -138,7 +137,7 @@ def balance_rows(fuser: PairFuser, scene: Scene) -> list[Row]:
     """Return the SSIM of the fused luma with the restored half that each end of the balance stands for."""
     rows = []
     for balance, half in ((0.0, "visible"), (1.0, "infrared")):
-        fused = fuser(scene.infrared, scene.visible, balance=balance)
+        fused = fuser(scene.infrared, scene.visible, Controls(balance=balance))
         against = luma_of(getattr(fused, half))
         value = ssim(luma_of(fused.picture), against)
         rows.append({**_tags(scene), "balance": balance, "half": half, "ssim": value})
@@ -160,7 +159,7 @@ def _tags(scene: Scene) -> Row:
     return {"folder": scene.folder, "stem": scene.stem, "light": scene.light}
 
 
-def _halves(scene: Scene, fused: Fused) -> tuple[tuple[str, Uint8, Uint8], tuple[str, Uint8, Uint8]]:
+def _halves(scene: Scene, fused: FusedFrame) -> tuple[tuple[str, Uint8, Uint8], tuple[str, Uint8, Uint8]]:
     """Return name, clean and restored picture of both halves."""
     return ("infrared", scene.infrared, fused.infrared), ("visible", scene.visible, fused.visible)
 

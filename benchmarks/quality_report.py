@@ -12,9 +12,9 @@ from benchmarks.quality_measures import CLEAN, MAX, OURS, PairFuser, Row
 from benchmarks.quality_summary import NINE, SHARED
 from benchmarks.sheet import Strip, data_uri, draw_sheet
 from cled_edge import __version__
-from cled_edge.bench.files import write_text
 from cled_edge.bench.machine import machine_line
 from cled_edge.errors import OptionError, OutputError
+from cled_edge.files import write_whole
 from cled_edge.image import Uint8, write_png
 
 TEMPLATE = Path(__file__).parent / "quality_report.html.j2"
@@ -64,7 +64,7 @@ def write_report(
         sheets=[(name, title, data_uri(picture)) for name, (title, picture) in sheets.items()],
         version=__version__,
     )
-    write_text(folder / "report.html", page)
+    write_whole(folder / "report.html", page)
     return folder / "report.html"
 
 

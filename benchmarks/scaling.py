@@ -21,8 +21,9 @@ from benchmarks.timing import random_inputs, summary_ms, timed_rounds, whole_num
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.cpu import usable_cores
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import one_line_errors
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.scene.night_street import night_street
 from cled_edge.size import padded, parse_size
 

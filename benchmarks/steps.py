@@ -18,6 +18,7 @@ from benchmarks.quality import COUNT, DEGRADED_FOLDERS, Run
 from benchmarks.quality_summary import bars
 from benchmarks.timing import RESULTS, percentiles_ms, timed_rounds, whole_numbers, write_result
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.fuser import Fuser
 from cled_edge.scene.night_street import night_street
@@ -39,7 +40,7 @@ def main(
             raise OptionError(f"{bundle} has no loop of {number} steps; export it with --unrolled {number}")
     with Fuser.load(bundle, backend=backend) as fuser:
         (street,) = night_street(1)
-        stepped = {n: partial(fuser, steps=n) for n in numbers}
+        stepped = {n: partial(fuser, controls=Controls(n)) for n in numbers}
         calls = {n: partial(call, street.infrared, street.visible) for n, call in stepped.items()}
         samples_ms = timed_rounds(calls, rounds, discarded=1)
         rows = []

@@ -29,7 +29,8 @@ from benchmarks.quality_measures import EQUAL_DB
 from benchmarks.timing import write_result
 from cled_edge.bench.machine import Gauges
 from cled_edge.errors import DataError, one_line_errors
-from cled_edge.fuser import Fused, Fuser
+from cled_edge.frame import FusedFrame
+from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, read_image, rgb_from_any, write_png
 from cled_edge.metrics.reference import psnr_db
 from cled_edge.tiling import OVERLAP_PX, Axis, Tiling, fuse_tiled, reduction, shrunk
@@ -86,7 +87,7 @@ def _enlarged(picture: Uint8, size: tuple[int, int]) -> Uint8:
     return np.asarray(cv2.resize(picture, size[::-1], interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def naive(fuser: Fuser, pair: tuple[Uint8, Uint8], tiling: Tiling) -> dict[str, Fused]:
+def naive(fuser: Fuser, pair: tuple[Uint8, Uint8], tiling: Tiling) -> dict[str, FusedFrame]:
     """Return the pair fused in tiles that are only put side by side (`cut`), or only blended (`overlap`)."""
     rows, columns = axes(fuser, pair[0].shape, tiling)
     nearest = [axis.weights.argmax(axis=0) for axis in (rows, columns)]
@@ -108,7 +109,7 @@ def naive(fuser: Fuser, pair: tuple[Uint8, Uint8], tiling: Tiling) -> dict[str, 
     results = {}
     for way, totals in sums.items():
         picture, infrared, visible = (np.rint(totals[name]).astype(np.uint8) for name in OUTPUTS)
-        results[way] = Fused(picture, infrared, visible)
+        results[way] = FusedFrame(picture, infrared, visible)
     return results
 
 
@@ -216,7 +217,7 @@ def measure(fuser: Fuser, data: Path, large: Large, tiling: Tiling, folder: Path
         write_png(folder / f"{name}-whole.png", sheet(everything, (slice(None), slice(None)), large.size[1] // 512))
 
 
-def sheet(results: dict[str, Fused], place: tuple[slice, slice], factor: int, stretch: bool = False) -> Uint8:
+def sheet(results: dict[str, FusedFrame], place: tuple[slice, slice], factor: int, stretch: bool = False) -> Uint8:
     """Return a part of all pictures, one row for each output and one column for each way, reduced by `factor`.
 
     `stretch` spreads what lies between the 1 and the 99 percentile of the first over all levels.

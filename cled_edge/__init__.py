@@ -8,19 +8,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cled_edge.bundle.reader import Bundle
+    from cled_edge.contract import Controls
     from cled_edge.errors import CledEdgeError
-    from cled_edge.fuser import Fused, Fuser
+    from cled_edge.frame import Frame, FusedFrame
+    from cled_edge.fuser import Fuser
     from cled_edge.schedule import Schedule
 
 _HOME = {
     "Bundle": "cled_edge.bundle.reader",
     "CledEdgeError": "cled_edge.errors",
-    "Fused": "cled_edge.fuser",
+    "Controls": "cled_edge.contract",
+    "Frame": "cled_edge.frame",
+    "FusedFrame": "cled_edge.frame",
     "Fuser": "cled_edge.fuser",
     "Schedule": "cled_edge.schedule",
 }
 
-__all__ = ["Bundle", "CledEdgeError", "Fused", "Fuser", "Schedule"]
+__all__ = ["Bundle", "CledEdgeError", "Controls", "Frame", "FusedFrame", "Fuser", "Schedule"]
 __version__ = "0.1.0"
 
 

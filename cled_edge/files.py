@@ -1,31 +1,31 @@
-"""Files from strangers: regular ones of a known size, plain names, and JSON with limits."""
+"""Files: read without waiting or following links that strangers made, written whole or not at all.
+
+Every file that this project writes goes through `draft` or `write_whole`. The new content is made under a name of its
+own in the target's folder, created exclusively. It reaches the disk before it takes the target's name. So a crash or a
+power cut leaves the old file or the new one. A symbolic link at the target is replaced, never followed.
+"""
 
 import hashlib
 import json
-import math
 import os
 import re
+import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
-from cled_edge.errors import CledEdgeError
+from cled_edge.errors import CledEdgeError, OutputError, ResultError
+from cled_edge.json_text import shown
 
-if TYPE_CHECKING:
-    from pydantic import ValidationError
-
-MAX_JSON_BYTES = 4 * 2**20
-MAX_JSON_DEPTH = 64
-_MAX_DIGITS = 18  # what fits a 64-bit integer whatever the digits are
+_CHOOSE_FOLDER = "choose another folder"
+_MAX_STEM = 100  # characters of a target's name that its draft repeats: names end at 255 bytes
 
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}[A-Za-z0-9]|[A-Za-z0-9]")
 _DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # files of Windows that are none
-# Control characters but tab and newline, halves of surrogate pairs, and what turns the writing direction:
-# they would let a text rewrite the terminal that prints it.
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 _OPEN_FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _KINDS = {
@@ -109,71 +109,98 @@ def is_plain_name(name: str) -> bool:
     return _PLAIN_NAME.fullmatch(name) is not None and _DEVICES.fullmatch(name) is None
 
 
-def json_from_bytes(content: bytes) -> Any:
-    """Return what UTF-8 JSON holds; ValueError says in a few words why it is none, or none that is read here.
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object of a benchmark or a run; ResultError if the file is none."""
+    try:
+        values = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
+    except ValueError as error:
+        raise ResultError(f"{path} is not JSON ({error}); give a file that cled-edge bench --out wrote") from error
+    if not isinstance(values, dict):
+        raise ResultError(f"{path} is not a JSON object; give a file that cled-edge bench --out wrote")
+    return values
 
-    Refused besides broken JSON: a key given twice, NaN and infinity, numbers of over 18 digits or beyond float64,
-    nesting over 64 levels, control characters other than tab and newline.
+
+def json_text(values: object) -> str:
+    """Return JSON as this project's files hold it: indented by two, non-ASCII letters as they are, one line end."""
+    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def draft(path: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> Iterator[Path]:
+    """Yield the name of an empty new file beside `path`, with its suffix, that takes its name when the block ends.
+
+    Whoever writes the draft may open it by its name again. If the block raises, the draft is deleted and `path` stays
+    as it was. private: only the owner may read the file.
+
+    OSError becomes an OutputError that names `path`, the reason and `todo`, what the user should do.
+    """
+    made: Path | None = None
+    try:
+        made = _new_draft(path, private)
+        yield made
+        _publish(made, path)
+    except OSError as error:
+        _forget(made)
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}; {todo}") from error
+    except BaseException:
+        _forget(made)
+        raise
+
+
+def write_whole(path: Path, content: bytes | str, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> None:
+    """Write a file whole or not at all, see `draft`; text as UTF-8. OutputError if it cannot be written."""
+    with draft(path, todo=todo, private=private) as made, made.open("r+b") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+def make_folder(folder: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> None:
+    """Create a folder and its parents, and check that files can be made in it; OutputError if not.
+
+    private: a new folder is for its owner alone; one that is there keeps its permissions.
     """
     try:
-        values = json.loads(
-            content.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_int=_integer,
-            parse_float=_finite,
-            parse_constant=_finite,
-        )
-    except RecursionError:
-        raise ValueError(f"nested over {MAX_JSON_DEPTH} levels") from None
-    _check_tree(values)
-    return values
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
+        with tempfile.TemporaryFile(dir=folder):  # of a name of its own: other processes may be at the same
+            pass
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror}; {todo}") from error
 
 
-def first_problem(error: "ValidationError") -> str:
-    """Return "where: what" of the first of the problems that pydantic found, as one line."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{shown('.'.join(str(part) for part in first['loc']))}: {shown(first['msg'], 200)}"
+def check_writable(path: Path) -> None:
+    """Raise OutputError unless a file can be made at `path`: better before a measurement than after it."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; give the name of a file")
+    try:
+        _forget(_new_draft(path, private=True))
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror}; {_CHOOSE_FOLDER}") from error
 
 
-def shown(text: object, limit: int = 80) -> str:
-    """Return `text` as one line of at most `limit` printable characters, to print what a stranger wrote."""
-    whole = str(text)
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole[:limit])
-    return line if len(whole) <= limit and len(line) <= limit else line[: limit - 3] + "..."
+def _new_draft(path: Path, private: bool) -> Path:
+    """Create an empty file beside `path` that no other process can have opened, and return its name."""
+    made = path.with_name(f".{path.stem[:_MAX_STEM]}.{secrets.token_hex(6)}.partial{path.suffix}")
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_CLOEXEC", 0)
+    os.close(os.open(made, flags, 0o600 if private else 0o666))
+    return made
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"key '{shown(twice)}' is given twice")
-    return values
+def _publish(made: Path, path: Path) -> None:
+    """Bring a draft to the disk, give it the target's name, and bring that to the disk too."""
+    with made.open("rb") as file:
+        os.fsync(file.fileno())
+    made.replace(path)
+    if os.name == "posix":
+        with suppress(OSError):  # some network drives refuse to synchronise a folder
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
-def _integer(text: str) -> int:
-    if len(text.lstrip("-")) > _MAX_DIGITS:
-        raise ValueError(f"a number has {len(text)} digits, over {_MAX_DIGITS}")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{shown(text, 20)} is not a finite number")
-    return value
-
-
-def _check_tree(values: Any) -> None:
-    waiting = [(values, 1)]
-    while waiting:
-        value, depth = waiting.pop()
-        if depth > MAX_JSON_DEPTH:
-            raise ValueError(f"nested over {MAX_JSON_DEPTH} levels")
-        if isinstance(value, str) and _UNPRINTABLE.search(value):
-            raise ValueError(f"text with control characters: '{shown(value)}'")
-        if isinstance(value, dict):
-            waiting += [(key, depth) for key in value]
-            waiting += [(item, depth + 1) for item in value.values()]
-        elif isinstance(value, list):
-            waiting += [(item, depth + 1) for item in value]
+def _forget(made: Path | None) -> None:
+    if made is not None:
+        with suppress(OSError):
+            made.unlink(missing_ok=True)

@@ -1,10 +1,10 @@
 """The one call that users make: an infrared and a visible picture in, the fused and both restored ones out."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
@@ -14,54 +14,19 @@ from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, CudaOptions, ope
 from cled_edge.backend.protocol import Backend, FrameBackend
 from cled_edge.bundle.manifest import REFERENCE_GRAPHS, GraphRole
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
-from cled_edge.image import Float32, Uint8, bytes_from_network, grey_from_any, network_from_bytes, rgb_from_any, swapped
-from cled_edge.schedule import check_steps
-
-ColorOrder = Literal["RGB", "BGR"]
-
-
-@dataclass(frozen=True)
-class Controls:
-    """What the user may turn for each frame.
-
-    steps: network evaluations, 1 to 10; None is the bundle's default.
-    strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all).
-    balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
-    """
-
-    steps: int | None = None
-    strength_infrared: float = 1.0
-    strength_visible: float = 1.0
-    balance: float = 0.5
-
-    def __post_init__(self) -> None:
-        """Refuse values outside their ranges with an OptionError."""
-        if self.steps is not None:
-            check_steps(self.steps)
-        for name in ("strength_infrared", "strength_visible", "balance"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise OptionError(f"{name} is {value}; it must lie between 0 and 1")
-
-    @property
-    def strength(self) -> Float32:
-        """Both strengths as the graphs take them: (2,), infrared first."""
-        return np.array([self.strength_infrared, self.strength_visible], np.float32)
-
-
-@dataclass(frozen=True)
-class Fused:
-    """One fused pair, of the size of its inputs.
-
-    picture: (H, W, 3) uint8. infrared: restored, (H, W) uint8. visible: restored, (H, W, 3) uint8.
-    latency_ns: time of each stage, by name.
-    """
-
-    picture: Uint8
-    infrared: Uint8
-    visible: Uint8
-    latency_ns: dict[str, int] = field(default_factory=dict)
+from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
+from cled_edge.image import (
+    ColorOrder,
+    Float32,
+    Uint8,
+    bytes_from_network,
+    grey_from_any,
+    network_from_bytes,
+    rgb_from_any,
+    swapped,
+)
 
 
 class Fuser:
@@ -94,7 +59,7 @@ class Fuser:
 
         The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16, and
         "auto" takes what a short measurement at `size` (height, width) finds fastest here.
-        color_order is that of the visible and fused arrays: RGB, or BGR as OpenCV has it. With public_key, a PEM file,
+        color_order is that of all arrays given and returned: RGB, or BGR as OpenCV has it. With public_key, a PEM file,
         a bundle that its owner has not signed is refused with a SignatureError. cuda: of backend "tensorrt" alone.
         """
         if color_order not in ("RGB", "BGR"):
@@ -105,25 +70,37 @@ class Fuser:
 
     def __call__(
         self,
-        infrared: NDArray[Any],
-        visible: NDArray[Any],
+        infrared: NDArray[Any] | Frame,
+        visible: NDArray[Any] | Frame,
         controls: Controls | None = None,
+        *,
         strength_map: Uint8 | None = None,
-        **values: float,
-    ) -> Fused:
+    ) -> FusedFrame:
         """Fuse a pair of equal height and width.
 
-        infrared: uint8 or uint16, (H, W) or (H, W, 3). visible: uint8, (H, W, 3) or (H, W).
-        Controls come as one object or by name: fuser(infrared, visible, strength_visible=0.5).
+        infrared: uint8 or uint16, (H, W) or (H, W, 3). visible: uint8, (H, W, 3) or (H, W). Arrays are in the fuser's
+            colour order; frames say their own, and give the result its ages, its skew and its name.
+        controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) keeps half of it.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is 255 everywhere.
         """
-        controls = _controls(controls, values)
-        check_sizes(infrared.shape, visible.shape)
-        _check_map(strength_map, infrared.shape)
-        if self.loop_graph(infrared.shape[:2], controls, strength_map is not None) is not None:
-            return self.in_one_graph(infrared, visible, controls, strength_map)
-        return self.step_by_step(infrared, visible, controls, strength_map)
+        controls = controls or Controls()
+        images = self.image(infrared), self.image(visible)
+        check_sizes(images[0].shape, images[1].shape)
+        _check_map(strength_map, images[0].shape)
+        has_loop = self.loop_graph(images[0].shape[:2], controls, strength_map is not None) is not None
+        fuse = self.in_one_graph if has_loop else self.step_by_step
+        fused = fuse(*images, controls, strength_map)
+        if isinstance(infrared, Frame) and isinstance(visible, Frame):
+            return timed(fused, FramePair(infrared, visible))
+        return fused
+
+    def image(self, frame: NDArray[Any] | Frame) -> NDArray[Any]:
+        """Return an image in this fuser's colour order."""
+        if not isinstance(frame, Frame):
+            return frame
+        is_other = frame.image.ndim == 3 and frame.image.shape[2] == 3 and frame.color_order != self.color_order
+        return cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB) if is_other else frame.image
 
     def loop_graph(self, size: tuple[int, ...], controls: Controls, strength_map: bool = False) -> str | None:
         """Return the name of the `fused_loop` for pictures of `size`, (height, width), if the bundle has it."""
@@ -153,7 +130,7 @@ class Fuser:
 
     def in_one_graph(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
-    ) -> Fused:
+    ) -> FusedFrame:
         """Fuse by `fused_loop`: bytes in, bytes out. OptionError if the bundle has none for this."""
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
@@ -178,11 +155,11 @@ class Fuser:
         picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs)
         fused = self._ordered_copy(picture), restored_infrared[:, :, 0].copy(), self._ordered_copy(restored_visible)
         clock.lap("output")
-        return Fused(*fused, clock.laps_ns)
+        return FusedFrame(*fused, self._ran(controls), self.color_order, clock.laps_ns)
 
     def step_by_step(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
-    ) -> Fused:
+    ) -> FusedFrame:
         """Fuse by `unet_step` and `fusion`: the reference form, for any number of steps."""
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
@@ -227,7 +204,7 @@ class Fuser:
         controls: Controls,
         size: tuple[int, int],
         clock: "_Stopwatch",
-    ) -> Fused:
+    ) -> FusedFrame:
         height, width = size
         strength = controls.strength
         restored = (x_in - strength[:, None, None, None] * residual)[:, :, :height, :width]
@@ -236,7 +213,12 @@ class Fuser:
         restored_visible = self._ordered_copy(bytes_from_network(restored[1]))
         picture = self._ordered_copy(bytes_from_network(fused[0, :, :height, :width]))
         clock.lap("output")
-        return Fused(picture, restored_infrared, restored_visible, clock.laps_ns)
+        images = picture, restored_infrared, restored_visible
+        return FusedFrame(*images, self._ran(controls), self.color_order, clock.laps_ns)
+
+    def _ran(self, controls: Controls) -> Controls:
+        """Return the controls with the number of steps that ran."""
+        return replace(controls, steps=controls.steps or self.bundle.manifest.schedule.default_steps)
 
     def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
         """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
@@ -248,10 +230,8 @@ class Fuser:
 
     def _padded_bytes(self, infrared: NDArray[Any], visible: NDArray[Any], multiple: int) -> tuple[Uint8, Uint8]:
         """Return grey (H', W') and RGB (H', W', 3), padded by reflection to a multiple."""
-        grey = grey_from_any(infrared)
-        rgb = rgb_from_any(visible)
-        if self.color_order == "BGR":
-            rgb = swapped(rgb)
+        grey = grey_from_any(infrared, self.color_order)
+        rgb = rgb_from_any(visible, self.color_order)
         bottom, right = (-side % multiple for side in grey.shape)
         if bottom or right:
             grey, rgb = (_padded(x, bottom, right) for x in (grey, rgb))
@@ -325,14 +305,20 @@ def _padded(picture: Uint8, bottom: int, right: int) -> Uint8:
     return np.asarray(padded, np.uint8)
 
 
-def _controls(controls: Controls | None, values: dict[str, float]) -> Controls:
-    if controls is not None and values:
-        raise OptionError("controls were given both as an object and by name; choose one")
-    try:
-        return controls or Controls(**values)  # type: ignore[arg-type]
-    except TypeError as error:
-        known = ", ".join(Controls.__dataclass_fields__)
-        raise OptionError(f"unknown control among {', '.join(values)}; known: {known}") from error
+def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
+    """Return the result with what its pair tells: how old both frames are by now, their skew and their name."""
+    now_ns = time.monotonic_ns()
+    ages = (
+        now_ns - frame.timestamp_ns if frame.clock == MONOTONIC else None for frame in (pair.infrared, pair.visible)
+    )
+    infrared_age_ns, visible_age_ns = ages
+    return replace(
+        fused,
+        infrared_age_ns=infrared_age_ns,
+        visible_age_ns=visible_age_ns,
+        skew_ns=pair.skew_ns,
+        name=pair.name,
+    )
 
 
 class _Stopwatch:

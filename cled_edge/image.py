@@ -1,17 +1,18 @@
 """Pictures on disk and in the network: reading, writing, ranges, padding to a multiple and cropping back."""
 
-from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.errors import OptionError, OutputError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.files import write_whole
 
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
+ColorOrder = Literal["RGB", "BGR"]
 _BAND_ROWS = 256
 
 
@@ -19,19 +20,19 @@ def read_image(path: Path, color: bool) -> Uint8:
     """Return a picture as 8-bit RGB (H, W, 3) if `color`, else grey (H, W)."""
     picture = read_any_depth(path)
     if color:
-        return rgb_from_any(picture)
-    return grey_from_any(picture)
+        return rgb_from_any(picture, "BGR")
+    return grey_from_any(picture, "BGR")
 
 
 def read_any_depth(path: Path) -> NDArray[Any]:
-    """Return a picture as stored: 8 or 16 bit, (H, W) or RGB (H, W, 3); an alpha channel is dropped."""
+    """Return a picture as stored: 8 or 16 bit, (H, W) or BGR (H, W, 3); an alpha channel is dropped."""
     if not path.is_file():
         raise SourceMissingError(f"{path} does not exist; give the path of a picture")
     picture = _decoded(path)
     if picture is None:
         raise SourceUnreadableError(f"{path} is not a whole picture that OpenCV can decode; convert it to PNG or JPEG")
     if picture.ndim == 3:
-        picture = picture[:, :, 2::-1]
+        picture = np.ascontiguousarray(picture[:, :, :3])
     return picture
 
 
@@ -48,16 +49,16 @@ def _decoded(path: Path) -> NDArray[Any] | None:
         return None
 
 
-def rgb_from_any(picture: NDArray[Any]) -> Uint8:
-    """Return 8-bit RGB (H, W, 3) of an 8-bit grey or RGB picture; 16 bit is an OptionError."""
+def rgb_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB") -> Uint8:
+    """Return 8-bit RGB (H, W, 3) of an 8-bit picture, grey or in `color_order`; 16 bit is an OptionError."""
     if picture.dtype != np.uint8:
         raise OptionError(f"visible pictures must be 8 bit, this one is {picture.dtype}; convert it first")
     if _channels(picture, "visible") == 1:
         return np.asarray(cv2.cvtColor(picture, cv2.COLOR_GRAY2RGB), np.uint8)
-    return swapped(picture[:, :, ::-1]) if _is_reversed(picture) else np.ascontiguousarray(picture, dtype=np.uint8)
+    return swapped(picture) if color_order == "BGR" else np.ascontiguousarray(picture, dtype=np.uint8)
 
 
-def grey_from_any(picture: NDArray[Any]) -> Uint8:
+def grey_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB") -> Uint8:
     """Return 8-bit grey (H, W) of an 8 or 16 bit infrared picture of one or three channels (their BT.601 luma).
 
     16 bit is stretched from its 0.1 to its 99.9 percentile, per picture: raw thermal counts use a narrow band.
@@ -67,10 +68,7 @@ def grey_from_any(picture: NDArray[Any]) -> Uint8:
             f"infrared pictures must be 8 or 16 bit unsigned, this one is {picture.dtype}; convert it first"
         )
     if _channels(picture, "infrared") == 3:
-        if _is_reversed(picture):
-            picture = cv2.cvtColor(picture[:, :, ::-1], cv2.COLOR_BGR2GRAY)
-        else:
-            picture = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY if color_order == "BGR" else cv2.COLOR_RGB2GRAY)
     picture = picture.reshape(picture.shape[:2])
     if picture.dtype == np.uint8:
         return np.ascontiguousarray(picture, dtype=np.uint8)
@@ -102,11 +100,6 @@ def swapped(color: NDArray[Any]) -> Uint8:
     return np.asarray(cv2.cvtColor(color, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _is_reversed(picture: NDArray[Any]) -> bool:
-    """Return whether it is BGR in memory, seen as RGB: what our own sources give."""
-    return picture.strides[2] < 0
-
-
 def network_from_bytes(picture: Uint8) -> Float32:
     """Return x = byte / 127.5 - 1, float32 in [-1, 1], same shape."""
     return picture * np.float32(1 / 127.5) - np.float32(1)
@@ -122,16 +115,8 @@ def bytes_from_network(x: Float32) -> Uint8:
 
 def write_png(path: Path, picture: Uint8) -> None:
     """Write 8-bit grey (H, W) or RGB (H, W, 3); the file appears whole or not at all. OutputError if it cannot."""
-    partial = path.with_name(path.name + ".partial")
     pixels = swapped(picture) if picture.ndim == 3 else np.ascontiguousarray(picture)
-    encoded = cv2.imencode(".png", pixels)[1]
-    try:
-        partial.write_bytes(encoded.tobytes())
-        partial.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
-        raise OutputError(f"{path} cannot be written: {error.strerror}; choose a folder that can") from error
+    write_whole(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def _channels(picture: NDArray[Any], what: str) -> int:

@@ -8,9 +8,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from cled_edge.camera.source import FramePair, PictureSource, StreamSource
+from cled_edge.camera.source import PictureSource, StreamSource
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError, SourceUnreadableError
-from cled_edge.fuser import Controls, Fused, Fuser
+from cled_edge.frame import FramePair, FusedFrame
+from cled_edge.fuser import Fuser, timed
 from cled_edge.latency import IDLE, LatencyLog, process_age_s
 from cled_edge.output.sink import VIDEO_SUFFIXES, WINDOW, FolderSink, Sink, open_sink
 from cled_edge.queues import ReadAhead, WriteBehind
@@ -134,7 +136,7 @@ def _fuse_all(
         pair, decode_ns = drawn
         fused = _fuse(fuser, pair, controls, tiling)
         stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
-        if not writer.put(_Frame(fused, pair.stem, stages_ns)):
+        if not writer.put(_Frame(fused, pair.name, stages_ns)):
             return
 
 
@@ -149,19 +151,20 @@ def _next_pair(reader: ReadAhead[FramePair], report: Report) -> tuple[FramePair,
         return None
 
 
-def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> Fused:
+def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> FusedFrame:
     """Fuse one pair; what is wrong with it names it."""
     try:
         if tiling:
-            return fuse_tiled(fuser, pair.infrared, pair.visible, controls, tiling)
+            images = fuser.image(pair.infrared), fuser.image(pair.visible)
+            return timed(fuse_tiled(fuser, *images, controls, tiling), pair)
         return fuser(pair.infrared, pair.visible, controls)
     except (OptionError, SizeMismatchError) as error:
-        raise type(error)(f"pair {pair.stem}: {error}") from error
+        raise type(error)(f"pair {pair.name}: {error}") from error
 
 
 @dataclass(frozen=True)
 class _Frame:
-    fused: Fused
+    fused: FusedFrame
     stem: str
     stages_ns: dict[str, int]
 

@@ -19,7 +19,8 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, EngineError
 
 if TYPE_CHECKING:
-    from cled_edge.fuser import Fused, Fuser
+    from cled_edge.frame import FusedFrame
+    from cled_edge.fuser import Fuser
 
 REFERENCE = BackendChoice.parse("onnxruntime:fp32")  # what bundles are verified on at export
 NEEDED_PSNR_DB = 40.0
@@ -74,7 +75,7 @@ def choose(
     return _verdict(findings, size, "measured now")
 
 
-def psnr_db(fused: "Fused", other: "Fused") -> float:
+def psnr_db(fused: "FusedFrame", other: "FusedFrame") -> float:
     """Return the peak signal-to-noise ratio of two results, the worst of their three pictures; inf if equal."""
     from cled_edge.metrics import reference as quality  # noqa: PLC0415  needed only when measuring
 

@@ -16,8 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
-from cled_edge.fuser import Controls, Fused, Fuser, check_sizes
+from cled_edge.frame import FusedFrame
+from cled_edge.fuser import Fuser, check_sizes
 from cled_edge.image import Float32, Uint8, grey_from_any
 from cled_edge.size import padded, parse_size, size_text
 
@@ -66,7 +68,7 @@ class Tiling:
 
 def fuse_tiled(
     fuser: Fuser, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None, tiling: Tiling
-) -> Fused:
+) -> FusedFrame:
     """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
 
     Pictures as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile, one
@@ -85,13 +87,16 @@ def fuse_tiled(
         return fuser(infrared, visible, controls)
     stages_ns: Counter[str] = Counter()
     start_ns = time.perf_counter_ns()
-    infrared = grey_from_any(infrared)  # here, as 16 bit is stretched by what the whole picture holds
+    infrared = grey_from_any(
+        infrared, fuser.color_order
+    )  # here, as 16 bit is stretched by what the whole picture holds
     factor = reduction(size, tiling, multiple)
     reduced = shrunk(infrared, factor), shrunk(visible, factor)
     stages_ns["prepare"] += time.perf_counter_ns() - start_ns
     whole = fuser(*reduced, controls)
     stages_ns.update(whole.latency_ns)
-    result = Fused(np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8), stages_ns)
+    images = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8)
+    result = FusedFrame(*images, whole.controls, whole.color_order, stages_ns)
     band = _Band(rows.tile_px, _pictures(result))
     for row, top in enumerate(rows.starts):
         for column, left in enumerate(columns.starts):
@@ -109,7 +114,7 @@ def fuse_tiled(
     return result
 
 
-def _pictures(fused: Fused) -> tuple[Uint8, Uint8, Uint8]:
+def _pictures(fused: FusedFrame) -> tuple[Uint8, Uint8, Uint8]:
     return fused.picture, fused.infrared, fused.visible
 
 
@@ -194,7 +199,7 @@ def shrunk(picture: NDArray[Any], factor: int) -> Uint8:
     used = picture[: height * factor or None, : width * factor or None]
     reduced = np.empty((max(height, 1), max(width, 1), *picture.shape[2:]), picture.dtype)
     for top in range(0, len(reduced), _SHRUNK_ROWS):
-        # In bands: OpenCV copies what is reversed in memory, as BGR seen as RGB is.
+        # In bands: OpenCV copies what is not contiguous in memory.
         out = reduced[top : top + _SHRUNK_ROWS]
         band = used[top * factor : (top + _SHRUNK_ROWS) * factor]
         out[:] = cv2.resize(band, out.shape[1::-1], interpolation=cv2.INTER_AREA).reshape(out.shape)

@@ -20,8 +20,9 @@ from cled_edge.backend.choice import BackendChoice, open_backend
 from cled_edge.backend.notes import notes
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.

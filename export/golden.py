@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 
 from cled_edge.camera.source import find_pictures
+from cled_edge.contract import Controls
 from cled_edge.errors import NoPairsError
-from cled_edge.fuser import Controls
 from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes, read_image
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion

@@ -23,8 +23,9 @@ from onnx import TensorProto, helper, numpy_helper
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.bundle.manifest import OPSETS, REFERENCE_GRAPHS
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import ParityError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.image import Float32
 from cled_edge.verify import NEEDED_DB, judge
 from export.golden import Pair, cut, noise

@@ -8,7 +8,8 @@ import numpy as np
 from cled_edge.backend.choice import open_backend
 from cled_edge.backend.protocol import Array, Backend
 from cled_edge.bundle.reader import Bundle
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.contract import Controls
+from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 
 Inputs = dict[str, Array]

@@ -16,8 +16,9 @@ from rich.console import Console
 
 from cled_edge.camera.source import open_pair
 from cled_edge.cli.app import INTERRUPTED, print_report
+from cled_edge.contract import Controls
 from cled_edge.errors import one_line_errors
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.live import fuse_source
 from cled_edge.output.sink import VideoSink

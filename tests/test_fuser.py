@@ -5,8 +5,8 @@ import pytest
 
 from cled_edge import Bundle, Fuser
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
-from cled_edge.fuser import Controls
 
 
 @pytest.fixture(scope="module")
@@ -35,12 +35,12 @@ def test_shapes_types_and_stages(fuser: Fuser, pair) -> None:
 
 def test_strength_zero_returns_the_inputs_and_one_does_not(fuser: Fuser, pair) -> None:
     infrared, visible = pair
-    kept = fuser(infrared, visible, strength_infrared=0, strength_visible=0)
+    kept = fuser(infrared, visible, Controls(strength_infrared=0, strength_visible=0))
     assert np.array_equal(kept.infrared, infrared)
     assert np.array_equal(kept.visible, visible)
     restored = fuser(infrared, visible)
     assert np.abs(restored.visible.astype(int) - visible).mean() > 10
-    half = fuser(infrared, visible, strength_infrared=0, strength_visible=1)
+    half = fuser(infrared, visible, Controls(strength_infrared=0, strength_visible=1))
     assert np.array_equal(half.infrared, infrared)
     assert np.array_equal(half.visible, restored.visible)
 
@@ -71,7 +71,7 @@ def test_fused_shows_the_warm_and_keeps_the_colour(fuser: Fuser) -> None:
     infrared[disc] = 230
     visible = np.full((128, 128, 3), 90, np.uint8)
     visible[:, 80:] = (150, 60, 50)
-    picture = fuser(infrared, visible, strength_infrared=0, strength_visible=0).picture.astype(float)
+    picture = fuser(infrared, visible, Controls(strength_infrared=0, strength_visible=0)).picture.astype(float)
     assert picture[disc].mean() > picture[:, 48:76].mean() + 40
     wall = picture[20:100, 90:120].mean(axis=(0, 1))
     assert wall[0] > wall[1] + 40
@@ -86,7 +86,7 @@ def test_balance_leans_to_either_side(fuser: Fuser) -> None:
     luma = visible.astype(float) @ (0.299, 0.587, 0.114)
 
     def distances(balance: float) -> tuple[float, float]:
-        picture = fuser(infrared, visible, strength_infrared=0, strength_visible=0, balance=balance).picture
+        picture = fuser(infrared, visible, Controls(strength_infrared=0, strength_visible=0, balance=balance)).picture
         fused = picture.astype(float) @ (0.299, 0.587, 0.114)
         return float(np.abs(fused - infrared).mean()), float(np.abs(fused - luma).mean())
 
@@ -99,7 +99,7 @@ def test_balance_leans_to_either_side(fuser: Fuser) -> None:
 @pytest.mark.parametrize("size", [(33, 47), (128, 128), (129, 1), (1, 1)])
 def test_any_size_is_padded_and_cropped_back(fuser: Fuser, size: tuple[int, int], rng) -> None:
     infrared, visible = rng.integers(0, 256, size, np.uint8), rng.integers(0, 256, (*size, 3), np.uint8)
-    fused = fuser(infrared, visible, steps=1, strength_infrared=0, strength_visible=0)
+    fused = fuser(infrared, visible, Controls(steps=1, strength_infrared=0, strength_visible=0))
     assert fused.picture.shape == (*size, 3)
     assert np.array_equal(fused.infrared, infrared)
     assert np.array_equal(fused.visible, visible)
@@ -107,18 +107,18 @@ def test_any_size_is_padded_and_cropped_back(fuser: Fuser, size: tuple[int, int]
 
 def test_infrared_of_any_kind_gives_the_same(fuser: Fuser, pair) -> None:
     infrared, visible = pair
-    wanted = fuser(infrared, visible, steps=1).picture
-    three = fuser(np.repeat(infrared[:, :, None], 3, axis=2), visible, steps=1).picture
+    wanted = fuser(infrared, visible, Controls(steps=1)).picture
+    three = fuser(np.repeat(infrared[:, :, None], 3, axis=2), visible, Controls(steps=1)).picture
     assert np.array_equal(three, wanted)
-    deep = fuser(infrared.astype(np.uint16) * 16 + 20000, visible, steps=1).picture
+    deep = fuser(infrared.astype(np.uint16) * 16 + 20000, visible, Controls(steps=1)).picture
     assert deep.shape == wanted.shape
 
 
 def test_bgr_callers_get_bgr(pair) -> None:
     infrared, visible = pair
     with Fuser.load() as rgb, Fuser.load(color_order="BGR") as bgr:
-        one = rgb(infrared, visible, steps=1)
-        other = bgr(infrared, visible[:, :, ::-1], steps=1)
+        one = rgb(infrared, visible, Controls(steps=1))
+        other = bgr(infrared, visible[:, :, ::-1], Controls(steps=1))
     assert np.array_equal(one.picture, other.picture[:, :, ::-1])
     assert np.array_equal(one.visible, other.visible[:, :, ::-1])
 
@@ -128,8 +128,8 @@ def test_views_of_reversed_channels_give_the_same(fuser: Fuser, pair) -> None:
     infrared, visible = pair
     three = np.stack([infrared, 255 - infrared, infrared // 2], axis=2)
     for deep in (three, three.astype(np.uint16) * 100):
-        wanted = fuser(deep, visible, steps=1)
-        seen = fuser(*(np.ascontiguousarray(x[:, :, ::-1])[:, :, ::-1] for x in (deep, visible)), steps=1)
+        wanted = fuser(deep, visible, Controls(steps=1))
+        seen = fuser(*(np.ascontiguousarray(x[:, :, ::-1])[:, :, ::-1] for x in (deep, visible)), Controls(steps=1))
         assert np.array_equal(seen.picture, wanted.picture)
         assert np.array_equal(seen.infrared, wanted.infrared)
         assert np.array_equal(seen.visible, wanted.visible)
@@ -197,19 +197,11 @@ def test_sizes_must_agree(fuser: Fuser) -> None:
         ({"strength_infrared": -1}, "strength_infrared is -1; it must lie between 0 and 1"),
         ({"strength_visible": 1.01}, "strength_visible is 1.01"),
         ({"balance": float("nan")}, "balance is nan"),
-        ({"brightness": 1}, "unknown control among brightness; known: steps, strength_infrared"),
     ],
 )
 def test_controls_outside_their_range_are_refused(fuser: Fuser, pair, values, words: str) -> None:
     with pytest.raises(OptionError, match=words):
-        fuser(*pair, **values)
-
-
-def test_controls_as_object_or_by_name_but_not_both(fuser: Fuser, pair) -> None:
-    controls = Controls(steps=1, strength_visible=0.5)
-    assert np.array_equal(fuser(*pair, controls).picture, fuser(*pair, steps=1, strength_visible=0.5).picture)
-    with pytest.raises(OptionError, match="choose one"):
-        fuser(*pair, controls, steps=1)
+        fuser(*pair, Controls(**values))
 
 
 @pytest.mark.parametrize("values", [{"backend": "abacus"}, {"color_order": "GBR"}])

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 
 from cled_edge import live
-from cled_edge.camera.source import FramePair
+from cled_edge.contract import Controls
 from cled_edge.errors import CledEdgeError, OptionError, OutputError, SizeMismatchError, SourceUnreadableError
-from cled_edge.fuser import Controls, Fused
+from cled_edge.frame import Frame, FramePair, FusedFrame
 from cled_edge.queues import Relay, _wait_for_end
+from tests.fakes.frames import pair_of
 
 STAGE_S = 0.02
 Step = Callable[[int], object]
@@ -52,7 +53,7 @@ class Source:
         for index in range(self.count):
             self.step(index)
             self.drawn = index + 1
-            yield FramePair(np.full((4, 6), index, np.uint8), np.zeros((4, 6, 3), np.uint8), str(index))
+            yield pair_of(np.full((4, 6), index, np.uint8), np.zeros((4, 6, 3), np.uint8), index, str(index))
 
 
 class Fuser:
@@ -63,9 +64,10 @@ class Fuser:
         self.backend = SimpleNamespace(description="a fake")
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
 
-    def __call__(self, infrared: np.ndarray, visible: np.ndarray, controls: Controls) -> Fused:
-        self.step(int(infrared[0, 0]))
-        return Fused(visible, infrared, visible, {"network": 1_000_000})
+    def __call__(self, infrared: Frame, visible: Frame, controls: Controls) -> FusedFrame:
+        self.step(int(infrared.image[0, 0]))
+        images = visible.image, infrared.image, visible.image
+        return FusedFrame(*images, latency_ns={"network": 1_000_000}, name=visible.name)
 
 
 class Sink:
@@ -299,7 +301,7 @@ def test_memory_does_not_grow_with_the_run(run, newest_only: bool) -> None:
         def __iter__(self) -> Iterator[FramePair]:
             for pair in super().__iter__():
                 nonlocal most
-                alive.add(index := int(pair.stem))
+                alive.add(index := int(pair.name))
                 weakref.finalize(pair.infrared, alive.discard, index)
                 most = max(most, len(alive))
                 yield pair

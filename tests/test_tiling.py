@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from cled_edge import Fuser
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
-from cled_edge.fuser import Controls, Fused
+from cled_edge.frame import FusedFrame
 from cled_edge.image import grey_from_any, read_image, rgb_from_any, write_png
 from cled_edge.tiling import Axis, Tiling, fuse_tiled, shrunk, toned
 
@@ -28,14 +29,17 @@ class FakeFuser:
     def __init__(self, change: Change = lambda x: x) -> None:
         self.change = change
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(size_multiple=MULTIPLE))
+        self.color_order = "RGB"
         self.sizes: list[tuple[int, ...]] = []
         self.controls: list[Controls | None] = []
 
-    def __call__(self, infrared: np.ndarray, visible: np.ndarray, controls: Controls | None = None) -> Fused:
+    def __call__(self, infrared: np.ndarray, visible: np.ndarray, controls: Controls | None = None) -> FusedFrame:
         self.sizes.append(tuple(side + -side % MULTIPLE for side in infrared.shape))
         self.controls.append(controls)
         grey, rgb = self.change(grey_from_any(infrared)), self.change(rgb_from_any(visible))
-        return Fused(np.ascontiguousarray(rgb[:, :, ::-1]), grey, rgb, {"prepare": 1, "network": 10, "output": 100})
+        return FusedFrame(
+            np.ascontiguousarray(rgb[:, :, ::-1]), grey, rgb, latency_ns={"prepare": 1, "network": 10, "output": 100}
+        )
 
 
 def pair_of(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -48,7 +52,7 @@ def smooth_pair(size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(ramp).astype(np.uint8), np.rint(np.stack([ramp, ramp / 2, ramp / 4], axis=2)).astype(np.uint8)
 
 
-def outputs(fused: Fused) -> tuple[np.ndarray, ...]:
+def outputs(fused: FusedFrame) -> tuple[np.ndarray, ...]:
     return fused.picture, fused.infrared, fused.visible
 
 

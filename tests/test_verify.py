@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.cli.app import app
+from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, BundleCorruptError, BundleMissingError, ParityError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.verify import Case, judge, read_golden, verify, write_golden
 from tests.bundle.test_reader import edit_manifest
 

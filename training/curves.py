@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import numpy as np
 import typer
 
-from cled_edge.bench.files import write_text
 from cled_edge.errors import DataError, OptionError, one_line_errors
+from cled_edge.files import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -133,7 +133,7 @@ def main(
     if not found:
         named = ", ".join(map(str, logs))
         raise DataError(f"{named} hold no iteration that was logged; give the log.jsonl in a run's --out")
-    write_text(out, draw(found))
+    write_whole(out, draw(found))
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ import torch
 import typer
 
 from cled_edge.errors import CheckpointError, one_line_errors
+from cled_edge.files import make_folder
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
-from cled_edge.output.sink import make_folder
 
 Share = Annotated[float, typer.Option(min=0, max=1, help="of FIRST's weights in this network")]
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from cled_edge.errors import DataError
-from cled_edge.files import first_problem
+from cled_edge.json_text import first_problem
 from cled_edge.network.presets import ModelConfig, preset
 from cled_edge.schedule import ScheduleName
 from training.degradations import KINDS, Modality

@@ -23,8 +23,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from cled_edge.errors import CheckpointError, DivergedError, OutputError
+from cled_edge.files import draft, make_folder
 from cled_edge.image import write_png
-from cled_edge.output.sink import make_folder
 from training.optimizers import Optimizers
 from training.pairs import from_bytes, prepared
 from training.recipe import StageRecipe
@@ -387,11 +387,10 @@ def learning_rate_factor(iteration: int, recipe: StageRecipe) -> float:
 
 def _write_whole(state: dict[str, Any], path: Path) -> None:
     """Write a file that appears whole or not at all; OutputError if the disk takes no more."""
-    partial = path.with_suffix(".partial")
+    kept = f"the {path.name} of before is untouched; " if path.exists() else ""
+    todo = f"{kept}make room, then run the same again"
     try:
-        torch.save(state, partial)
-        partial.replace(path)
-    except (OSError, RuntimeError) as error:  # RuntimeError: torch's writer, of a full disk
-        partial.unlink(missing_ok=True)
-        kept = f"; the {path.name} of before is untouched" if path.exists() else ""
-        raise OutputError(f"{path} could not be written ({error}){kept}; make room, then run the same again") from error
+        with draft(path, todo=todo) as made:
+            torch.save(state, made)
+    except RuntimeError as error:  # torch's writer, of a full disk
+        raise OutputError(f"{path} cannot be written: {error}; {todo}") from error

@@ -23,9 +23,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from cled_edge.bench.files import check_writable, write_text
 from cled_edge.bench.machine import describe_machine, library_versions
 from cled_edge.errors import DataError, one_line_errors
+from cled_edge.files import check_writable, write_whole
 from cled_edge.network.sampler import CledFusion
 from training.optimizers import Optimizers
 from training.pairs import FusionBatches, RestorationBatches, from_bytes, prepared
@@ -180,7 +180,7 @@ def main(
         setting |= {"batch": sizes.batch, "crop": sizes.crop, "threads": torch.get_num_threads(), "workers": workers}
         where = {"machine": describe_machine(), "versions": library_versions()}
         rounds_ms = {name: [round(value, 3) for value in values] for name, values in times.items()}
-        write_text(out, json.dumps({**where, **setting, **result, "rounds_ms": rounds_ms}, indent=1) + "\n")
+        write_whole(out, json.dumps({**where, **setting, **result, "rounds_ms": rounds_ms}, indent=1) + "\n")
         print(f"wrote {out}")
 
 

@@ -22,12 +22,12 @@ from accelerate import Accelerator, DistributedDataParallelKwargs
 from torch import Tensor, nn
 
 from cled_edge.errors import CheckpointError, DataError, OptionError, one_line_errors
+from cled_edge.files import make_folder
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
 from cled_edge.network.fusion import remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.network.unet import KINDS, ResidualUNet
-from cled_edge.output.sink import make_folder
 from cled_edge.schedule import TRAIN_STEPS
 from training.losses import fusion_losses, kinds_loss, pattern_loss, residual_loss
 from training.pairs import FusionBatches, RestorationBatches

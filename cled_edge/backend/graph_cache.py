@@ -5,12 +5,14 @@ Every file may be deleted at any time. CLED_EDGE_CACHE names another folder.
 
 import hashlib
 import os
-import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
+
+from cled_edge.errors import OutputError
+from cled_edge.files import make_folder, write_whole
 
 FOLDER_VARIABLE = "CLED_EDGE_CACHE"
 ENGINES_VARIABLE = "CLED_EDGE_ENGINES"
@@ -49,15 +51,13 @@ def write_cached(name: str, body: bytes) -> str:
     A robot with a read-only disk still runs, so this is no error, only a slower start.
     """
     folder = cache_folder()
-    partial = folder / f"{name}.{os.getpid()}-{threading.get_ident()}.partial"
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # a compiled model is code: nobody else may write it
-        partial.write_bytes(hashlib.sha256(body).digest() + body)
-        partial.replace(folder / name)
+        make_folder(folder, private=True)  # a compiled model is code: nobody else may write it
+        write_whole(folder / name, hashlib.sha256(body).digest() + body, private=True)
         _prune(folder)
+    except OutputError as error:
+        return f"not written: {error}"
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink()
         return f"not written: {folder}: {error.strerror}"
     return "written"
 

@@ -6,9 +6,11 @@ from contextlib import ExitStack
 from itertools import cycle
 from typing import Protocol
 
-from cled_edge.camera.source import FramePair, PictureSource, StreamSource, is_camera, open_pair
+from cled_edge.camera.source import PictureSource, StreamSource, is_camera, open_pair
 from cled_edge.errors import OptionError
+from cled_edge.frame import ORDER, Frame, FramePair
 from cled_edge.scene.night_street import night_street
+from cled_edge.size import Size
 
 RENDERED_PAIRS = 8  # more than the caches hold, and quickly drawn
 
@@ -33,7 +35,7 @@ class MemoryFeed:
 
     def __init__(self, name: str, pairs: Sequence[FramePair]) -> None:
         self.name = name
-        self.size = (pairs[0].infrared.shape[0], pairs[0].infrared.shape[1])
+        self.size = size_of(pairs[0])
         self._pairs = cycle(pairs)
 
     def next(self) -> tuple[FramePair, dict[str, int]]:
@@ -57,7 +59,7 @@ class FileFeed:
         self._sources = infrared, visible
         self._open()
         first, _ = self.next()
-        self.size = (first.infrared.shape[0], first.infrared.shape[1])
+        self.size = size_of(first)
 
     def _open(self) -> None:
         self._stack = ExitStack()
@@ -84,4 +86,12 @@ class FileFeed:
 def rendered_pairs(size: tuple[int, int]) -> list[FramePair]:
     """Return a night street in `size` (height, width)."""
     street = night_street(RENDERED_PAIRS, size)
-    return [FramePair(pair.infrared, pair.visible, f"{k:06d}") for k, pair in enumerate(street)]
+    return [
+        FramePair(*(Frame(image, k, ORDER, k, "rendered") for image in (pair.infrared, pair.visible)))
+        for k, pair in enumerate(street)
+    ]
+
+
+def size_of(pair: FramePair) -> Size:
+    """Return (height, width) of a pair."""
+    return pair.infrared.image.shape[0], pair.infrared.image.shape[1]

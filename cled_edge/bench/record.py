@@ -9,11 +9,11 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from cled_edge.bench.files import read_json
 from cled_edge.bench.scenario import Block, ScenarioName
 from cled_edge.bench.stats import PERCENTILES, percentile_name, samples_needed
 from cled_edge.errors import ResultError
-from cled_edge.files import first_problem
+from cled_edge.files import read_json
+from cled_edge.json_text import first_problem
 from cled_edge.latency import STAGES
 
 SCHEMA_VERSION = 1

@@ -8,8 +8,9 @@ from pathlib import Path
 from cled_edge.backend.choice import BackendChoice, open_backend
 from cled_edge.bench.feed import Feed, FileFeed, MemoryFeed, rendered_pairs
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 
 DEFAULT_BACKEND = "onnxruntime"  # always there
 DEFAULT_SIZE = (480, 640)

@@ -31,13 +31,14 @@ from cled_edge.backend.tensorrt.build_record import (
 )
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.options import BuildOptions
-from cled_edge.backend.tensorrt.store import check_private, engine_paths, graph_sha256, make_folder, write_engine
+from cled_edge.backend.tensorrt.store import OTHER_FOLDER, check_private, engine_paths, graph_sha256, write_engine
 from cled_edge.build.job import ANSWER, GRAPH, JOB, PLAN, RESULT, TIMINGS, TRIAL, Job, Result
 from cled_edge.build.timing_cache import one_builder, read_timings, timings_path, write_timings
 from cled_edge.build.trial import Trial, judged, make_trial
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import CledEdgeError, EngineError, OptionError, OutputError, ParityError
-from cled_edge.files import shown
+from cled_edge.files import make_folder
+from cled_edge.json_text import shown
 from cled_edge.size import Size, size_text
 
 _MIB = 2**20
@@ -102,8 +103,8 @@ def build_engine(
     if log is not None:
         log = log.absolute()  # the child builds in a folder of its own
         _begin_log(log, graph_name)
+    make_folder(folder, todo=OTHER_FOLDER, private=True)
     try:
-        make_folder(folder)
         check_private(folder)
         with one_builder(timings), tempfile.TemporaryDirectory(prefix=".build-", dir=folder) as room:
             known = read_timings(timings) if options.heeds_timings else b""
@@ -122,7 +123,7 @@ def build_engine(
             if options.heeds_timings:
                 write_timings(timings, (Path(room) / TIMINGS).read_bytes())
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another with --engines DIR") from error
+        raise OutputError(f"{folder} cannot be written: {error.strerror}; {OTHER_FOLDER}") from error
     sha256 = graph_sha256(bundle, graph_name)
     record = BuildRecord(
         record_version=RECORD_VERSION,

@@ -10,7 +10,9 @@ from typing import IO
 
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.options import BuildOptions, canonical_json
-from cled_edge.backend.tensorrt.store import make_folder, write_whole
+from cled_edge.backend.tensorrt.store import OTHER_FOLDER
+from cled_edge.errors import OutputError
+from cled_edge.files import make_folder, write_whole
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,9 +37,9 @@ def read_timings(path: Path) -> bytes:
 def write_timings(path: Path, content: bytes) -> None:
     """Write a timing cache whole or not at all; where it cannot be, only the next build is slower."""
     try:
-        write_whole(path, content)
-    except OSError as error:
-        _LOG.warning("timing cache %s not written: %s", path, error.strerror)
+        write_whole(path, content, private=True)
+    except OutputError as error:
+        _LOG.warning("timing cache not written: %s", error)
 
 
 @contextmanager
@@ -46,7 +48,7 @@ def one_builder(path: Path) -> Iterator[None]:
 
     The lock is the kernel's: it goes with the process that holds it, however that ends.
     """
-    make_folder(path.parent)
+    make_folder(path.parent, todo=OTHER_FOLDER, private=True)
     with path.with_name(f".{path.name}.lock").open("ab") as file:
         _lock(file, path)
         yield

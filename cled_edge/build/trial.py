@@ -17,8 +17,9 @@ from cled_edge.backend.tensorrt.build_record import TrialRecord
 from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import BundleMissingError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.select import REFERENCE
 from cled_edge.size import Size
 from cled_edge.verify import NEEDED_DB, judge, read_golden

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cled_edge.errors import CheckpointError
-from cled_edge.files import MAX_JSON_BYTES, Reader, json_from_bytes
+from cled_edge.files import Reader
+from cled_edge.json_text import MAX_JSON_BYTES, json_from_bytes
 
 _LENGTH_BYTES = 8
 _JSON_ENTRIES = ("config", "training")  # of cled_edge.network.checkpoint

@@ -13,7 +13,8 @@ from cled_edge.bundle.plan_header import inspect_plan
 from cled_edge.bundle.reader import manifest_from_bytes, read_manifest_bytes, read_verified
 from cled_edge.bundle.signature import SIGNATURE_NAME, check_signature, is_signed, read_signature
 from cled_edge.errors import CledEdgeError, OptionError, SignatureError, SourceMissingError
-from cled_edge.files import Reader, shown
+from cled_edge.files import Reader
+from cled_edge.json_text import shown
 
 _KNOWN = "a bundle's folder, .onnx, .engine, .plan or .safetensors"
 _BY_SUFFIX: dict[str, Callable[[Path], dict[str, Any]]] = {

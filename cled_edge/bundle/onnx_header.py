@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cled_edge.errors import BundleCorruptError, BundleMissingError, OptionError
-from cled_edge.files import Reader, shown
+from cled_edge.files import Reader
+from cled_edge.json_text import shown
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto

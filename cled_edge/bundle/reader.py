@@ -9,7 +9,8 @@ from pydantic import ValidationError
 from cled_edge.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from cled_edge.bundle.signature import SIGNATURE_NAME, check_signature
 from cled_edge.errors import BundleCorruptError, BundleMissingError, BundleVersionError
-from cled_edge.files import MAX_JSON_BYTES, Reader, first_problem, is_plain_name, json_from_bytes, shown
+from cled_edge.files import Reader, is_plain_name
+from cled_edge.json_text import MAX_JSON_BYTES, first_problem, json_from_bytes, shown
 
 SHIPPED = "nano"
 MAX_BUNDLE_BYTES = 2 * 2**30  # of all files: they are held in memory

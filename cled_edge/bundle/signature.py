@@ -114,7 +114,7 @@ def write_signature(folder: Path, content: bytes, private_key: Path) -> str:
 
     SignatureError if the key is none, or encrypted; OutputError if the file cannot be written.
     """
-    from cled_edge.bench.files import write_text  # noqa: PLC0415
+    from cled_edge.files import write_whole  # noqa: PLC0415
 
     pem = _KEYS.read(private_key, _MAX_BYTES)
     with _needing_cryptography():
@@ -135,7 +135,7 @@ def write_signature(folder: Path, content: bytes, private_key: Path) -> str:
         raise SignatureError(f"{private_key} holds an {kind}, needed one of Ed25519; {_KEYGEN}")
     public = key.public_key().public_bytes_raw()
     line = f"cled-edge-signature-1 ed25519 {public.hex()} {key.sign(content).hex()}\n"
-    write_text(folder / SIGNATURE_NAME, line)
+    write_whole(folder / SIGNATURE_NAME, line)
     return fingerprint(public)
 
 

@@ -3,7 +3,6 @@
 import glob
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,23 +11,12 @@ import cv2
 from numpy.typing import NDArray
 
 from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.frame import ORDER, Frame, FramePair
 from cled_edge.image import read_any_depth
 from cled_edge.pairing import pair_by_stem
 
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 CAMERA_RATE_HZ = 30.0  # what an output video is stamped with if a camera does not tell its rate
-
-
-@dataclass(frozen=True)
-class FramePair:
-    """Two frames of one instant, as their sources gave them: uint8 or uint16, (H, W) or RGB (H, W, 3).
-
-    stem: the pictures' common name, or the frame number of a stream.
-    """
-
-    infrared: NDArray[Any]
-    visible: NDArray[Any]
-    stem: str
 
 
 class PictureSource:
@@ -42,8 +30,8 @@ class PictureSource:
         self.announced: tuple[int, int] | None = (len(self._pairs), len(self._pairs))
 
     def __iter__(self) -> Iterator[FramePair]:
-        for stem, infrared, visible in self._pairs:
-            yield FramePair(read_any_depth(infrared), read_any_depth(visible), stem)
+        for index, (stem, infrared, visible) in enumerate(self._pairs):
+            yield FramePair(_read_frame(infrared, index, stem), _read_frame(visible, index, stem))
 
     def __enter__(self) -> "PictureSource":
         return self
@@ -86,7 +74,10 @@ class StreamSource:
             if infrared is None or visible is None:
                 name = self._names[0 if infrared is None else 1]
                 raise SourceUnreadableError(f"{name}: frame {index} cannot be decoded; the file or the link is damaged")
-            yield FramePair(infrared, visible, f"{index:06d}")
+            yield FramePair(
+                Frame(infrared, index, ORDER, index, self._names[0], "BGR"),
+                Frame(visible, index, ORDER, index, self._names[1], "BGR"),
+            )
             index += 1
 
     def _check_end(self, index: int, grabbed: tuple[bool, bool]) -> None:
@@ -191,8 +182,12 @@ def _open_stream(source: str) -> cv2.VideoCapture:
 
 
 def _retrieve(stream: cv2.VideoCapture) -> NDArray[Any] | None:
-    """Return the grabbed frame as RGB or grey, or None if it cannot be decoded."""
+    """Return the grabbed frame as BGR or grey, or None if it cannot be decoded."""
     decoded, frame = stream.retrieve()
     if not decoded or frame is None:
         return None
-    return frame[:, :, ::-1] if frame.ndim == 3 else frame
+    return frame
+
+
+def _read_frame(path: Path, index: int, name: str) -> Frame:
+    return Frame(read_any_depth(path), index, ORDER, index, str(path), "BGR", name)

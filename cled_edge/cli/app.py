@@ -92,7 +92,8 @@ def fuse(
     from cled_edge.backend.choice import CudaOptions  # noqa: PLC0415
     from cled_edge.backend.notes import notes  # noqa: PLC0415
     from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
-    from cled_edge.fuser import Controls, Fuser  # noqa: PLC0415
+    from cled_edge.contract import Controls  # noqa: PLC0415
+    from cled_edge.fuser import Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_source  # noqa: PLC0415
     from cled_edge.tiling import Tiling  # noqa: PLC0415
 

@@ -65,12 +65,12 @@ def run(
         return
     # Imported here so that --help and usage errors need no NumPy.
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
-    from cled_edge.bench.files import check_writable, read_json, write_text  # noqa: PLC0415
     from cled_edge.bench.measure import Plan, bench  # noqa: PLC0415
     from cled_edge.bench.scenario import Scenario, scenario_name  # noqa: PLC0415
     from cled_edge.bench.subject import DEFAULT_BACKEND, Inputs, Target, open_subjects  # noqa: PLC0415
     from cled_edge.bench.tables import print_record  # noqa: PLC0415
-    from cled_edge.fuser import Controls  # noqa: PLC0415
+    from cled_edge.contract import Controls  # noqa: PLC0415
+    from cled_edge.files import check_writable, read_json, write_whole  # noqa: PLC0415
 
     name = scenario_name(scenario)
     rate_hz = CAMERA_RATE_HZ if rate_hz is None and name == "camera" else rate_hz
@@ -90,7 +90,7 @@ def run(
     ):
         record = bench(subjects, plan, peak_values, advance)
     if out:
-        write_text(out, record.to_json())
+        write_whole(out, record.to_json())
     if as_json:
         typer.echo(record.to_json(), nl=False)
     else:
@@ -130,7 +130,7 @@ def compare(
     from cled_edge.bench.scenario import Subject  # noqa: PLC0415
     from cled_edge.bench.subject import Inputs, Target, open_subjects  # noqa: PLC0415
     from cled_edge.bench.tables import print_comparison  # noqa: PLC0415
-    from cled_edge.fuser import Controls  # noqa: PLC0415
+    from cled_edge.contract import Controls  # noqa: PLC0415
 
     if is_result(a) != is_result(b):
         raise OptionError(f"{a} and {b}: one is a result, the other is not; give two results, or two things to measure")
@@ -170,12 +170,12 @@ def report(
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="a page without links to elsewhere")],
 ) -> None:
     """Draw results as one HTML page."""
-    from cled_edge.bench.files import check_writable, write_text  # noqa: PLC0415
     from cled_edge.bench.record import Record  # noqa: PLC0415
     from cled_edge.bench.report import render  # noqa: PLC0415
+    from cled_edge.files import check_writable, write_whole  # noqa: PLC0415
 
     check_writable(out)
-    write_text(out, render([(path.stem, Record.read(path)) for path in results]))
+    write_whole(out, render([(path.stem, Record.read(path)) for path in results]))
     typer.echo(f"wrote {out}")
 
 

@@ -56,7 +56,7 @@ def score(
 ) -> None:
     """Score fused pictures against their sources, and restored ones against references."""
     # Imported here so that --help and usage errors need no OpenCV.
-    from cled_edge.bench.files import check_writable, write_text  # noqa: PLC0415
+    from cled_edge.files import check_writable, write_whole  # noqa: PLC0415
     from cled_edge.metrics.folders import Sources, flicker_of, means, score_pictures  # noqa: PLC0415
     from cled_edge.metrics.reference import checked_profile  # noqa: PLC0415
 
@@ -81,7 +81,7 @@ def score(
         values["flicker"] = {"levels": meter.levels, "still_percent": meter.still_percent}
     text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
     if out:
-        write_text(out, text)
+        write_whole(out, text)
     if as_json:
         typer.echo(text, nl=False)
     else:

@@ -139,7 +139,7 @@ def _table(console: Console, table: Table, rows: Any) -> None:
 
 def _text(value: Any) -> str:
     """Return a value as one printable line, short enough for a table: --json has the rest."""
-    from cled_edge.files import shown  # noqa: PLC0415
+    from cled_edge.json_text import shown  # noqa: PLC0415
 
     if value is None:
         return "-"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cled_edge.backend.cpu import usable_cores
 from cled_edge.camera.source import find_pictures
 from cled_edge.errors import CledEdgeError, OptionError, UnmatchedStemsError
-from cled_edge.image import grey_from_any, read_any_depth
+from cled_edge.image import grey_from_any, read_any_depth, swapped
 from cled_edge.metrics.flicker import FlickerMeter
 from cled_edge.metrics.fused import fusion_scores
 from cled_edge.metrics.luma import check_sizes, luma
@@ -184,10 +184,14 @@ def _read(path: Path, *, grey: bool) -> NDArray[Any]:
     """Return a picture in 8 bit; raw thermal counts are stretched as the fuser stretches them."""
     picture = read_any_depth(path)
     if grey:
-        return grey_from_any(picture) if picture.dtype == np.uint16 else luma(picture, str(path))
+        return grey_from_any(picture, "BGR") if picture.dtype == np.uint16 else luma(_rgb(picture), str(path))
     if picture.dtype != np.uint8:
         raise OptionError(f"{path} is {picture.dtype}; visible and fused pictures must be 8 bit; convert it first")
-    return picture
+    return _rgb(picture)
+
+
+def _rgb(picture: NDArray[Any]) -> NDArray[Any]:
+    return swapped(picture) if picture.ndim == 3 and picture.dtype == np.uint8 else picture
 
 
 def _natural(stem: str) -> list[tuple[int, str]]:

@@ -9,10 +9,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cled_edge.errors import CheckpointError, OutputError
+from cled_edge.files import draft
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion
 
 _FORMAT = "cled-edge-checkpoint-1"
+_MAKE_ROOM = "make room, then run the same again"
 
 
 def save_checkpoint(model: CledFusion, training: dict[str, Any], path: Path) -> None:
@@ -26,13 +28,11 @@ def save_checkpoint(model: CledFusion, training: dict[str, Any], path: Path) -> 
         "training": json.dumps(training),
     }
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    partial = path.with_suffix(".partial")
     try:
-        save_file(weights, partial, metadata)
-        partial.replace(path)
-    except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"{path} could not be written ({error}); make room, then run the same again") from error
+        with draft(path, todo=_MAKE_ROOM) as made:
+            save_file(weights, made, metadata)
+    except SafetensorError as error:
+        raise OutputError(f"{path} cannot be written: {error}; {_MAKE_ROOM}") from error
 
 
 def load_checkpoint(path: Path) -> tuple[CledFusion, dict[str, Any]]:

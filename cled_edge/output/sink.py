@@ -1,6 +1,5 @@
 """Where fused pictures go: a video file, a folder of PNGs, or a window."""
 
-import tempfile
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
@@ -8,6 +7,7 @@ from typing import Protocol
 import cv2
 
 from cled_edge.errors import OptionError, OutputError
+from cled_edge.files import make_folder
 from cled_edge.image import Uint8, swapped, write_png
 
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
@@ -167,13 +167,3 @@ def open_sink(out: str, rate_hz: float | None) -> Sink:
     if path.suffix.lower() in _NO_FOLDERS and not path.is_dir():
         raise OptionError(f"{out} names a file; give a folder, or a video: {', '.join(VIDEO_SUFFIXES)}")
     return VideoSink(path, rate_hz) if path.suffix.lower() in VIDEO_SUFFIXES else FolderSink(path)
-
-
-def make_folder(folder: Path) -> None:
-    """Create a folder and check that files can be made in it; OutputError if not."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):  # of a name of its own: other processes may be at the same
-            pass
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another folder") from error

@@ -190,7 +190,7 @@ def test_files_are_read_over_and_over_and_their_decoding_timed(write_pairs) -> N
     feed = FileFeed(*map(str, write_pairs(("a", "b", "c"))))
     assert feed.size == (40, 56)
     read = [feed.next() for _ in range(7)]
-    assert [pair.stem for pair, _ in read] == ["b", "c", "a", "b", "c", "a", "b"]
+    assert [pair.name for pair, _ in read] == ["b", "c", "a", "b", "c", "a", "b"]
     assert all(set(stages) == {"decode"} and stages["decode"] > 0 for _, stages in read)
     feed.close()
 

@@ -15,9 +15,9 @@ from benchmarks import detection, detector
 from benchmarks.detection import Coco, Labels, class_map, read_labels
 from benchmarks.detector import Detections, Detector, Letterbox
 from benchmarks.sections import TABLES
-from cled_edge.camera.source import FramePair
 from cled_edge.errors import BackendError, CledEdgeError, DataError, NoPairsError, OptionError, SourceMissingError
 from cled_edge.image import write_png
+from tests.fakes.frames import pair_of
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: make test installs it")
 pytest.importorskip("pycocotools", reason="needs pycocotools: make test installs it")
@@ -545,7 +545,7 @@ def test_without_pycocotools_the_line_that_installs_it_is_named(monkeypatch: pyt
 
 
 def test_halves_of_unequal_size_are_refused() -> None:
-    pair = FramePair(np.zeros((8, 8), np.uint8), np.zeros((8, 9, 3), np.uint8), "1D")
+    pair = pair_of(np.zeros((8, 8), np.uint8), np.zeros((8, 9, 3), np.uint8), 0, "1D")
     with pytest.raises(CledEdgeError, match="infrared is 8x8, visible 8x9"):
         detection.shown(pair, lambda infrared, visible: visible)
 
@@ -553,7 +553,7 @@ def test_halves_of_unequal_size_are_refused() -> None:
 def test_the_detector_sees_infrared_as_three_equal_channels() -> None:
     infrared = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
     visible = np.dstack([infrared // 2] * 3)
-    pictures = detection.shown(FramePair(infrared, visible, "1D"), lambda infrared, visible: visible)
+    pictures = detection.shown(pair_of(infrared, visible, 0, "1D"), lambda infrared, visible: visible)
     assert (pictures["infrared"] == infrared[:, :, None]).all()
     assert {picture.shape for picture in pictures.values()} == {(64, 64, 3)}
     assert (pictures["visible"] == visible).all()

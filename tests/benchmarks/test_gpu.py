@@ -18,8 +18,9 @@ from benchmarks.gpu_soak import Stamped, soak
 from cled_edge.backend.choice import open_backend
 from cled_edge.backend.tensorrt.launch import ONE_GRAPH
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, CheckpointError, OptionError, ResultError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from cled_edge.verify import Case
 from tests.backend.tensorrt.test_runner import SIZE, Machine, frames
 from tests.fakes.engines import NumpyBackend

@@ -30,8 +30,9 @@ from benchmarks import quality_summary as summary
 from benchmarks.ems import CASES, INFRARED, SINGLE, VISIBLE, Case
 from benchmarks.held_out import Box, Scene
 from cled_edge.bundle.reader import shipped_bundle
+from cled_edge.contract import Controls
 from cled_edge.errors import DataError, OptionError
-from cled_edge.fuser import Controls, Fused
+from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.metrics.reference import psnr_db
 
@@ -60,14 +61,13 @@ class FakeFuser:
         self.restore = restore
         self.calls = 0
 
-    def __call__(
-        self, infrared: Uint8, visible: Uint8, controls: Controls | None = None, balance: float = 0.5, **_: float
-    ) -> Fused:
+    def __call__(self, infrared: Uint8, visible: Uint8, controls: Controls | None = None) -> FusedFrame:
         self.calls += 1
+        balance = (controls or Controls()).balance
         infrared, visible = self.restore(infrared), self.restore(visible)
         luma = trivial.luma_of(visible)
         chosen = luma if balance == 0 else infrared if balance == 1 else np.maximum(infrared, luma)
-        return Fused(np.repeat(chosen[:, :, None], 3, axis=2), infrared, visible)
+        return FusedFrame(np.repeat(chosen[:, :, None], 3, axis=2), infrared, visible)
 
 
 @pytest.mark.parametrize(("half", "name"), NAMED)

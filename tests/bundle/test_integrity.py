@@ -27,7 +27,8 @@ from cled_edge.errors import (
     SignatureError,
     SourceMissingError,
 )
-from cled_edge.files import is_plain_name, json_from_bytes, shown
+from cled_edge.files import is_plain_name
+from cled_edge.json_text import json_from_bytes, shown
 from export.schema import SCHEMA_FILE, schema_text
 
 posix = pytest.mark.skipif(os.name == "nt", reason="needs links and pipes of POSIX")

@@ -59,13 +59,13 @@ def test_folders_globs_and_pictures(write_pairs, tmp_path: Path) -> None:
 def test_two_single_pictures_pair_whatever_their_names(write_pairs) -> None:
     infrared, visible = write_pairs(("a", "b"))
     with open_pair(str(infrared / "a.png"), str(visible / "b.png")) as source:
-        assert [pair.stem for pair in source] == ["b"]
+        assert [pair.name for pair in source] == ["b"]
 
 
 def test_globs_pair_by_stem(write_pairs) -> None:
     infrared, visible = write_pairs(("a", "b", "c"))
     with open_pair(str(infrared / "[ab].png"), str(visible / "[ab].png")) as source:
-        assert [pair.stem for pair in source] == ["a", "b"]
+        assert [pair.name for pair in source] == ["a", "b"]
 
 
 def test_a_name_too_long_for_the_system_is_refused(write_pairs) -> None:

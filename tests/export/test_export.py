@@ -19,8 +19,8 @@ from cled_edge.backend.choice import open_backend  # noqa: E402
 from cled_edge.backend.tensorrt.options import BuildOptions  # noqa: E402
 from cled_edge.build.trial import judged, make_trial  # noqa: E402
 from cled_edge.bundle.manifest import GraphSpec  # noqa: E402
+from cled_edge.contract import Controls  # noqa: E402
 from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
-from cled_edge.fuser import Controls  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402

@@ -640,7 +640,7 @@ def test_an_unfinished_run_of_another_preset_is_refused(data: Path, recipe_file:
 
 def test_a_checkpoint_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
     model, path = CledFusion(PRESETS["nano"]), tmp_path / "none" / "model.safetensors"
-    with pytest.raises(OutputError, match=r"none/model\.safetensors could not be written .*; make room, then run"):
+    with pytest.raises(OutputError, match=r"none/model\.safetensors cannot be written: .*; make room, then run"):
         save_checkpoint(model, {}, path)
 
 

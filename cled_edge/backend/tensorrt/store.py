@@ -22,11 +22,13 @@ from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import EngineError, OutputError
-from cled_edge.files import MAX_JSON_BYTES, Reader, first_problem, json_from_bytes, shown
+from cled_edge.files import Reader, make_folder, write_whole
+from cled_edge.json_text import MAX_JSON_BYTES, first_problem, json_from_bytes, shown
 from cled_edge.size import Size, size_text
 
 ENGINE_SUFFIX = ".engine"
 RECORD_SUFFIX = ".build.json"
+OTHER_FOLDER = "choose another with --engines DIR"
 MAX_PLAN_BYTES = 4 * 2**30
 _KEY_DIGITS = 16
 _MOST_RECORDS = 256  # that are read of a graph
@@ -139,35 +141,14 @@ def write_engine(folder: Path, plan: bytes, record: BuildRecord) -> Path:
     An old sidecar goes first: a plan never lies beside one that describes another. OutputError if it cannot be written.
     """
     plan_path, record_path = engine_paths(folder, record.graph.name, record.key)
+    make_folder(folder, todo=OTHER_FOLDER, private=True)
     try:
-        make_folder(folder)
         record_path.unlink(missing_ok=True)
-        write_whole(plan_path, plan)
-        write_whole(record_path, (record.model_dump_json(indent=2) + "\n").encode())
     except OSError as error:
-        raise OutputError(f"{folder} cannot be written: {error.strerror}; choose another with --engines DIR") from error
+        raise OutputError(f"{record_path} cannot be replaced: {error.strerror}; {OTHER_FOLDER}") from error
+    write_whole(plan_path, plan, todo=OTHER_FOLDER, private=True)
+    write_whole(record_path, record.model_dump_json(indent=2) + "\n", todo=OTHER_FOLDER, private=True)
     return plan_path
-
-
-def make_folder(folder: Path) -> None:
-    """Make a folder that its owner alone may write, if it is not there."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file through a temporary one that is synchronised to the disk: a power cut leaves the old or the new."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_BINARY", 0), 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
 
 
 def graph_sha256(bundle: Bundle, graph_name: str) -> str:

@@ -23,8 +23,9 @@ from cled_edge.backend.tensorrt.runner import TensorRtBackend
 from cled_edge.backend.tensorrt.store import default_folder, engine_paths, graph_sha256
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cli import app as cli
+from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, EngineError, OptionError
-from cled_edge.fuser import Controls, Fuser
+from cled_edge.fuser import Fuser
 from tests.backend.tensorrt.test_cuda import install
 from tests.fakes.engines import RELEASES, NumpyBackend, facts_of, fake_tensorrt, small_bundle, write_plan
 from tests.fakes.gpu import TOTAL_BYTES, Gpu, Status

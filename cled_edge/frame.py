@@ -1,0 +1,77 @@
+"""Frames that know when they were taken, pairs of them, and what fusing a pair gives."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cled_edge.contract import Controls
+from cled_edge.image import ColorOrder, Uint8
+
+# Names of clocks. Timestamps compare only within one clock; a source may have a clock of another name.
+MONOTONIC = "monotonic"  # this computer's time.monotonic_ns, which video drivers stamp frames with too
+MEDIA = "media"  # presentation time in a recording, from its beginning
+ORDER = "order"  # no time is known: the timestamp is the frame's place among the others
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image of one camera, and when it was taken.
+
+    image: uint8 or uint16, (H, W), or (H, W, 3) in `color_order`.
+    timestamp_ns: when it was taken, by `clock`. clock: MONOTONIC, MEDIA, ORDER or a name that the source gives.
+    sequence: its number at its source, from 0; a gap says that frames were lost.
+    source: the address that it came from. name: the name it has there, a file's stem, or "" if it has none.
+    """
+
+    image: NDArray[Any]
+    timestamp_ns: int
+    clock: str
+    sequence: int
+    source: str
+    color_order: ColorOrder = "RGB"
+    name: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class FramePair:
+    """An infrared and a visible frame that belong together."""
+
+    infrared: Frame
+    visible: Frame
+
+    @property
+    def name(self) -> str:
+        """The visible frame's name, or six digits of its sequence number: what an output calls the pair."""
+        return self.visible.name or f"{self.visible.sequence:06d}"
+
+    @property
+    def skew_ns(self) -> int | None:
+        """How much later the infrared was taken than the visible; None if their clocks differ or tell no time."""
+        if self.infrared.clock != self.visible.clock or self.infrared.clock == ORDER:
+            return None
+        return self.infrared.timestamp_ns - self.visible.timestamp_ns
+
+
+@dataclass(frozen=True, eq=False)
+class FusedFrame:
+    """One fused pair, of the size of its inputs.
+
+    picture: fused, (H, W, 3) uint8 in `color_order`. infrared: restored, (H, W) uint8. visible: restored, (H, W, 3)
+    uint8 in `color_order`.
+    controls: what was asked for; its `steps` is the number that ran.
+    latency_ns: time of each stage, by the names in `cled_edge.latency.STAGES`.
+    infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if its clock is not
+    MONOTONIC. skew_ns: see `FramePair.skew_ns`. name: see `FramePair.name`, "" for images that came without a frame.
+    """
+
+    picture: Uint8
+    infrared: Uint8
+    visible: Uint8
+    controls: Controls = field(default_factory=Controls)
+    color_order: ColorOrder = "RGB"
+    latency_ns: dict[str, int] = field(default_factory=dict)
+    infrared_age_ns: int | None = None
+    visible_age_ns: int | None = None
+    skew_ns: int | None = None
+    name: str = ""

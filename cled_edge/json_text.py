@@ -1,0 +1,86 @@
+"""Text and JSON of strangers: JSON with limits, and text made safe to print."""
+
+import json
+import math
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+MAX_JSON_BYTES = 4 * 2**20
+MAX_JSON_DEPTH = 64
+_MAX_DIGITS = 18  # what fits a 64-bit integer whatever the digits are
+# Control characters but tab and newline, halves of surrogate pairs, and what turns the writing direction:
+# they would let a text rewrite the terminal that prints it.
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def json_from_bytes(content: bytes) -> Any:
+    """Return what UTF-8 JSON holds; ValueError says in a few words why it is none, or none that is read here.
+
+    Refused besides broken JSON: a key given twice, NaN and infinity, numbers of over 18 digits or beyond float64,
+    nesting over 64 levels, control characters other than tab and newline.
+    """
+    try:
+        values = json.loads(
+            content.decode("utf-8"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+            parse_float=_finite,
+            parse_constant=_finite,
+        )
+    except RecursionError:
+        raise ValueError(f"nested over {MAX_JSON_DEPTH} levels") from None
+    _check_tree(values)
+    return values
+
+
+def first_problem(error: "ValidationError") -> str:
+    """Return "where: what" of the first of the problems that pydantic found, as one line."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{shown('.'.join(str(part) for part in first['loc']))}: {shown(first['msg'], 200)}"
+
+
+def shown(text: object, limit: int = 80) -> str:
+    """Return `text` as one line of at most `limit` printable characters, to print what a stranger wrote."""
+    whole = str(text)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole[:limit])
+    return line if len(whole) <= limit and len(line) <= limit else line[: limit - 3] + "..."
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"key '{shown(twice)}' is given twice")
+    return values
+
+
+def _integer(text: str) -> int:
+    if len(text.lstrip("-")) > _MAX_DIGITS:
+        raise ValueError(f"a number has {len(text)} digits, over {_MAX_DIGITS}")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{shown(text, 20)} is not a finite number")
+    return value
+
+
+def _check_tree(values: Any) -> None:
+    waiting = [(values, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_JSON_DEPTH:
+            raise ValueError(f"nested over {MAX_JSON_DEPTH} levels")
+        if isinstance(value, str) and _UNPRINTABLE.search(value):
+            raise ValueError(f"text with control characters: '{shown(value)}'")
+        if isinstance(value, dict):
+            waiting += [(key, depth) for key in value]
+            waiting += [(item, depth + 1) for item in value.values()]
+        elif isinstance(value, list):
+            waiting += [(item, depth + 1) for item in value]
