@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 
 from cled_edge.camera.source import open_pair
-from cled_edge.cli.app import INTERRUPTED, print_report
+from cled_edge.cli.fusing import INTERRUPTED, print_report
 from cled_edge.contract import Controls
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Fuser
