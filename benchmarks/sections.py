@@ -1,13 +1,13 @@
 """The tables: each reads its kind of JSON from a folder and returns Markdown, "" if there is none."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import quality_tables
 from benchmarks.gpu_bars import tables as gpu_tables
-from cled_edge.bench.machine import machine_line, machine_slug
+from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import BackendResult, Record
 from cled_edge.errors import ResultError
 from cled_edge.size import size_text
@@ -30,7 +30,7 @@ PAPER_DETECTION = {
 def live(results: Path) -> str:
     """Return the latency of the whole call by backend."""
     header = ["bundle", "backend", "threads", "scenario", "pair", "steps", "network ms", "p50 ms", "p90 ms", "p99 ms"]
-    header += ["pairs/s", "of peak"]
+    header += ["pairs/s"]
     parts = []
     for record in _records(results):
         if record.run.scenario == "camera":
@@ -45,12 +45,11 @@ def live(results: Path) -> str:
                 result.steps,
                 _ms(_network_ms(result)),
             ]
-            row += [*(_ms(shown[name]) for name in ("p50", "p90", "p99")), f"{result.rate_hz:.1f}"]
-            rows.append([*row, _percent(_fraction(results, record, result))])
+            rows.append([*row, *(_ms(shown[name]) for name in ("p50", "p90", "p99")), f"{result.rate_hz:.1f}"])
         memory_mb = _number(record.gauges["peak_memory_mb"])
         where = f"On {machine_line(record.machine)}, {record.run.inputs}, {memory_mb} MB for all rows together"
         parts.append(f"{where}:\n\n{markdown(header, rows)}")
-    words = "Whole call, bytes in to bytes out. *Of peak*: the networks' arithmetic over the machine's matrix products."
+    words = "Whole call, bytes in to bytes out."
     return _section("Latency", words, parts)
 
 
@@ -72,35 +71,6 @@ def camera(results: Path) -> str:
     return _section("Camera", words, parts)
 
 
-def start(results: Path) -> str:
-    """Return where the work began, and the same machine now."""
-    header = ["what", "runtime", "pair", "steps", "GFLOP", "p50 ms", "times faster than the first row"]
-    parts = []
-    for result in _load(results, "starting-point"):
-        size = size_text(result["size"])
-        done = [row for row in result["rows"] if "latency_ms" in row]
-        if not done:
-            continue
-        first_ms = done[0]["latency_ms"]["p50"]
-        rows: Rows = [
-            [
-                *(f"preset {result['preset']}", f"torch {row['mode']}", size, result["steps"]),
-                *(_ms(result["gflop"]), _ms(row["latency_ms"]["p50"])),
-                f"{first_ms / row['latency_ms']['p50']:.1f}",
-            ]
-            for row in done
-        ]
-        for now in _now(results, result["machine"], size):
-            p50_ms = now.latency_ms.percentiles["p50"] or float("nan")
-            row = [f"bundle {now.bundle.name}", now.backend, size, now.steps, "-", _ms(p50_ms)]
-            rows.append([*row, f"{first_ms / p50_ms:.1f}"])
-        failed = [f"{row['mode']}: {row['failed']}" for row in result["rows"] if "failed" in row]
-        notes = "".join(f"\n\nWithout a result: {words}." for words in failed)
-        parts.append(f"On {machine_line(result['machine'])}:\n\n{markdown(header, rows)}{notes}")
-    words = "The lineage's network with a fusion network of the paper's size, in PyTorch, and what runs now."
-    return _section("Starting point", words, parts)
-
-
 def peaks(results: Path) -> str:
     """Return what the machines can do at most."""
     header = ["machine", "fp32 GFLOP/s", "bf16 GFLOP/s", "int8 GOP/s", "copy GB/s"]
@@ -111,39 +81,6 @@ def peaks(results: Path) -> str:
     ]
     words = "Square matrix products, the best of all installed libraries; copying counts bytes read and written."
     return _section("Peaks", words, [markdown(header, rows)] if rows else [])
-
-
-def operators(results: Path) -> str:
-    """Return where the time of each graph goes, by operator."""
-    header = ["graph", "backend", "ms", "GFLOP", "GFLOP/s", "operators by share of the time"]
-    parts = []
-    for result in _load(results, "operators"):
-        rows: Rows = []
-        for row in result["rows"]:
-            shares = ", ".join(f"{entry['type']} {entry['share']:.0%}" for entry in row["types"][:6])
-            rate = row["gflop"] / row["ms"] * 1e3
-            rows.append([row["graph"], row["backend"], _ms(row["ms"]), f"{row['gflop']:.1f}", f"{rate:.0f}", shares])
-        where = f"Bundle {result['bundle']}, {size_text(result['size'])}, on {machine_line(result['machine'])}"
-        parts.append(f"{where}:\n\n{markdown(header, rows)}")
-    return _section("Operators", "From each runtime's own profile, which slows small operators down.", parts)
-
-
-def scaling(results: Path) -> str:
-    """Return the latency over resolution, threads, steps and batch."""
-    header = ["sweep", "backend", "pair", "threads", "steps", "batch", "p50 ms", "p90 ms", "ms per megapixel"]
-    parts = []
-    for result in _load(results, "scaling"):
-        rows: Rows = []
-        for sweep, row in _sweeps(result["base"], result["rows"]):
-            latency = row["latency_ms"]
-            case = [sweep, row["backend"], size_text(row["size"]), row["threads"], row["steps"], row["batch"] or "-"]
-            rows.append([*case, _ms(latency["p50"]), _ms(latency["p90"]), _ms(row["ms_per_megapixel"])])
-        where = f"Bundle {result['bundle']}, on {machine_line(result['machine'])}"
-        parts.append(f"{where}:\n\n{markdown(header, rows)}")
-    words = (
-        "One thing changes at a time. A batch is that many pairs in one tensor, the networks alone, all pairs together."
-    )
-    return _section("Scaling", words, parts)
 
 
 def tiling(results: Path) -> str:
@@ -166,112 +103,6 @@ def tiling(results: Path) -> str:
     )
     words += " 8-bit levels from the whole. *Seams*: steps at borders of tiles over those elsewhere; 1 is none."
     return _section("Tiles", words, parts)
-
-
-def steps(results: Path) -> str:
-    """Return what restoration reaches, and what a pair takes, by the number of network evaluations."""
-    parts = []
-    for result in _load(results, "steps"):
-        header = ["", *(f"{row['steps']} step{'s' if row['steps'] > 1 else ''}" for row in result["rows"])]
-        rows: Rows = [
-            [bars[0]["bar"], *(f"{bar['measured']:.2f}" for bar in bars)]
-            for bars in zip(
-                *([bar for bar in row["bars"] if "least" not in bar["bar"]] for row in result["rows"]), strict=True
-            )
-        ]
-        rows += [[f"a pair, {name} ms", *(_ms(row["ms"][name]) for row in result["rows"])] for name in ("p50", "p90")]
-        where = f"Bundle {result['bundle']}, {result['backend']}, {size_text(result['size'])}"
-        parts.append(f"{where}, on {machine_line(result['machine'])}:\n\n{markdown(header, rows)}")
-    words = "Restoration of held-out pictures, as in the bars below, by the number of network evaluations."
-    return _section("Steps", words, parts)
-
-
-def graphs(results: Path) -> str:
-    """Return what was exported: sizes, nodes, and how far the graphs of each kind are from eager PyTorch."""
-    header = ["bundle", "graphs", "precision", "opset", "how many", "KB", "nodes, any size", "nodes, one size"]
-    header += ["PSNR dB", "checks"]
-    parts = []
-    for result in _load(results, "bundles"):
-        kinds: dict[tuple[str, str, str, int], list[dict[str, Any]]] = {}
-        for row in result["graphs"]:
-            kind = row["bundle"], row["graph"].partition("-")[0], row["precision"], row["opset"]
-            kinds.setdefault(kind, []).append(row)
-        rows: Rows = []
-        for kind, found in kinds.items():
-            of_any = _span(row["nodes"] for row in found if row["size"] is None)
-            of_one = _span(row["nodes"] for row in found if row["size"] is not None)
-            psnrs_db = [row["psnr_db"] for row in found if row["psnr_db"] is not None]
-            worst = [min(psnrs_db, default="-"), sum(row["checks"] for row in found)]
-            rows.append([*kind, len(found), _span(row["kb"] for row in found), of_any, of_one, *worst])
-        parts.append(f"On {machine_line(result['machine'])}:\n\n{markdown(header, rows)}")
-    words = (
-        "The worst whole loop that ran one of the graphs, in ONNX Runtime against eager PyTorch in FP32: steps and "
-        "fusion before rounding, loops as bytes. Needed: 60 dB in FP32, 50 in FP16, 40 in INT8."
-    )
-    return _section("Graphs", words, parts)
-
-
-def precisions(results: Path) -> str:
-    """Return what each precision costs and gives."""
-    header = ["bundle", "backend", "p50 ms", "p90 ms", "of fp32", "PSNR dB", "needed"]
-    parts = []
-    for result in _load(results, "bundles"):
-        p50 = {(row["bundle"], row["backend"]): row["ms"]["p50"] for row in result["precisions"]}
-        rows: Rows = []
-        for row in result["precisions"]:
-            exact = p50.get((row["bundle"], f"{row['backend'].partition(':')[0]}:fp32"))
-            ratio = f"{row['ms']['p50'] / exact:.2f}" if exact else ""
-            times = [_ms(row["ms"][name]) for name in ("p50", "p90")]
-            rows.append([row["bundle"], row["backend"], *times, ratio, row["psnr_db"], f"{row['needed_db']:g}"])
-        if rows:
-            where = f"On {machine_line(result['machine'])}, whole calls at {size_text(result['size'])} in turns"
-            parts.append(f"{where}:\n\n{markdown(header, rows)}")
-    words = "Latency beside agreement with eager PyTorch in FP32, the worst of the bundle's golden pairs."
-    return _section("Precisions", words, parts)
-
-
-def search(results: Path) -> str:
-    """Return the search for the shape of the network, and what each piece of the fusion network costs and gives."""
-    parts = []
-    for found in _load(results, "search"):
-        for stage, judged in (("restore", "psnr_gain_db"), ("fuse", "losses")):
-            chosen = [row for row in found["rows"] if row["stage"] == stage]
-            if chosen:
-                count = found["iterations" if stage == "restore" else "fuse_iterations"]
-                where = f"{machine_line(found['machine'])}, {size_text(found['size'])}, after {count} iterations"
-                parts.append(f"{where}:\n\n{_search(chosen, judged)}")
-    words = (
-        "Each row is one change of `nano`, trained alike and briefly; latencies are medians of whole calls in turns. "
-        "Gains are means over kinds of degradation on held-out crops, at 1, 2 and 3 steps; losses are Eq. 16 to 18. So "
-        "short a training tells no rows apart that differ by a few tenths of a decibel."
-    )
-    return _section("Search", words, parts)
-
-
-def _search(found: list[dict[str, Any]], judged: str) -> str:
-    backends, scores = (list(dict.fromkeys(n for row in found for n in row[key])) for key in ("ms", judged))
-    header = ["network", "what", "steps", "GFLOP", *(f"{name} ms" for name in backends), "bf16 of peak"]
-    rows: Rows = []
-    for row in found:
-        times = [_ms(row["ms"].get(name)) for name in backends]
-        fraction = _percent(row["fraction_of_peak"].get("openvino:bf16"))
-        start = [row["name"], row["note"], row["default_steps"] or "", f"{row['gflop']:.1f}"]
-        digits = 2 if judged == "psnr_gain_db" else 4
-        rows.append([*start, *times, fraction, *(_number(row[judged].get(name), digits) for name in scores)])
-    return markdown([*header, *(name.replace("_", " ") for name in scores)], rows)
-
-
-def instrument(results: Path) -> str:
-    """Return how often `bench compare` was right."""
-    header = ["machine", "backend", "B is", "comparisons", "no difference", "slower", "faster"]
-    rows: Rows = []
-    for result in _load(results, "instrument"):
-        for kind, name in (("itself", "the same"), ("slowed", f"slowed by {result['delay_percent']:g} %")):
-            found = result["counts"][kind]
-            verdicts = [found.get(verdict, 0) for verdict in ("no difference", "slower", "faster")]
-            rows.append([machine_line(result["machine"]), result["backend"], name, sum(found.values()), *verdicts])
-    words = "How often `cled-edge bench compare` was right, of a bundle with itself and with itself slowed on purpose."
-    return _section("Instrument", words, [markdown(header, rows)] if rows else [])
 
 
 def detection(results: Path) -> str:
@@ -399,22 +230,6 @@ def medical(results: Path) -> str:
     return _section("Medical", words, parts)
 
 
-def throughput(results: Path) -> str:
-    """Return where the time of a training iteration goes."""
-    header = ["recipe", "stage", "batch", "network in", "network alone ms", "data alone ms", "together ms"]
-    header += ["in the network"]
-    parts: dict[str, Rows] = {}
-    for result in _load(results, "throughput"):
-        how = f"{result['precision']}{', compiled' if result['compiled'] else ''}, {result['threads']} threads"
-        row = [result["recipe"], result["stage"], f"{result['batch']} of {result['crop']}x{result['crop']}", how]
-        row += [_ms(result[name]) for name in ("network_ms", "data_ms", "together_0_workers_ms")]
-        where = machine_line(result["machine"])
-        parts.setdefault(where, []).append([*row, _percent(result["network_share_0_workers"])])
-    words = "Medians of an iteration, batches prepared in the same process; the bar is 60 % of the time in the network."
-    shown = [f"On {where}:\n\n{markdown(header, rows)}" for where, rows in parts.items()]
-    return _section("Throughput", words, shown)
-
-
 def ablation(results: Path) -> str:
     """Return Table 4 of the paper beside ours."""
     parts = []
@@ -446,20 +261,11 @@ _QUALITY = (bars, restored, degraded, clean, people, paper)
 _OTHER = (
     live,
     camera,
-    start,
     peaks,
-    operators,
-    scaling,
     tiling,
-    graphs,
-    precisions,
-    search,
-    steps,
-    instrument,
     detection,
     ablation,
     medical,
-    throughput,
     gpu,
 )
 TABLES: dict[str, Callable[[Path], str]] = {table.__name__: table for table in (*_OTHER, *_QUALITY)}
@@ -494,62 +300,14 @@ def _records(results: Path) -> list[Record]:
     return records
 
 
-def _now(results: Path, machine: dict[str, Any], size: str) -> list[BackendResult]:
-    """Return the single-stream results of the same machine and size."""
-    return [
-        result
-        for record in _records(results)
-        if record.run.scenario == "single-stream"
-        and machine_slug(record.machine) == machine_slug(machine)
-        and size_text(record.run.size) == size
-        for result in record.backends
-    ]
-
-
 def _network_ms(result: BackendResult) -> float | None:
     found = [result.stages_ms[name].percentiles["p50"] for name in NETWORK_STAGES if name in result.stages_ms]
     return sum(value or 0.0 for value in found) if found else None
 
 
-def _fraction(results: Path, record: Record, result: BackendResult) -> float | None:
-    """Return the networks' GFLOP/s over the machine's peak in that precision, if both were measured for this bundle."""
-    gflop = {
-        row["graph"]: row["gflop"]
-        for profile in _load(results, "operators")
-        if profile["files"] == result.bundle.sha256 and tuple(profile["size"]) == record.run.size
-        for row in profile["rows"]
-    }
-    rates = [
-        found["peaks"].get(f"{result.precision}_gflop_s")
-        for found in _load(results, "peaks")
-        if machine_slug(found["machine"]) == machine_slug(record.machine)
-    ]
-    network_ms = _network_ms(result)
-    if not (gflop and rates and rates[0] and network_ms):
-        return None
-    gflop_per_query = record.run.streams * (result.steps * gflop["unet_step"] + gflop["fusion"])
-    return float(gflop_per_query / (network_ms / 1e3) / rates[0])
-
-
-def _sweeps(base: dict[str, Any], rows: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return each row under every sweep that it is a point of, sweep by sweep: the base is a point of most."""
-    found = []
-    for sweep in ("size", "threads", "steps", "batch"):
-        others = {"size", "threads", "steps", "batch"} - {sweep}
-        points = [row for row in rows if row[sweep] is not None and all(row[name] == base[name] for name in others)]
-        found += [(sweep, row) for row in sorted(points, key=lambda row: (row["backend"], row[sweep]))]
-    return found
-
-
 def _names(result: BackendResult) -> list[object]:
     threads = result.details.get("threads", result.threads)
     return [result.bundle.name, result.backend, "-" if threads is None else threads]
-
-
-def _span(numbers: Iterable[int]) -> str:
-    """Return the smallest and the largest, "286 to 312", or the one number that all are, "" if there is none."""
-    found = sorted(set(numbers))
-    return " to ".join(map(str, dict.fromkeys((found[0], found[-1])))) if found else ""
 
 
 def _ms(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""Generate the tables of the READMEs (`PAGES`) from the JSON under benchmarks/results.
+"""Generate the tables of benchmarks/RESULTS.md from the JSON under benchmarks/results.
 
     python -m benchmarks.tables             rewrites what stands between the markers
     python -m benchmarks.tables --check     exits 1 if that would change anything
@@ -18,7 +18,7 @@ from benchmarks.timing import RESULTS
 from cled_edge.errors import OptionError, one_line_errors
 
 ROOT = Path(__file__).parent.parent
-PAGES = tuple(ROOT / folder / "README.md" for folder in ("", "benchmarks", "export", "training", "training/weights"))
+PAGES = (ROOT / "benchmarks" / "RESULTS.md",)
 _BLOCK = re.compile(r"(<!-- tables: ([\w, -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import numpy as np
 
 from cled_edge.bench.machine import describe_machine, library_versions, machine_slug
-from cled_edge.bundle.manifest import GraphSpec
 from cled_edge.errors import OptionError
 
 RESULTS = Path(__file__).parent / "results"
@@ -44,33 +43,9 @@ def timed_rounds(
     return samples_ms
 
 
-def summary_ms(samples_ms: list[float]) -> dict[str, float]:
-    """Return minimum, median and 90th percentile."""
-    p50, p90 = np.percentile(samples_ms, (50, 90))
-    return {"min": min(samples_ms), "p50": round(float(p50), 3), "p90": round(float(p90), 3)}
-
-
 def percentiles_ms(samples_ms: Sequence[float] | np.ndarray[Any, Any]) -> dict[str, float]:
     """Return p50, p90 and p99."""
     return {f"p{p}": round(float(np.percentile(samples_ms, p)), 4) for p in (50, 90, 99)}
-
-
-def random_inputs(graph: GraphSpec, sizes: Mapping[str, int]) -> dict[str, np.ndarray[Any, Any]]:
-    """Return an array for each input of a graph, uniform in its range; `sizes` are its named dimensions.
-
-    A dimension without a size is an OptionError.
-    """
-    rng = np.random.default_rng(0)
-    arrays = {}
-    for tensor in graph.inputs:
-        unknown = [side for side in tensor.shape if isinstance(side, str) and side not in sizes]
-        if unknown:
-            raise OptionError(
-                f"{graph.file}: input {tensor.name} has dimension {unknown[0]!r}; known: {', '.join(sizes)}"
-            )
-        shape = [side if isinstance(side, int) else sizes[side] for side in tensor.shape]
-        arrays[tensor.name] = rng.uniform(*tensor.range, shape).astype(tensor.dtype)
-    return arrays
 
 
 def write_result(kind: str, values: Mapping[str, Any], folder: Path = RESULTS) -> Path:

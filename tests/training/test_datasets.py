@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch", reason="needs torch: make test installs it"
 import cv2  # noqa: E402
 import numpy as np  # noqa: E402
 
-from benchmarks import sections  # noqa: E402
 from cled_edge.errors import DataError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
 from training import contact_sheet, throughput  # noqa: E402
@@ -364,7 +363,7 @@ def test_throughput_tells_data_from_network_and_sees_batches_that_differ(data: P
         throughput.refuse_other_batches(lambda k: [torch.full((1,), float(os.getpid()))], 3, 2)
 
 
-def test_throughput_is_kept_as_the_readmes_table_reads_it(data: Path, tmp_path: Path, monkeypatch) -> None:
+def test_throughput_is_kept(data: Path, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(throughput, "ROUNDS", 1)
     stages = "\n".join(
         f"[{name}]\niterations = 1\nbatch = 2\ncrop = 32\nlearning_rate = 1e-3" for name in ("restore", "fuse")
@@ -373,6 +372,5 @@ def test_throughput_is_kept_as_the_readmes_table_reads_it(data: Path, tmp_path: 
     path.write_text(f'preset = "nano"\n[data]\npairs = ["set"]\n{stages}\n')
     throughput.main(path, data, "fuse", iterations=1, workers=1, out=out)
     assert len(json.loads(out.read_text())["rounds_ms"]["network_ms"]) == 1
-    assert "| mine | fuse | 2 of 32x32 | fp32, 1 threads |" in sections.throughput(tmp_path)
     with pytest.raises(OutputError, match="cannot be written"):
         throughput.main(path, data, "fuse", iterations=1, workers=1, out=tmp_path / "absent" / "x.json")
