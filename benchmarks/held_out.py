@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from benchmarks.trivial import luma_of
 from cled_edge.camera.source import PICTURE_SUFFIXES, open_pair
+from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError
 from cled_edge.image import Uint8, grey_from_any, read_image, rgb_from_any
 from cled_edge.pairing import pair_by_stem
@@ -19,8 +20,6 @@ from cled_edge.pairing import pair_by_stem
 PERSON = 0  # class of the labels, in YOLO's text format: class, then centre and size as shares of the picture
 NIGHT_BELOW = 56.0  # mean luma of a visible picture, of 255
 LONGEST_SIDE = 640  # larger pictures are scaled down to it, for time
-# Of the three patients with PET the tenth has none: `nano-medical.toml` names one.
-NAMED_PATIENTS = {"pet-mri": ("30",)}
 SMOKE_EVERY = 30  # frames
 WARMER_BY, WARMEST_BY = 40, 90  # 8-bit levels above the still background: all of a person, and the warmest tenth
 PERSON_AREA = 500, 40_000  # pixels at 480x640
@@ -55,11 +54,6 @@ class Scene:
         return (zlib.crc32(f"{self.folder}/{self.stem}".encode()),)
 
 
-def is_held_out(stem: str) -> bool:
-    """Return whether training never sees a stem. `training.pairs.is_held_out` is the same: stages share no code."""
-    return zlib.crc32(stem.encode()) % 10 == 0
-
-
 def find_pairs(root: Path, folder: str, count: int, everything: bool) -> list[tuple[str, Path, Path]]:
     """Return (stem, infrared, visible) of a folder's held-out pairs, at most `count`, spread evenly over their names.
 
@@ -78,7 +72,7 @@ def find_pairs(root: Path, folder: str, count: int, everything: bool) -> list[tu
     found = pair_by_stem(*(_pictures(half) for half in halves))
     units = [stem[:-3] if medical else stem for stem, *_ in found]
     named = NAMED_PATIENTS.get(where.name, ()) if medical else ()
-    held = [pair for pair, unit in zip(found, units, strict=True) if everything or is_held_out(unit) or unit in named]
+    held = [pair for pair, unit in zip(found, units, strict=True) if everything or is_held_out(unit, named)]
     return spread(held, count)
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import typer
 from torch import Generator
 
+from cled_edge.data.datasets import find_pairs
 from cled_edge.errors import OutputError, one_line_errors
 from cled_edge.image import write_png
 from training.degradations import KINDS, Modality, degrade
-from training.pairs import MODALITIES, find_pairs, is_bright, network_pictures, random_crop, unit_pictures, whole_pairs
+from training.pairs import MODALITIES, is_bright, network_pictures, random_crop, unit_pictures, whole_pairs
 from training.pictures import Pictures, Uint8
 from training.recipe import DataRecipe
 
@@ -86,7 +87,7 @@ def main(
     recipe = DataRecipe.model_validate({"pairs": folder or ["pairs/msrs"]})
     pictures = Pictures(recipe.keep_gib)
     rng = np.random.default_rng(seed)
-    pairs = whole_pairs(find_pairs(data, recipe, held_out=True), pictures)
+    pairs = whole_pairs(find_pairs(data, recipe.all_sets, held_out=True), pictures)
     bright = [pair for pair in pairs if is_bright(pictures(pair.visible, "visible"), recipe)] or pairs
     crops = [
         random_crop([pictures(pair.infrared, "infrared"), pictures(pair.visible, "visible")], side, rng)

@@ -17,50 +17,17 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from cled_edge.data.datasets import DataSet, Pair, find_pairs, pairs_of_set
+from cled_edge.data.split import is_held_out
 from cled_edge.errors import CledEdgeError, DataError
 from cled_edge.network.unet import KINDS
-from training.datasets import Pair, is_held_out, pairs_of_set
 from training.degradations import EXPOSURES, Modality, degrade, draw_kinds
-from training.pictures import Member, Pictures, Uint8, read_kept, whole
-from training.recipe import DataRecipe, ReferenceRecipe, SetRecipe
-
-__all__ = [
-    "FusionBatches",
-    "RestorationBatches",
-    "find_pairs",
-    "from_bytes",
-    "is_bright",
-    "is_held_out",
-    "network_pictures",
-    "prepared",
-    "random_crop",
-    "read_kept",
-    "unit_pictures",
-    "whole_pairs",
-]
+from training.pictures import Member, Pictures, Uint8, whole
+from training.recipe import DataRecipe, ReferenceRecipe
 
 log = logging.getLogger("training")
 AHEAD = 2  # batches in preparation per worker
 MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
-
-
-def find_pairs(root: Path, data: DataRecipe, held_out: bool) -> list[Pair]:
-    """Return the pairs of a recipe below `root`: those that are trained on, or those held out.
-
-    Only names are read. DataError names the first thing that is not as the recipe says.
-    """
-    entries = [*(SetRecipe(root=folder) for folder in data.pairs), *data.sets]
-    pairs = []
-    for entry in entries:
-        found = pairs_of_set(root, entry)
-        absent = set(entry.held_out) - {pair.unit for pair in found}
-        if absent:
-            raise DataError(f"{root / entry.root}: held_out has {sorted(absent)[0]!r}, which no pair is of; correct it")
-        pairs += [pair for pair in found if (is_held_out(pair.unit) or pair.unit in entry.held_out) == held_out]
-    if not pairs:
-        which = "held out" if held_out else "to train on"
-        raise DataError(f"{root}: no pairs {which} in {', '.join(entry.root for entry in entries)}; add pictures")
-    return pairs
 
 
 def whole_pairs(pairs: Sequence[Pair], pictures: Pictures, strict: bool = False) -> list[Pair]:
@@ -108,7 +75,7 @@ class _Batches:
         self.root, self.recipe, self.batch, self.crop, self.seed, self.rank = root, recipe, batch, crop, seed, rank
         self.strict = strict
         self.pictures = pictures or Pictures(recipe.keep_gib)
-        pairs = whole_pairs(find_pairs(root, recipe, held_out=False), self.pictures, strict)
+        pairs = whole_pairs(find_pairs(root, recipe.all_sets, held_out=False), self.pictures, strict)
         self.pairs = [self._without_repeats(pair) for pair in pairs]
         self._prepare()
 
@@ -222,7 +189,7 @@ class RestorationBatches(_Batches):
 
     def _couples(self, entry: ReferenceRecipe) -> list[tuple[Path, Path]]:
         """Return the degraded pictures and their references that are trained on, paired by stem."""
-        halves = SetRecipe(root="", infrared=entry.degraded, visible=entry.reference)
+        halves = DataSet(root="", infrared=entry.degraded, visible=entry.reference)
         found = [(pair.infrared, pair.visible) for pair in pairs_of_set(self.root, halves)]
         couples = [couple for couple in found if not is_held_out(couple[0].stem)]
         members = [[(path, entry.modality) for path in couple] for couple in couples]

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
+from cled_edge.data.datasets import DataSet
 from cled_edge.errors import DataError
 from cled_edge.json_text import first_problem
 from cled_edge.network.presets import ModelConfig, preset
@@ -32,25 +33,6 @@ class ReferenceRecipe(_Strict):
     modality: Literal["infrared", "visible"]
 
 
-class SetRecipe(_Strict):
-    """A dataset as its owner publishes it, below --data.
-
-    layout: a name of datasets.py; `folder` is two folders, `infrared` and `visible` unless named here.
-    part: train, test and the like, where the layout has them; by default train, or all if it has no train.
-    names: for `folder` with other names in each half: a regular expression for each whose groups both halves share, or
-        the path of a table, `infrared file<TAB>visible file` a line, from the dataset's folder.
-    held_out: stems, or patients, that are held out besides the tenth that always is.
-    """
-
-    layout: str = "folder"
-    root: str
-    part: str | None = None
-    infrared: str = "infrared"
-    visible: str = "visible"
-    names: str | tuple[str, str] | None = None
-    held_out: tuple[str, ...] = ()
-
-
 class DataRecipe(_Strict):
     """Which pictures under --data, and how they are degraded.
 
@@ -66,7 +48,7 @@ class DataRecipe(_Strict):
     """
 
     pairs: tuple[str, ...] = ()
-    sets: tuple[SetRecipe, ...] = ()
+    sets: tuple[DataSet, ...] = ()
     references: tuple[ReferenceRecipe, ...] = ()
     kinds_infrared: tuple[str, ...] = ()
     kinds_visible: tuple[str, ...] = ()
@@ -89,6 +71,11 @@ class DataRecipe(_Strict):
                 known = ", ".join(KINDS[modality])
                 raise ValueError(f"kinds_{modality} has no {sorted(unknown)[0]!r}; known: {known}")
         return self
+
+    @property
+    def all_sets(self) -> tuple[DataSet, ...]:
+        """The data sets of `pairs` and `sets`, in this order."""
+        return (*(DataSet(root=folder) for folder in self.pairs), *self.sets)
 
     def kinds_of(self, modality: Modality) -> tuple[str, ...]:
         """Return the names of the degradations that are simulated."""
@@ -176,7 +163,7 @@ class FuseRecipe(StageRecipe):
     balanced_share: float = Field(0.5, ge=0, le=1)
     steps: int = Field(1, ge=1, le=10)
     clean_share: float | None = Field(None, ge=0, le=1)
-    sets: tuple[SetRecipe, ...] = ()
+    sets: tuple[DataSet, ...] = ()
     target: Literal["clean", "source"] = "clean"
     one_stage: bool = False
     fresh: bool = False

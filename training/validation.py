@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from cled_edge.data.datasets import find_pairs
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
 from training.degradations import Modality, degrade, draw_kinds
 from training.losses import fusion_losses
 from training.pairs import (
     MODALITIES,
-    find_pairs,
     is_bright,
     network_pictures,
     random_crop,
@@ -37,7 +37,7 @@ class Validation:
     def __init__(
         self, root: Path, recipe: DataRecipe, pictures: Pictures, count: int = 12, strict: bool = False
     ) -> None:
-        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures, strict)
+        pairs = whole_pairs(find_pairs(root, recipe.all_sets, held_out=True), pictures, strict)
         rng, generator = np.random.default_rng(5), Generator().manual_seed(5)
         self.sets: dict[tuple[Modality, str], tuple[Tensor, Tensor]] = {}
         for modality in MODALITIES:
@@ -78,7 +78,7 @@ class FusionValidation:
     """Held-out pairs, clean and degraded, the same at each call."""
 
     def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, crop: int, strict: bool = False) -> None:
-        pairs = whole_pairs(find_pairs(root, recipe, held_out=True), pictures, strict)
+        pairs = whole_pairs(find_pairs(root, recipe.all_sets, held_out=True), pictures, strict)
         rng, generator = np.random.default_rng(6), Generator().manual_seed(6)
         chosen = [pairs[index] for index in rng.permutation(len(pairs))[:FUSION_PAIRS]]
         crops = [

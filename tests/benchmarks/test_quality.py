@@ -31,6 +31,8 @@ from benchmarks.ems import CASES, INFRARED, SINGLE, VISIBLE, Case
 from benchmarks.held_out import Box, Scene
 from cled_edge.bundle.reader import shipped_bundle
 from cled_edge.contract import Controls
+from cled_edge.data.datasets import DataSet, pairs_of_set
+from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError, OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8, read_image, write_png
@@ -160,12 +162,6 @@ def test_colours_are_those_of_the_visible() -> None:
     assert np.abs(trivial.with_color(trivial.luma_of(visible), visible).astype(int) - visible).max() <= 2
 
 
-def test_training_and_benchmark_hold_out_the_same_stems() -> None:
-    pairs = pytest.importorskip("training.pairs", reason="needs torch: make test installs it")
-    stems = [f"{k:05d}D" for k in range(300)]
-    assert [held_out.is_held_out(s) for s in stems] == [pairs.is_held_out(s) for s in stems]
-
-
 def test_a_spread_has_both_ends() -> None:
     assert held_out.spread(list("abcdefg"), 3) == ["a", "d", "g"]
     assert held_out.spread(["a"], 3) == ["a"]
@@ -200,19 +196,18 @@ def test_large_pictures_are_scaled_and_medical_halves_found(tmp_path: Path) -> N
 
 
 def test_a_patient_is_held_out_as_a_whole_as_training_does(tmp_path: Path) -> None:
-    datasets = pytest.importorskip("training.datasets", reason="needs torch: make test installs it")
     for half, channels in (("mri", 0), ("pet", 3)):
         (tmp_path / "medical/pet-mri" / half).mkdir(parents=True)
         for patient in range(1, 41):
             for at in (7, 8):
                 name = f"{patient}{at:03d}.png"
                 write_png(tmp_path / "medical/pet-mri" / half / name, picture(1, channels, (8, 8)))
-    recipe = pytest.importorskip("training.recipe")
-    pairs = datasets.pairs_of_set(tmp_path, recipe.SetRecipe(layout="harvard", root="medical"))
-    named = held_out.NAMED_PATIENTS["pet-mri"]
+    recipe = pytest.importorskip("training.recipe", reason="needs torch: make test installs it")
+    pairs = pairs_of_set(tmp_path, DataSet(layout="harvard", root="medical"))
+    named = NAMED_PATIENTS["pet-mri"]
     (pet,) = (s for s in recipe.read_recipe(MEDICAL_RECIPE).data.sets if s.part == "pet")
     assert pet.held_out == named
-    held = {pair.infrared for pair in pairs if datasets.is_held_out(pair.unit) or pair.unit in named}
+    held = {pair.infrared for pair in pairs if is_held_out(pair.unit, named)}
     assert 0 < len(held) < len(pairs) == 80
     assert {infrared for _, infrared, _ in held_out.find_pairs(tmp_path, "medical/pet-mri", 0, False)} == held
 

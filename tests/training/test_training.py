@@ -16,6 +16,8 @@ import numpy as np  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from pydantic import ValidationError  # noqa: E402
 
+from cled_edge.data.datasets import find_pairs  # noqa: E402
+from cled_edge.data.split import is_held_out  # noqa: E402
 from cled_edge.errors import CheckpointError, DataError, DivergedError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
@@ -33,7 +35,7 @@ from training.losses import (  # noqa: E402
     salient_maximum,
 )
 from training.optimizers import Muon, Optimizers, as_matrix, is_matrix  # noqa: E402
-from training.pairs import FusionBatches, RestorationBatches, find_pairs, from_bytes, is_held_out  # noqa: E402
+from training.pairs import FusionBatches, RestorationBatches, from_bytes  # noqa: E402
 from training.pictures import Pictures  # noqa: E402
 from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, check_crops, model_of, read_recipe  # noqa: E402
 from training.stage import Draws, Evaluation, Stage, Task, warmed_average  # noqa: E402
@@ -375,7 +377,7 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     assert torch.equal(clean[::2, :1].expand(-1, 3, -1, -1), clean[::2])
     assert not torch.equal(clean[1, 0], clean[1, 1])
     assert not torch.equal(x_in, one(1)[0])
-    train, held = (find_pairs(data, recipe.data, held_out) for held_out in (False, True))
+    train, held = (find_pairs(data, recipe.data.all_sets, held_out) for held_out in (False, True))
     assert {p.infrared.stem for p in train}.isdisjoint({p.infrared.stem for p in held})
     assert all(is_held_out(p.infrared.stem) for p in held)
     assert len(train) + len(held) == 24
