@@ -22,7 +22,6 @@ from benchmarks import (
     quality_tables,
     sections,
     sheet,
-    steps,
     trivial,
 )
 from benchmarks import quality_measures as measures
@@ -455,27 +454,6 @@ def test_the_program_refuses_unknown_parts_and_folders_without_held_out_pairs(tm
     error = run("--data", tmp_path, "--folders", "pairs/a", "--only", "balance", "--results", tmp_path).exception
     assert isinstance(error, DataError)
     assert "no pair is held out from training; --all takes every pair" in str(error)
-
-
-def test_more_steps_are_measured_by_the_same_run_and_must_be_in_the_bundle(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_data(tmp_path, 1)
-    (tmp_path / "pairs/a").rename(tmp_path / "pairs/msrs")
-    shutil.copytree(tmp_path / "pairs/msrs", tmp_path / "pairs/roadscene")
-    monkeypatch.setattr(quality, "CASES", CASES[:2])
-    data = ("--data", tmp_path, "--rounds", 2, "--results", tmp_path / "out")
-    done = run(shipped_bundle(), *data, "--steps", 1, of=steps.main)
-    assert done.exit_code == 0, done.output
-    (path,) = (tmp_path / "out").glob("steps-nano-*.json")
-    (row,) = json.loads(path.read_text())["rows"]
-    assert row["ms"]["p90"] >= row["ms"]["p50"] > 0
-    gain = row["bars"][0]["measured"]
-    table = sections.steps(tmp_path / "out")
-    assert "|  | 1 step |" in table
-    assert f"{gain:.2f}" in table
-    with pytest.raises(OptionError, match="has no loop of 2 steps; export it with --unrolled 2"):
-        raise run(shipped_bundle(), *data, "--steps", "1,2", of=steps.main).exception
 
 
 def test_variants_are_scored_on_the_papers_sets(tmp_path: Path) -> None:
