@@ -1,38 +1,288 @@
-"""What a user may turn for each frame, and how the graphs of a bundle take it."""
+"""The contract of the graphs, as data, once: what a user controls, the tensors of each role, how they are wired.
 
-from dataclasses import dataclass
+A new control is one field of `Controls` here and one line of the network. The graphs, the manifest, the fuser, the
+trial of engines, the command line and `robot.toml` read the rest of it from here.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from numbers import Integral, Real
+from typing import Any, ClassVar, Literal, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cled_edge.errors import OptionError
-from cled_edge.image import Float32
-from cled_edge.schedule import check_steps
+from cled_edge.schedule import MAX_STEPS, MIN_STEPS
+from cled_edge.size import Size
+
+GraphRole = Literal["unet_step", "fusion", "fused_loop"]
+REFERENCE_GRAPHS: tuple[GraphRole, ...] = ("unet_step", "fusion")
+T = TypeVar("T")
+
+
+# --- What a user controls ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Control:
+    """A value that a user turns for each frame: an entry of the contract, made of a field of `Controls`.
+
+    low, high: its range, both included. default: None leaves the value to the bundle. neutral: the value at which a
+    graph that has no such control computes the same.
+    tensor, place: the graphs' input that carries it, and where in it; None if no input does. is_whole: no fractions.
+    """
+
+    name: str
+    low: float
+    high: float
+    default: float | None
+    neutral: float | None
+    meaning: str
+    tensor: str | None
+    place: int
+    is_whole: bool
+
+    def check(self, value: object, where: str = "") -> None:
+        """Raise OptionError unless the value lies in the range, or is None where the default is."""
+        if value is None and self.default is None:
+            return
+        kind: type = Integral if self.is_whole else Real
+        if isinstance(value, bool) or not isinstance(value, kind) or not self.low <= value <= self.high:  # type: ignore[operator]
+            seen = f"{value}" if isinstance(value, Real) else repr(value)
+            raise OptionError(f"{where}{self.name} is {seen}; it must lie between {self.low:g} and {self.high:g}")
+
+
+def control(
+    default: float | None,
+    low: float,
+    high: float,
+    meaning: str,
+    *,
+    neutral: float | None = None,
+    tensor: str | None = "",
+    place: int = 0,
+) -> Any:
+    """Return a field of `Controls`. neutral: None is the default. tensor: "" is an input of the field's own name."""
+    values = {"low": low, "high": high, "meaning": meaning, "tensor": tensor, "place": place}
+    return field(default=default, metadata={**values, "neutral": default if neutral is None else neutral})
 
 
 @dataclass(frozen=True)
 class Controls:
-    """What the user may turn for each frame.
+    """What the user may turn for each frame. OptionError for a value outside its range.
 
     steps: network evaluations, 1 to 10; None is the bundle's default.
     strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all).
     balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
     """
 
-    steps: int | None = None
-    strength_infrared: float = 1.0
-    strength_visible: float = 1.0
-    balance: float = 0.5
+    steps: int | None = control(None, MIN_STEPS, MAX_STEPS, "network evaluations", tensor=None)
+    strength_infrared: float = control(
+        1.0, 0, 1, "share of the infrared degradation to remove", tensor="strength", place=0
+    )
+    strength_visible: float = control(
+        1.0, 0, 1, "share of the visible degradation to remove", tensor="strength", place=1
+    )
+    balance: float = control(0.5, 0, 1, "0 leans on the visible, 1 on the infrared")
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges with an OptionError."""
-        if self.steps is not None:
-            check_steps(self.steps)
-        for name in ("strength_infrared", "strength_visible", "balance"):
-            value = getattr(self, name)
-            if not 0 <= value <= 1:
-                raise OptionError(f"{name} is {value}; it must lie between 0 and 1")
+        for entry in CONTROLS:
+            entry.check(getattr(self, entry.name))
 
-    @property
-    def strength(self) -> Float32:
-        """Both strengths as the graphs take them: (2,), infrared first."""
-        return np.array([self.strength_infrared, self.strength_visible], np.float32)
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, object], where: str) -> "Controls":
+        """Return the controls that a mapping names, such as a table of a file; `where` says which, for messages.
+
+        OptionError for an unknown name, which names the nearest known one, and for a value outside its range.
+        """
+        known = {entry.name: entry for entry in CONTROLS}
+        for name, value in values.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1, 0)
+                raise OptionError(
+                    f"{where} has {name!r}, which is no control; known: {', '.join(known)}; write {near[0]}"
+                )
+            known[name].check(value, f"{where}: ")
+        return cls(**values)  # type: ignore[arg-type]  # each was checked
+
+    def tensors(self) -> dict[str, NDArray[np.float32]]:
+        """Return every tensor of controls, by the name of the graphs' input."""
+        return {
+            name: np.array([getattr(self, entry.name) for entry in entries], np.float32)
+            for name, entries in CONTROL_TENSORS.items()
+        }
+
+    def inputs(self, taken: Iterable["TensorSpec"], where: str) -> dict[str, NDArray[np.float32]]:
+        """Return the tensors among the inputs that a graph takes, `where` names the graph for messages.
+
+        OptionError if a control is not at its neutral value and the graph, of an older bundle, has no such control.
+        """
+        lengths = {spec.name: spec.shape[0] for spec in taken if spec.name in CONTROL_TENSORS}
+        for entry in CONTROLS:
+            if entry.tensor is None or entry.place < int(lengths.get(entry.tensor, 0)):
+                continue
+            value = getattr(self, entry.name)
+            if value != entry.neutral:
+                raise OptionError(
+                    f"{entry.name} is {value:g}, but {where} has no such control; leave it at {entry.neutral:g}, "
+                    "or export the bundle again with this release"
+                )
+        tensors = self.tensors()
+        return {name: tensors[name][: int(length)] for name, length in lengths.items()}
+
+
+def _entry(told: Field[Any]) -> Control:
+    values = {**told.metadata, "name": told.name, "default": told.default, "is_whole": told.type is not float}
+    return Control(**{**values, "tensor": told.name if told.metadata["tensor"] == "" else told.metadata["tensor"]})
+
+
+CONTROLS: tuple[Control, ...] = tuple(map(_entry, fields(Controls)))
+CONTROL_TENSORS: dict[str, tuple[Control, ...]] = {
+    name: tuple(sorted((c for c in CONTROLS if c.tensor == name), key=lambda c: c.place))
+    for name in dict.fromkeys(c.tensor for c in CONTROLS if c.tensor is not None)
+}
+
+
+# --- The tensors of each role -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of a graph. A dimension is a number or the name of one that the caller chooses."""
+
+    __pydantic_config__: ClassVar = {"extra": "forbid"}  # manifests hold these
+
+    name: str
+    dtype: Literal["float32", "uint8"]
+    shape: tuple[int | str, ...]
+    range: tuple[float, float]
+    layout: Literal["NCHW", "NHWC", "vector"]
+    color_order: Literal["RGB"] | None
+    meaning: str
+
+
+@dataclass(frozen=True)
+class RoleSpec:
+    """What graphs of a role take and give. batch: how many images are one batch. meaning: what such a graph computes.
+
+    inputs: those that every graph of the role has. takes_controls: after them come the tensors of the controls, as many
+    as there were when the graph was exported. maps: inputs that a graph may have after these.
+    """
+
+    meaning: str
+    batch: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    takes_controls: bool = False
+    maps: tuple[TensorSpec, ...] = ()
+
+    def inputs_with(self, maps: Iterable[str] = ()) -> tuple[TensorSpec, ...]:
+        """Return all inputs of a graph that is exported now, with the maps of these names."""
+        controls = tuple(_controls()) if self.takes_controls else ()
+        return (*self.inputs, *controls, *(spec for spec in self.maps if spec.name in maps))
+
+
+def _picture(name: str, bounds: tuple[float, float], meaning: str) -> TensorSpec:
+    return TensorSpec(name, "float32", ("batch", 3, "height", "width"), bounds, "NCHW", "RGB", meaning)
+
+
+def _frame(name: str, channels: int, meaning: str) -> TensorSpec:
+    order: Literal["RGB"] | None = "RGB" if channels == 3 else None
+    return TensorSpec(name, "uint8", (1, "height", "width", channels), (0, 255), "NHWC", order, meaning)
+
+
+def _vector(name: str, length: int, bounds: tuple[float, float], meaning: str) -> TensorSpec:
+    return TensorSpec(name, "float32", (length,), bounds, "vector", None, meaning)
+
+
+def _controls() -> Iterable[TensorSpec]:
+    for name, entries in CONTROL_TENSORS.items():
+        bounds = min(entry.low for entry in entries), max(entry.high for entry in entries)
+        yield _vector(name, len(entries), bounds, "; ".join(entry.meaning for entry in entries))
+
+
+_IMAGE, _RESIDUAL, _STATE = (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0)
+STRENGTH_MAP = _frame("strength_map", 2, "share of strength at a pixel, infrared then visible; 255, neutral, is all")
+GRAPHS: dict[GraphRole, RoleSpec] = {
+    "unet_step": RoleSpec(
+        "one step of the loop, on infrared and visible as one batch",
+        2,
+        (
+            _picture("x_t", _STATE, "state, I_t of Eq. 12"),
+            _picture("x_in", _IMAGE, "degraded input"),
+            _vector("t", 1, (0.0, 1000.0), "time input, A_t * 1000, from the schedule table"),
+            _vector("coef", 4, _STATE, "weights of x_t, x0, residual and x_in in x_prev, from the schedule table"),
+        ),
+        (
+            _picture("x_prev", _STATE, "next state"),
+            _picture("residual", _RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
+        ),
+    ),
+    "fusion": RoleSpec(
+        "the fused image of both inputs and their residuals",
+        1,
+        (
+            _picture("infrared", _IMAGE, "degraded infrared, one channel repeated three times"),
+            _picture("infrared_residual", _RESIDUAL, "its last residual"),
+            _picture("visible", _IMAGE, "degraded visible"),
+            _picture("visible_residual", _RESIDUAL, "its last residual"),
+        ),
+        (_picture("fused", _IMAGE, "fused picture"),),
+        takes_controls=True,
+    ),
+    "fused_loop": RoleSpec(
+        "all of a frame, bytes to bytes, for one number of steps",
+        1,
+        (_frame("infrared", 1, "degraded infrared"), _frame("visible", 3, "degraded visible")),
+        (
+            _frame("fused", 3, "fused picture"),
+            _frame("infrared_restored", 1, "infrared less its degradation"),
+            _frame("visible_restored", 3, "visible less its degradation"),
+        ),
+        takes_controls=True,
+        maps=(STRENGTH_MAP,),
+    ),
+}
+MAPS: tuple[str, ...] = tuple(spec.name for spec in GRAPHS["fused_loop"].maps)
+
+
+def dimensions(role: GraphRole, size: Size) -> dict[str, int]:
+    """Return the numbers for the names of a graph's dimensions; a step takes infrared and visible as one batch."""
+    return {"batch": GRAPHS[role].batch, "height": size[0], "width": size[1]}
+
+
+# --- How they are wired -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wire:
+    """An input of a graph, `target`, that is a tensor of the step before it, `source`.
+
+    image: which of the step's batch, 0 infrared or 1 visible; None is all of it.
+    """
+
+    target: str
+    source: str
+    image: int | None = None
+
+
+STEP_ROW = ("t", "coef")  # inputs of a step that come from its row of the schedule table, in this order
+STEP_TO_STEP = (Wire("x_t", "x_prev"),)
+STEP_TO_FUSION = (
+    Wire("infrared", "x_in", 0),
+    Wire("infrared_residual", "residual", 0),
+    Wire("visible", "x_in", 1),
+    Wire("visible_residual", "residual", 1),
+)
+
+
+def wired(wires: Iterable[Wire], step: Mapping[str, T]) -> dict[str, T]:
+    """Return the wires' targets out of the tensors of a step, its inputs and outputs: arrays or torch tensors."""
+    found: dict[str, T] = {}
+    for wire in wires:
+        source: Any = step[wire.source]
+        found[wire.target] = source if wire.image is None else source[wire.image : wire.image + 1]
+    return found

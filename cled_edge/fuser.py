@@ -142,8 +142,7 @@ class Fuser:
         inputs: dict[str, NDArray[Any]] = {
             "infrared": grey[None, :, :, None],
             "visible": rgb[None],
-            "strength": controls.strength,
-            "balance": np.array([controls.balance], np.float32),
+            **controls.tensors(),
         }
         if strength_map is not None:
             bottom, right = (-side % multiple for side in (height, width))
@@ -190,8 +189,7 @@ class Fuser:
         inputs = {
             "x_t": x_in * np.float32(schedule.start_input),
             "x_in": x_in,
-            "strength": controls.strength,
-            "balance": np.array([controls.balance], np.float32),
+            **controls.tensors(),
         }
         rows = schedule.tables[controls.steps or schedule.default_steps]
         return self.backend.fused_frame(step, fusion, rows, inputs)
@@ -206,7 +204,7 @@ class Fuser:
         clock: "_Stopwatch",
     ) -> FusedFrame:
         height, width = size
-        strength = controls.strength
+        strength = controls.tensors()["strength"]
         restored = (x_in - strength[:, None, None, None] * residual)[:, :, :height, :width]
         # The three infrared channels estimate one picture; their mean is the better estimate.
         restored_infrared = bytes_from_network(restored[0].mean(axis=0, keepdims=True))[:, :, 0]
@@ -260,8 +258,7 @@ class Fuser:
             "infrared_residual": residual[:1],
             "visible": x_in[1:],
             "visible_residual": residual[1:],
-            "strength": controls.strength,
-            "balance": np.array([controls.balance], np.float32),
+            **controls.tensors(),
         }
         return self.backend.run(self._reference_graph("fusion", x_in.shape[2:]), inputs)[0]
 

@@ -47,7 +47,7 @@ def make_trial(bundle: Bundle, graph_name: str, size: Size) -> Trial:
         if spec.role == "fused_loop":
             shares = np.stack([infrared, visible[:, :, 0]], axis=2) if spec.strength_map else None
             fused = fuser.step_by_step(infrared, visible, controls, shares)
-            inputs = {"infrared": infrared[None, :, :, None], "visible": visible[None], **_vectors(controls)}
+            inputs: Arrays = {"infrared": infrared[None, :, :, None], "visible": visible[None], **controls.tensors()}
             expected = {
                 "fused": fused.picture[None],
                 "infrared_restored": fused.infrared[None, :, :, None],
@@ -59,11 +59,11 @@ def make_trial(bundle: Bundle, graph_name: str, size: Size) -> Trial:
             return step
         x_in, residual = step.inputs["x_in"], step.expected["residual"]
         inputs = {
+            **controls.tensors(),
             "infrared": x_in[:1],
             "infrared_residual": residual[:1],
             "visible": x_in[1:],
             "visible_residual": residual[1:],
-            **_vectors(controls),
         }
         return Trial(inputs, {"fused": fuser.fusion(x_in, residual, controls)})
 
@@ -100,10 +100,6 @@ def _first_step(fuser: Fuser, infrared: NDArray[np.uint8], visible: NDArray[np.u
     }
     x_prev, residual = fuser.backend.run(fuser.bundle.manifest.find("unet_step") or "", inputs)
     return Trial(inputs, {"x_prev": x_prev, "residual": residual})
-
-
-def _vectors(controls: Controls) -> Arrays:
-    return {"strength": controls.strength, "balance": np.array([controls.balance], np.float32)}
 
 
 def _tiled(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:

@@ -1,0 +1,89 @@
+"""The contract of the graphs: its entries agree with each other and with the bundles that exist."""
+
+import numpy as np
+import pytest
+
+from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import (
+    CONTROL_TENSORS,
+    CONTROLS,
+    GRAPHS,
+    STEP_ROW,
+    STEP_TO_FUSION,
+    STEP_TO_STEP,
+    Controls,
+    wired,
+)
+from cled_edge.errors import OptionError
+
+
+def test_every_control_has_a_range_that_holds_its_default_and_neutral_value() -> None:
+    for entry in CONTROLS:
+        entry.check(entry.default)
+        entry.check(entry.neutral)
+        for beyond in (entry.low - 1, entry.high + 1, float("nan"), "1", True):
+            with pytest.raises(OptionError, match=f"{entry.name} is .*; it must lie between"):
+                entry.check(beyond)
+
+
+def test_controls_become_the_tensors_of_graphs() -> None:
+    tensors = Controls(3, 0.25, 0.75, 1).tensors()
+    assert {name: tensor.tolist() for name, tensor in tensors.items()} == {"strength": [0.25, 0.75], "balance": [1]}
+    assert {tensor.dtype for tensor in tensors.values()} == {np.dtype(np.float32)}
+    assert [[entry.place for entry in entries] for entries in CONTROL_TENSORS.values()] == [[0, 1], [0]]
+
+
+def test_the_shipped_bundle_keeps_the_contract() -> None:
+    """Names, types, shapes and order: what a bundle of format 2 has had from the first."""
+
+    def said(spec):
+        return spec.name, spec.dtype, spec.shape, spec.layout, spec.color_order
+
+    for graph in Bundle.open().manifest.graphs.values():
+        role = GRAPHS[graph.role]
+        assert list(map(said, graph.inputs)) == list(map(said, role.inputs_with(())))
+        assert list(map(said, graph.outputs)) == list(map(said, role.outputs))
+
+
+def test_a_mapping_becomes_controls_and_says_what_it_does_not_know() -> None:
+    values = {"balance": 1, "steps": 2}
+    assert Controls.from_mapping(values, "robot.toml, [controls]") == Controls(steps=2, balance=1)
+    with pytest.raises(
+        OptionError,
+        match=r"robot.toml, \[controls\] has 'blance', which is no control; known: steps, .*; write balance$",
+    ):
+        Controls.from_mapping({"blance": 1}, "robot.toml, [controls]")
+    for value, seen in ((1.5, "1.5"), ("much", "'much'"), (True, "True")):
+        with pytest.raises(OptionError, match=rf"^robot.toml: balance is {seen}; it must lie between 0 and 1$"):
+            Controls.from_mapping({"balance": value}, "robot.toml")
+
+
+def test_a_graph_without_a_control_is_used_at_its_neutral_value_alone() -> None:
+    inputs = GRAPHS["fusion"].inputs_with()
+    older = [spec for spec in inputs if spec.name != "balance"]
+    assert list(Controls(strength_visible=0.5).inputs(older, "an older graph")) == ["strength"]
+    with pytest.raises(
+        OptionError, match=r"balance is 0.7, but an older graph has no such control; leave it at 0.5, or"
+    ):
+        Controls(balance=0.7).inputs(older, "an older graph")
+    # A tensor that held fewer controls then.
+    from dataclasses import replace
+
+    shorter = [replace(spec, shape=(1,)) if spec.name == "strength" else spec for spec in inputs]
+    assert Controls(strength_infrared=0.5).inputs(shorter, "one")["strength"].tolist() == [0.5]
+    with pytest.raises(OptionError, match=r"strength_visible is 0.5, but one has no such control"):
+        Controls(strength_visible=0.5).inputs(shorter, "one")
+
+
+def test_wires_join_tensors_that_exist_and_leave_only_controls_open() -> None:
+    step, fusion = GRAPHS["unet_step"], GRAPHS["fusion"]
+    given = {spec.name for spec in (*step.inputs, *step.outputs)}
+    for wire in (*STEP_TO_STEP, *STEP_TO_FUSION):
+        assert wire.source in given
+    assert {wire.target for wire in STEP_TO_FUSION} == {spec.name for spec in fusion.inputs}
+    assert {spec.name for spec in step.inputs} == {wire.target for wire in STEP_TO_STEP} | {"x_in", *STEP_ROW}
+    batch = {"x_in": np.arange(2), "residual": np.arange(2, 4), "x_prev": np.arange(4, 6)}
+    assert {name: x.tolist() for name, x in wired(STEP_TO_FUSION, batch).items()} == {
+        "infrared": [0], "infrared_residual": [2], "visible": [1], "visible_residual": [3],
+    }  # fmt: skip
+    assert wired(STEP_TO_STEP, batch)["x_t"].tolist() == [4, 5]
