@@ -1,0 +1,62 @@
+"""The documents of the project, and a copy of it with small data in which their commands run."""
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from cled_edge.scene.night_street import night_street
+
+ROOT = Path(__file__).parent.parent.parent
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+]
+_FOLDERS = ("cled_edge", "training", "export", "runtime", "benchmarks")
+_SIZE = 96, 128
+_FRAMES = 3
+
+
+def write_house(folder: Path) -> Path:
+    """Write and return a copy of the project, with recordings of a user in it and data sets beside it."""
+    house = folder / "house"
+    house.mkdir()
+    for name in _FOLDERS:
+        shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
+    _write_pairs(house / "night")
+    _write_pairs(folder / "shared" / "data" / "pairs" / "msrs")
+    _write_videos(house)
+    for name in ("infrared", "visible"):
+        shutil.copy(house / "night" / name / "000000.png", house / f"{name}.png")
+    for name in ("nano", "mine", "jetson"):
+        shutil.copytree(ROOT / "cled_edge" / "bundles" / "nano", house / "bundles" / name)
+    (house / "runs" / "nano").mkdir(parents=True)
+    shutil.copy(ROOT / "training" / "weights" / "nano.safetensors", house / "runs" / "nano" / "model.safetensors")
+    _write_program(house / "bin" / "cled-edge", "python -m cled_edge.cli")
+    return house
+
+
+def _write_program(path: Path, command: str) -> None:
+    """Write a program that runs the copy's code, whatever the environment has installed under its name."""
+    path.parent.mkdir()
+    path.write_text(f'#!/bin/sh\nexec {command} "$@"\n')
+    path.chmod(0o755)
+
+
+def _write_pairs(folder: Path) -> None:
+    for index, pair in enumerate(night_street(_FRAMES, _SIZE)):
+        for name, image in (("infrared", pair.infrared), ("visible", pair.visible[:, :, ::-1])):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(folder / name / f"{index:06d}.png"), image)
+
+
+def _write_videos(folder: Path) -> None:
+    codec, size = cv2.VideoWriter.fourcc(*"mp4v"), (_SIZE[1], _SIZE[0])
+    paths = (str(folder / name) for name in ("ir.mp4", "vis.mp4"))
+    writers = [cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, 25, size) for path in paths]
+    for pair in night_street(_FRAMES, _SIZE):
+        for writer, image in zip(writers, (pair.infrared, pair.visible), strict=True):
+            writer.write(np.ascontiguousarray(np.broadcast_to(np.atleast_3d(image), (*_SIZE, 3))[:, :, ::-1]))
+    for writer in writers:
+        writer.release()

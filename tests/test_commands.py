@@ -1,0 +1,89 @@
+"""Every command block (```sh) of every document is run as written, in a copy of the project beside small data.
+
+A line that needs what a test has not says so itself, in its comment: `# needs a GPU`, `# takes minutes`. Only such a
+line is skipped. The lines of a page run in order, in one world: what one writes, the next may read.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.house import PAGES, ROOT, write_house
+
+_BLOCK = re.compile(r"^```sh\n(.*?)^```", re.DOTALL | re.MULTILINE)
+_MARK = re.compile(r"#.*?\b(needs (?:a GPU|the network|root|a screen|your [\w ]+)|takes (?:a minute|minutes|hours))")
+
+
+@dataclass(frozen=True)
+class Command:
+    """Lines that bash takes as one command. reason: why a test cannot run it, in the page's own words."""
+
+    text: str
+    line: int
+    reason: str | None
+
+
+def blocks_of(text: str) -> list[list[Command]]:
+    """Return the commands of each block of a page."""
+    return [_commands(found[1], text[: found.start(1)].count("\n") + 1) for found in _BLOCK.finditer(text)]
+
+
+def _commands(block: str, first: int) -> list[Command]:
+    commands, lines = [], []
+    for number, line in enumerate(block.splitlines(), first):
+        if not lines and (not line.strip() or line.startswith("#")):
+            continue
+        lines.append(line)
+        text = "\n".join(lines)
+        if line.endswith("\\") or not _is_whole(text):
+            continue
+        mark = _MARK.search(text)
+        commands.append(Command(text, number - len(lines) + 1, mark[1] if mark else None))
+        lines = []
+    assert not lines, f"bash cannot read: {lines}"
+    return commands
+
+
+def _is_whole(text: str) -> bool:
+    """Return whether bash reads the text to its end: a loop ends with its `done`."""
+    if text.split(maxsplit=1)[0] not in ("for", "if", "while"):
+        return True
+    return subprocess.run(["bash", "-nc", text], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_commands_of_a_page_run_as_written(page: Path, tmp_path: Path) -> None:
+    house = write_house(tmp_path)
+    blocks = blocks_of(page.read_text())
+    assert all(blocks), "a block holds no command"
+    programs = os.pathsep.join((str(house / "bin"), str(Path(sys.executable).parent)))
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join((programs, os.environ["PATH"])),
+        "PYTHONPATH": str(house),
+        "CLED_EDGE_CACHE": str(house.parent / "cache"),
+        "OMP_NUM_THREADS": "1",
+    }
+    for command in (command for block in blocks for command in block):
+        place = f"{page.relative_to(ROOT)}:{command.line}"
+        if command.reason:
+            print(f"{place} is not run, it {command.reason}: {command.text.splitlines()[0]}")
+            continue
+        line = ["bash", "-euo", "pipefail", "-c", command.text]
+        done = subprocess.run(
+            line, cwd=house, env=environment, capture_output=True, text=True, timeout=120, check=False
+        )
+        print(f"{place} ran: {command.text.splitlines()[0]}")
+        assert done.returncode == 0, f"{place}: {command.text}\nexit code {done.returncode}\n{done.stderr[-2000:]}"
+
+
+def test_commands_are_read_as_bash_reads_them() -> None:
+    text = "x\n```sh\n# words\na \\\n  b   # needs a GPU\n\nfor n in 1 2; do\n  echo $n\ndone\n```\n"
+    ((first, second),) = blocks_of(text)
+    assert (first.text, first.line, first.reason) == ("a \\\n  b   # needs a GPU", 4, "needs a GPU")
+    assert (second.text, second.line, second.reason) == ("for n in 1 2; do\n  echo $n\ndone", 7, None)
