@@ -20,7 +20,8 @@ from cled_edge.contract import Controls
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8
 from cled_edge.metrics.fused import fusion_scores
-from cled_edge.metrics.reference import psnr_db, ssim
+from cled_edge.metrics.psnr import psnr_db
+from cled_edge.metrics.reference import ssim
 
 Row = dict[str, Any]
 OURS, CEILING, MAX = "ours", "max of the clean pair", "max"

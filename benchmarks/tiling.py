@@ -32,7 +32,7 @@ from cled_edge.errors import DataError, one_line_errors
 from cled_edge.frame import FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, read_image, rgb_from_any, write_png
-from cled_edge.metrics.reference import psnr_db
+from cled_edge.metrics.psnr import psnr_db
 from cled_edge.tiling import OVERLAP_PX, Axis, Tiling, fuse_tiled, reduction, shrunk
 
 OUTPUTS = ("picture", "infrared", "visible")

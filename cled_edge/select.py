@@ -17,6 +17,7 @@ from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Backend
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, EngineError
+from cled_edge.metrics.psnr import psnr_db
 
 if TYPE_CHECKING:
     from cled_edge.frame import FusedFrame
@@ -75,12 +76,10 @@ def choose(
     return _verdict(findings, size, "measured now")
 
 
-def psnr_db(fused: "FusedFrame", other: "FusedFrame") -> float:
-    """Return the peak signal-to-noise ratio of two results, the worst of their three pictures; inf if equal."""
-    from cled_edge.metrics import reference as quality  # noqa: PLC0415  needed only when measuring
-
+def worst_psnr_db(fused: "FusedFrame", other: "FusedFrame") -> float:
+    """Return the PSNR of the worst of two results' three images, in dB; infinity if all are equal."""
     pairs = (fused.picture, other.picture), (fused.infrared, other.infrared), (fused.visible, other.visible)
-    return min(quality.psnr_db(one, two) for one, two in pairs)
+    return min(psnr_db(one, two) for one, two in pairs)
 
 
 def _measure(
@@ -98,7 +97,7 @@ def _measure(
             try:
                 backend = opener(choice, bundle, threads) if choice != REFERENCE else reference.backend
                 fuser = Fuser(bundle, stack.enter_context(closing(backend)))
-                agreement_db[choice] = psnr_db(fuser(*pair), expected)
+                agreement_db[choice] = worst_psnr_db(fuser(*pair), expected)
             except (BackendError, EngineError) as error:
                 findings[str(choice)] = Finding(refused=str(error), lacks_engine=isinstance(error, EngineError))
                 continue

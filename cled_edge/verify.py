@@ -5,7 +5,6 @@ samples of what is to come out, so that `cled-edge verify` can repeat it on any 
 """
 
 import json
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -24,6 +23,7 @@ from cled_edge.contract import Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
+from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
 NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
@@ -189,11 +189,9 @@ def judge(seen: Array, needed: Array) -> tuple[Verdict, float]:
     """Return a verdict, OK, NONFINITE or CONSTANT, and the PSNR in dB: over 255 for bytes, over 2 for floats."""
     if not (np.isfinite(seen).all() and np.isfinite(needed).all()):
         return "NONFINITE", 0.0
-    span = 255.0 if needed.dtype == np.uint8 else 2.0
-    error = float(np.mean(np.square(seen.astype(np.float64) - needed)))
-    psnr_db = EXACT_DB if error == 0 else min(EXACT_DB, 10 * math.log10(span**2 / error))
+    span = BYTES_SPAN if needed.dtype == np.uint8 else NETWORK_SPAN
     is_constant = float(np.ptp(seen)) == 0 and float(np.ptp(needed)) > 0
-    return ("CONSTANT" if is_constant else "OK"), psnr_db
+    return ("CONSTANT" if is_constant else "OK"), min(EXACT_DB, psnr_db(seen, needed, span))
 
 
 def write_golden(cases: Iterable[Case]) -> bytes:

@@ -1,12 +1,14 @@
 """What a run is worth on held-out pictures: restoration by kind of degradation and number of steps, and fusion."""
 
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from cled_edge.data.datasets import find_pairs
+from cled_edge.metrics.psnr import NETWORK_SPAN, psnr_db
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
 from training.degradations import Modality, degrade, draw_kinds
@@ -60,11 +62,11 @@ class Validation:
         device = next(model.parameters()).device
         for (modality, kind), cpu_pictures in self.sets.items():
             x_in, clean = (x.to(device) for x in cpu_pictures)
-            before = psnr_db(x_in, clean)
+            before = mean_psnr_db(x_in, clean)
             result[f"{modality}_{kind}_input"] = before
             for steps in STEPS:
                 restored = x_in - model.sampler(x_in, steps)
-                after = psnr_db(restored, clean)
+                after = mean_psnr_db(restored, clean)
                 result[f"{modality}_{kind}_{steps}"] = after
                 if kind != CLEAN:
                     gains.setdefault(f"{modality}_gain_{steps}", []).append(after - before)
@@ -113,7 +115,7 @@ class FusionValidation:
         return Evaluation(result, samples)
 
 
-def psnr_db(x: Tensor, reference: Tensor) -> float:
-    """Return the mean PSNR of pictures in [-1, 1], each at most 60 dB."""
-    error = ((x - reference) / 2).square().mean(dim=(1, 2, 3))
-    return (-10 * torch.log10(error)).clamp(max=CLEAN_PSNR_DB).mean().item()
+def mean_psnr_db(seen: Tensor, reference: Tensor) -> float:
+    """Return the mean PSNR in dB of images (N, 3, H, W) in [-1, 1], each at most 60."""
+    pairs = zip(seen.cpu().numpy(), reference.cpu().numpy(), strict=True)
+    return fmean(min(CLEAN_PSNR_DB, psnr_db(one, other, NETWORK_SPAN)) for one, other in pairs)

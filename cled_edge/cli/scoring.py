@@ -27,13 +27,11 @@ FUSION_COLUMNS = {
 QUALITY_COLUMNS = {"psnr_db": ("PSNR dB", 2), "ssim": ("SSIM", 4), "ms_ssim": ("MS-SSIM", 4)}
 WARNING = (
     "These metrics reward copying: the maximum and a copy fuse or restore nothing, yet beat most networks. "
-    "Judge the fused row beside theirs, and look at the pictures."
+    "Judge the fused row beside theirs, and look at the images."
 )
 
-Source = Annotated[str, typer.Option(metavar="SRC", help="folder, glob or picture; stems must match on all sides")]
-Reference = Annotated[
-    str | None, typer.Option(metavar="SRC", help="clean pictures, scored against instead of the input")
-]
+Source = Annotated[str, typer.Option(metavar="SRC", help="folder, glob or image; stems must match in all sources")]
+Reference = Annotated[str | None, typer.Option(metavar="SRC", help="clean images, scored against instead of the input")]
 
 
 def score(
@@ -49,15 +47,15 @@ def score(
         str, typer.Option(help="strict, or paper: SSIM and Nabf with the constants of published tables")
     ] = "strict",
     sequence: Annotated[
-        bool, typer.Option("--sequence", help="the pictures are consecutive frames: score flicker too")
+        bool, typer.Option("--sequence", help="the images are consecutive frames: score flicker too")
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="keep the scores of every picture")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the scores of every picture as JSON")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="keep the scores of every image")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="print the scores of every image as JSON")] = False,
 ) -> None:
-    """Score fused pictures against their sources, and restored ones against references."""
+    """Score fused images against their sources, and restored ones against references."""
     # Imported here so that --help and usage errors need no OpenCV.
     from cled_edge.files import check_writable, write_whole  # noqa: PLC0415
-    from cled_edge.metrics.folders import Sources, flicker_of, means, score_pictures  # noqa: PLC0415
+    from cled_edge.metrics.folders import MODALITIES, Sources, flicker_of, means, score_images  # noqa: PLC0415
     from cled_edge.metrics.reference import checked_profile  # noqa: PLC0415
 
     chosen = checked_profile(profile)
@@ -66,9 +64,9 @@ def score(
     if out:
         check_writable(out)
     with progress_bar("scoring", len(matched) * (1 + sequence), Console(stderr=True)) as advance:
-        rows = score_pictures(matched, chosen, advance)
+        rows = score_images(matched, chosen, advance)
         meter = flicker_of(matched, advance) if sequence else None
-    against = {side: "reference" if side in sources.referenced else "input" for side in ("infrared", "visible")}
+    against = {name: "reference" if name in sources.referenced else "input" for name in MODALITIES}
     values: dict[str, Any] = {
         "profile": profile,
         "pictures": len(rows),
@@ -95,7 +93,7 @@ def print_scores(values: Mapping[str, Any], console: Console) -> None:
     fusion = {name: scores for name, scores in rows.items() if "mi" in scores}
     restored = {name: scores for name, scores in rows.items() if "psnr_db" in scores}
     console.print(
-        f"{count} picture{'s' * (count != 1)}, profile {values['profile']}, "
+        f"{count} image{'s' * (count != 1)}, profile {values['profile']}, "
         f"against the infrared {against['infrared']} and the visible {against['visible']}",
         soft_wrap=True,
         highlight=False,
@@ -107,7 +105,7 @@ def print_scores(values: Mapping[str, Any], console: Console) -> None:
         console.print(_table(restored, QUALITY_COLUMNS))
         identical = sum(row[name]["psnr_db"] == math.inf for row in values["rows"] for name in restored)
         if identical:
-            equal = "1 picture that equals its" if identical == 1 else f"{identical} pictures that equal their"
+            equal = "1 image that equals its" if identical == 1 else f"{identical} images that equal their"
             console.print(f"PSNR leaves out {equal} reference", highlight=False)
     if "flicker" in values:
         console.print(_flicker_line(**values["flicker"]), soft_wrap=True, highlight=False)
@@ -138,7 +136,7 @@ def _flicker_line(levels: float | None, still_percent: float | None) -> str:
 
 
 def _finite(values: Any) -> Any:
-    """Return JSON values with null for infinity, the PSNR of identical pictures, which JSON does not have."""
+    """Return JSON values with null for infinity, the PSNR of identical images, which JSON does not have."""
     if isinstance(values, dict):
         return {key: _finite(value) for key, value in values.items()}
     if isinstance(values, list):

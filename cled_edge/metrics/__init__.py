@@ -1,1 +1,1 @@
-"""How good fused and restored pictures are."""
+"""How good fused and restored images are."""

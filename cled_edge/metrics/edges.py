@@ -1,7 +1,7 @@
-"""Metrics of edges: how many of the sources' edges a fused picture keeps (Q^AB/F), and how many it invents (N^AB/F).
+"""Metrics of edges: how many of the sources' edges a fused image keeps (Q^AB/F), and how many it invents (N^AB/F).
 
-Legend: a, b the sources, f the fused picture. Strength (g in the papers) and orientation are of an edge; relative (G)
-and turn (A) compare them between a source and the fused picture; quality (Q) is how well an edge is kept, 0 to 1.
+Legend: a, b the sources, f the fused image. Strength (g in the papers) and orientation are of an edge; relative (G)
+and turn (A) compare them between a source and the fused image; quality (Q) is how well an edge is kept, 0 to 1.
 """
 
 from dataclasses import dataclass

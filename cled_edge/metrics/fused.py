@@ -1,4 +1,4 @@
-"""Metrics of a fused picture against its two sources: MI, VIF, Q^AB/F, N^AB/F, SSIM, SCD; and EN, SD, SF, AG.
+"""Metrics of a fused image against its two sources: MI, VIF, Q^AB/F, N^AB/F, SSIM, SCD; and EN, SD, SF, AG.
 
 They reward copying: the maximum of two sources, or one of them untouched, scores above most published fusions. Read
 them beside the scores of both.
@@ -26,7 +26,7 @@ from cled_edge.metrics.reference import (
 from cled_edge.metrics.windows import gaussian, local_moments, smoothed
 
 VIF_SCALES = 17, 9, 5, 3  # window, pixels
-VIF_NOISE = 2.0  # sigma_n^2 of the eye, grey levels squared: it fixes the range of pictures to 0 to 255
+VIF_NOISE = 2.0  # sigma_n^2 of the eye, grey levels squared: it fixes the range of images to 0 to 255
 VIF_TINY = 1e-10
 SMALLEST = 41  # a side that leaves the coarsest scale of VIF one window
 
@@ -34,7 +34,7 @@ SMALLEST = 41  # a side that leaves the coarsest scale of VIF one window
 def fusion_scores(
     infrared: NDArray[Any], visible: NDArray[Any], fused: NDArray[Any], profile: Profile = "strict"
 ) -> dict[str, float]:
-    """Score a fused picture against its sources, all uint8, grey (H, W) or RGB (H, W, 3), by their luma.
+    """Score a fused image against its sources, all uint8, grey (H, W) or RGB (H, W, 3), by their luma.
 
     mi: bits, sum over the sources; vif, ssim, scd: sums over the sources, the last two 2 at most; qabf: 0 to 1; nabf: 0
     is best; en: bits; sd, sf, ag: grey levels. `paper` computes ssim and nabf with the constants of published tables,
@@ -66,13 +66,13 @@ def mutual_information_bits(x: Uint8, y: Uint8) -> float:
     return bits_of(counts.sum(1)) + bits_of(counts.sum(0)) - bits_of(counts.ravel())
 
 
-def information_fidelity(reference: Float64, picture: Float64) -> float:
+def information_fidelity(reference: Float64, image: Float64) -> float:
     """Return VIF of lumas (H, W) in the pixel domain (Sheikh and Bovik 2006): 1 if equal; contrast adds.
 
     Four scales, each filtered where the window fits and halved. 1 if the reference is flat: it holds nothing to lose.
     """
     kept, held = 0.0, 0.0
-    x, y = reference, picture
+    x, y = reference, image
     for scale, size in enumerate(VIF_SCALES):
         window = gaussian(size, size / 5)
         if scale:

@@ -10,7 +10,7 @@ from cled_edge.metrics.luma import Float64
 
 @dataclass(frozen=True)
 class Moments:
-    """Local moments of two pictures, each (H - size + 1, W - size + 1)."""
+    """Local moments of two images, each (H - size + 1, W - size + 1)."""
 
     mean_x: Float64
     mean_y: Float64
@@ -25,14 +25,14 @@ def gaussian(size: int, sigma: float) -> Float64:
     return np.asarray(taps / taps.sum(), np.float64)
 
 
-def smoothed(picture: Float64, kernel: Float64) -> Float64:
-    """Return the picture filtered in both directions, only where the whole window fits."""
+def smoothed(image: Float64, kernel: Float64) -> Float64:
+    """Return the image filtered in both directions, only where the whole window fits."""
     r = len(kernel) // 2
-    return np.asarray(cv2.sepFilter2D(picture, cv2.CV_64F, kernel, kernel)[r:-r, r:-r], np.float64)
+    return np.asarray(cv2.sepFilter2D(image, cv2.CV_64F, kernel, kernel)[r:-r, r:-r], np.float64)
 
 
 def local_moments(x: Float64, y: Float64, kernel: Float64) -> Moments:
-    """Return population moments of two pictures (H, W) under a separable window.
+    """Return population moments of two images (H, W) under a separable window.
 
     In float64: E[x^2] - E[x]^2 of bytes leaves only 0.004 of float32, as much as the constants of SSIM's paper profile.
     """

@@ -35,7 +35,7 @@ from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError, OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8, read_image, write_png
-from cled_edge.metrics.reference import psnr_db
+from cled_edge.metrics.psnr import psnr_db
 
 SIZE = (72, 96)
 NAMED = [("infrared", n) for n in INFRARED] + [("visible", n) for n in VISIBLE]

@@ -25,7 +25,8 @@ from cled_edge.image import read_image, write_png
 from cled_edge.metrics.folders import match_stems
 from cled_edge.metrics.fused import fusion_scores
 from cled_edge.metrics.luma import luma
-from cled_edge.metrics.reference import ms_ssim, psnr_db, ssim
+from cled_edge.metrics.psnr import psnr_db
+from cled_edge.metrics.reference import ms_ssim, ssim
 
 STEMS = "a", "b"
 SIZE = 48, 64
@@ -56,7 +57,7 @@ def read(folder: Path, stem: str) -> np.ndarray:
     return read_image(folder / f"{stem}.png", color="infrared" not in str(folder.relative_to(folder.parents[1])))
 
 
-def test_json_holds_every_picture_and_the_means(folders, tmp_path: Path) -> None:
+def test_json_holds_every_image_and_the_means(folders, tmp_path: Path) -> None:
     out = tmp_path / "scores.json"
     values = values_of(score(*folders, "--profile", "paper", "--json", "--out", out))
     assert json.loads(out.read_text()) == values
@@ -71,11 +72,11 @@ def test_json_holds_every_picture_and_the_means(folders, tmp_path: Path) -> None
     assert values["means"]["fused"]["mi"] == pytest.approx(np.mean([row["fused"]["mi"] for row in values["rows"]]))
 
 
-def test_the_table_shows_the_trivial_fusions_and_fits(folders) -> None:
+def test_the_table_shows_the_baselines_and_fits(folders) -> None:
     result = score(*folders)
     assert result.exception is None, result.exception
     lines = result.stdout.splitlines()
-    assert lines[0] == "2 pictures, profile strict, against the infrared input and the visible input"
+    assert lines[0] == "2 images, profile strict, against the infrared input and the visible input"
     assert lines[1].split() == ["mean", "MI", "VIF", "Qabf", "Nabf", "SSIM", "SCD", "EN", "SD", "SF", "AG"]
     assert [line.split()[0] for line in lines[2:5]] == ["fused", "maximum", "visible"]
     assert "reward copying" in lines[5]
@@ -103,10 +104,10 @@ def test_references_take_the_place_of_the_inputs(folders, tmp_path: Path, rng) -
     assert row["visible restored"] == {"psnr_db": psnr_db(r, c), "ssim": ssim(r, c), "ms_ssim": None}
     assert values["rows"][1]["visible restored"]["psnr_db"] is None  # identical
     assert values["means"]["visible restored"]["psnr_db"] == row["visible restored"]["psnr_db"]
-    assert "PSNR leaves out 1 picture that equals its reference" in score(*folders, *options).stdout
+    assert "PSNR leaves out 1 image that equals its reference" in score(*folders, *options).stdout
 
 
-def test_large_pictures_have_ms_ssim(tmp_path: Path, rng) -> None:
+def test_large_images_have_ms_ssim(tmp_path: Path, rng) -> None:
     folders = [tmp_path / name for name in ("infrared", "visible", "fused", "restored/infrared", "reference")]
     for folder in folders:
         folder.mkdir(parents=True)
@@ -119,7 +120,7 @@ def test_large_pictures_have_ms_ssim(tmp_path: Path, rng) -> None:
         assert row[name]["ms_ssim"] == ms_ssim(*pictures)
 
 
-def test_single_pictures_need_no_common_stem(folders) -> None:
+def test_single_images_need_no_common_stem(folders) -> None:
     infrared, visible, fused = folders
     values = values_of(score(infrared / "a.png", visible / "b.png", fused / "a.png", "--json"))
     assert [row["stem"] for row in values["rows"]] == ["a"]
@@ -173,7 +174,7 @@ def test_refusals(folders, tmp_path: Path) -> None:
     refused(UnmatchedStemsError, "1 not in infrared: c; 1 not in visible: c; 1 not in fused: a", *folders)
     (fused / "c.png").unlink()
     write_png(fused / "a.png", np.zeros((48, 60), np.uint8))
-    refused(SizeMismatchError, "picture a: infrared is 48x64, visible is 48x64, fused is 48x60", *folders)
+    refused(SizeMismatchError, "image a: infrared is 48x64, visible is 48x64, fused is 48x60", *folders)
     write_png(fused / "a.png", np.zeros((40, 64), np.uint8))
     (fused / "b.png").write_bytes(b"no picture")
     refused(SourceUnreadableError, "b.png is not a whole picture", *(f"{folder}/b*" for folder in folders))
@@ -182,14 +183,14 @@ def test_refusals(folders, tmp_path: Path) -> None:
     refused(NoPairsError, "holds no pictures", *folders)
 
 
-def test_small_pictures_are_named(write_pairs) -> None:
+def test_small_images_are_named(write_pairs) -> None:
     infrared, visible = write_pairs(STEMS, (40, 56))
     error = score(infrared, visible, visible).exception
     assert isinstance(error, OptionError)
-    assert "picture a: the picture is 40x56; VIF needs 41" in str(error)
+    assert "image a: the image is 40x56; VIF needs 41" in str(error)
 
 
-def test_a_stem_twice_on_a_side_is_refused() -> None:
+def test_a_stem_twice_in_a_source_is_refused() -> None:
     with pytest.raises(UnmatchedStemsError, match=r"fused stem 'a' occurs twice: a\.jpg and a\.png"):
         match_stems({"infrared": [Path("a.png")], "fused": [Path("a.jpg"), Path("a.png")]})
 
