@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cled_edge.backend.choice import open_backend
+from cled_edge.backend.choice import REFERENCE, open_backend
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import GraphPrecision
 from cled_edge.bundle.reader import Bundle
@@ -15,7 +15,6 @@ from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
 from cled_edge.fuser import Fuser
 from cled_edge.scene.night_street import night_street
-from cled_edge.select import REFERENCE
 from cled_edge.size import Size, padded, size_text
 from cled_edge.verify import Case, judge, read_golden
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import PROBE_SIZE, BackendChoice, CudaOptions, open_backend
+from cled_edge.backend.choice import BackendChoice, CudaOptions, open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
 from cled_edge.bundle.manifest import REFERENCE_GRAPHS, GraphRole
 from cled_edge.bundle.reader import Bundle
@@ -51,14 +51,13 @@ class Fuser:
         backend: BackendChoice | str = "onnxruntime",
         threads: int = 0,
         color_order: ColorOrder = "RGB",
-        size: tuple[int, int] = PROBE_SIZE,
         public_key: Path | str | None = None,
         cuda: CudaOptions | None = None,
     ) -> "Fuser":
         """Open a bundle (None is the one shipped inside the package) on a backend, NAME or NAME:PRECISION.
 
-        The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16, and
-        "auto" takes what a short measurement at `size` (height, width) finds fastest here.
+        The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16.
+        "auto" is refused with an OptionError: `cled_edge.select.choose` measures which backend is fastest here.
         color_order is that of all arrays given and returned: RGB, or BGR as OpenCV has it. With public_key, a PEM file,
         a bundle that its owner has not signed is refused with a SignatureError. cuda: of backend "tensorrt" alone.
         """
@@ -66,7 +65,7 @@ class Fuser:
             raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
-        return cls(opened, open_backend(choice, opened, threads, size, cuda), color_order)
+        return cls(opened, open_backend(choice, opened, threads, cuda), color_order)
 
     def __call__(
         self,

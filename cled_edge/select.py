@@ -11,19 +11,28 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import BackendChoice, backend_type, backends_of, open_backend
-from cled_edge.backend.cpu import instruction_sets, usable_cores
+from cled_edge.backend.choice import (
+    AUTO,
+    REFERENCE,
+    BackendChoice,
+    CudaOptions,
+    backend_type,
+    backends_of,
+    check_cuda,
+    open_backend,
+)
+from cled_edge.backend.cpu import check_threads, instruction_sets, usable_cores
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Backend
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, EngineError
+from cled_edge.fuser import Fuser
 from cled_edge.metrics.psnr import psnr_db
 
 if TYPE_CHECKING:
     from cled_edge.frame import FusedFrame
-    from cled_edge.fuser import Fuser
 
-REFERENCE = BackendChoice.parse("onnxruntime:fp32")  # what bundles are verified on at export
+PROBE_SIZE = (480, 640)  # height, width; what `auto` measures at unless told the size of the frames
 NEEDED_PSNR_DB = 40.0
 ROUNDS, LEAST_ROUNDS, BUDGET_S = 5, 2, 2.0
 
@@ -45,16 +54,42 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The backend to use, and why, in one line."""
+    """The backend to use, and why, in one line; nothing where it was named."""
 
     choice: BackendChoice
-    line: str
+    line: str = ""
+
+
+def open_chosen(
+    choice: BackendChoice | str,
+    bundle: Bundle,
+    threads: int = 0,
+    size: tuple[int, int] = PROBE_SIZE,
+    cuda: CudaOptions | None = None,
+) -> Backend:
+    """Open the backend that is named; for `auto`, the one that `choose` finds at `size`, height and width.
+
+    Raises what `open_backend` and `choose` raise. Why `auto` took it stands in the backend's details, as `auto`.
+    """
+    choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
+    check_threads(threads)
+    check_cuda(choice, cuda)
+    verdict = resolved(choice, bundle, threads, size)
+    backend = open_backend(verdict.choice, bundle, threads, cuda)
+    if verdict.line:
+        backend.details["auto"] = verdict.line
+    return backend
+
+
+def resolved(choice: BackendChoice, bundle: Bundle, threads: int = 0, size: tuple[int, int] = PROBE_SIZE) -> Verdict:
+    """Return the backend that is named, or what `choose` finds for `auto`."""
+    return choose(bundle, threads, size) if choice.name == AUTO else Verdict(choice)
 
 
 def choose(
     bundle: Bundle,
-    threads: int,
-    size: tuple[int, int],
+    threads: int = 0,
+    size: tuple[int, int] = PROBE_SIZE,
     choices: Sequence[BackendChoice] | None = None,
     opener: Opener = open_backend,
 ) -> Verdict:
@@ -86,8 +121,6 @@ def _measure(
     bundle: Bundle, threads: int, size: tuple[int, int], candidates: Sequence[BackendChoice], opener: Opener
 ) -> dict[str, Finding]:
     """Run every candidate once to compare its pictures, then those that agree in turns to time them."""
-    from cled_edge.fuser import Fuser  # noqa: PLC0415  it opens backends itself
-
     pair = _rendered_pair(size)
     findings, agreement_db, fusers = {}, {}, {}
     with ExitStack() as stack:
@@ -120,7 +153,7 @@ def _rendered_pair(size: tuple[int, int]) -> tuple[NDArray[np.uint8], NDArray[np
 
 
 def _medians_ms(
-    fusers: "dict[BackendChoice, Fuser]", pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]
+    fusers: dict[BackendChoice, Fuser], pair: tuple[NDArray[np.uint8], NDArray[np.uint8]]
 ) -> dict[BackendChoice, float]:
     """Time whole calls in turns, so that a busy moment of the machine meets all candidates alike."""
     times_ms: dict[BackendChoice, list[float]] = {choice: [] for choice in fusers}

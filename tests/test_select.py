@@ -2,19 +2,20 @@
 
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cled_edge.backend.choice import BackendChoice, open_backend
+from cled_edge.backend.choice import REFERENCE, BackendChoice, CudaOptions, open_backend
 from cled_edge.backend.graph_cache import FOLDER_VARIABLE
 from cled_edge.backend.protocol import Array, Backend
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cli.app import main
-from cled_edge.errors import BackendError
+from cled_edge.errors import BackendError, OptionError
 from cled_edge.fuser import Fuser
-from cled_edge.select import REFERENCE, choose
+from cled_edge.select import choose, open_chosen
 
 SIZE = (64, 96)
 BF16, FP32 = BackendChoice.parse("openvino:bf16"), BackendChoice.parse("openvino:fp32")
@@ -129,11 +130,17 @@ def test_one_backend_needs_no_measurement(bundle: Bundle, cache: Path) -> None:
     assert not cache.exists()
 
 
-def test_the_fuser_takes_auto(monkeypatch) -> None:
+def test_auto_is_opened_above_the_fuser(bundle: Bundle, monkeypatch) -> None:
     monkeypatch.setattr("cled_edge.backend.choice.available_backends", lambda: [REFERENCE, FP32])
-    with Fuser.load(backend="auto", size=SIZE) as fuser:
-        assert fuser.backend.details["auto"].endswith("measured now")
-        assert fuser.backend.choice in (REFERENCE, FP32)
+    with closing(open_chosen("auto", bundle, size=SIZE)) as backend:
+        assert backend.details["auto"].endswith("measured now")
+        assert backend.choice in (REFERENCE, FP32)
+    with closing(open_chosen("onnxruntime", bundle)) as backend:
+        assert "auto" not in backend.details
+    with pytest.raises(OptionError, match=r"backend is auto, needed one by name; .* cled_edge\.select\.choose"):
+        Fuser.load(backend="auto")
+    with pytest.raises(OptionError, match="options of CUDA are given for backend auto; they are of backend tensorrt"):
+        open_chosen("auto", bundle, cuda=CudaOptions("pycuda"))
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Which backend, at which precision: the grammar NAME[:PRECISION], the registry behind it, and opening one."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -7,14 +8,17 @@ from typing import TYPE_CHECKING, cast
 
 from cled_edge.backend.cpu import check_threads
 from cled_edge.errors import BackendError, OptionError
+from cled_edge.size import Size
 
-if TYPE_CHECKING:  # the command line's --help reads the registry: it need not wait for NumPy
+if TYPE_CHECKING:  # the command line's help reads the registry: it need not wait for NumPy
     from cled_edge.backend.protocol import Backend, BackendType
+    from cled_edge.backend.tensorrt.device import DeviceFacts
     from cled_edge.bundle.manifest import GraphPrecision
     from cled_edge.bundle.reader import Bundle
 
 AUTO = "auto"
-PROBE_SIZE = (480, 640)  # height, width; what `auto` measures at unless told the size of the frames
+# Builds a missing engine: of a bundle, a graph's name, a size, for this device, into a folder, by a binding to CUDA.
+BuildMissing = Callable[["Bundle", str, Size, "DeviceFacts", Path, str], None]
 
 
 @dataclass(frozen=True)
@@ -36,14 +40,15 @@ class CudaOptions:
     """What `tensorrt` alone takes.
 
     binding: `cuda`, NVIDIA's cuda-python, or `pycuda`, for programs that live in a pycuda context; that has no graphs.
-    allow_build: build an engine that is missing, which takes minutes, instead of raising an EngineError.
+    build_missing: builds an engine that is missing, which takes minutes; None raises an EngineError instead. It is
+    `cled_edge.build.builder.build_missing`, which lies above the backends and so is handed in.
     engines: the folder they are in; None is CLED_EDGE_ENGINES or, without it, in the user's cache folder.
     graphs: False launches call by call, to measure what CUDA graphs gain. timed: keep each frame's time on the GPU, by
     events, as `details["gpu_ms"]`.
     """
 
     binding: str = "cuda"
-    allow_build: bool = False
+    build_missing: BuildMissing | None = None
     engines: Path | None = None
     graphs: bool = True
     timed: bool = False
@@ -52,7 +57,7 @@ class CudaOptions:
 _TYPED: "dict[str, GraphPrecision]" = {"fp32": "fp32", "fp16": "fp16", "int8": "int8"}
 _ORT = "cled_edge.backend.ort", "OnnxRuntimeBackend"
 _INSTALL_ORT_GPU = (
-    "pip uninstall onnxruntime, then: pip install onnxruntime-gpu (there is none for a Jetson: --backend tensorrt)"
+    "pip uninstall onnxruntime, then: pip install onnxruntime-gpu (there is none for a Jetson: take backend tensorrt)"
 )
 _OPENVINO = "cled_edge.backend.openvino", "OpenVinoBackend"
 _INSTALL_OPENVINO = "pip install 'cled-edge[openvino]'"
@@ -88,7 +93,7 @@ class BackendChoice:
                 raise OptionError(f"backend auto:{self.precision}: auto takes no precision; it measures them all")
             return
         if self.name not in REGISTRY:
-            raise OptionError(f"backend {self.name!r} is unknown; known: {', '.join((*REGISTRY, AUTO))}; see --help")
+            raise OptionError(f"backend {self.name!r} is unknown; known: {', '.join((*REGISTRY, AUTO))}; choose one")
         known = REGISTRY[self.name].precisions
         if self.precision not in known:
             raise OptionError(
@@ -114,37 +119,41 @@ class BackendChoice:
         return self.name if self.precision is None else f"{self.name}:{self.precision}"
 
 
-def open_backend(
-    choice: BackendChoice | str,
-    bundle: "Bundle",
-    threads: int = 0,
-    size: tuple[int, int] = PROBE_SIZE,
-    cuda: CudaOptions | None = None,
-) -> "Backend":
-    """Open a bundle's graphs on a backend; `auto` measures at `size` (height, width) and takes the fastest that agrees.
+REFERENCE = BackendChoice("onnxruntime", "fp32")  # what bundles are verified on at export
 
-    threads: CPU threads, 0 is the backend's choice. cuda: of `tensorrt` alone. OptionError for a
-    choice that does not exist, BackendError for one that this machine cannot run: another is never taken in its place.
+
+def open_backend(
+    choice: BackendChoice | str, bundle: "Bundle", threads: int = 0, cuda: CudaOptions | None = None
+) -> "Backend":
+    """Open a bundle's graphs on a backend that is named, NAME or NAME:PRECISION; `auto` is measured above this.
+
+    threads: CPU threads, 0 is the backend's choice. cuda: of `tensorrt` alone. OptionError for a choice that does not
+    exist and for `auto`, BackendError for one that this machine cannot run: another is never taken in its place.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     check_threads(threads)
-    if cuda not in (None, CudaOptions()) and choice.name != "tensorrt":
-        raise OptionError(f"--cuda-binding and --allow-build are of backend tensorrt, not of {choice}; leave them out")
-    if choice.name != AUTO:
-        if choice.graphs not in bundle.manifest.precisions():
-            raise BackendError(
-                f"backend {choice}: {bundle.path} has no {choice.graphs} graphs, only "
-                f"{', '.join(bundle.manifest.precisions())}; export them: python -m export.to_onnx --precision "
-                f"{choice.graphs}"
-            )
-        options = {"options": cuda} if choice.name == "tensorrt" else {}
-        return backend_type(choice.name)(bundle, choice, threads, **options)
-    from cled_edge.select import choose  # noqa: PLC0415  it opens backends itself
+    check_cuda(choice, cuda)
+    if choice.name == AUTO:
+        raise OptionError(
+            "backend is auto, needed one by name; measure which is fastest here with cled_edge.select.choose(bundle, "
+            "threads, size) and give its choice, or open it with cled_edge.select.open_chosen"
+        )
+    if choice.graphs not in bundle.manifest.precisions():
+        raise BackendError(
+            f"backend {choice}: {bundle.path} has no {choice.graphs} graphs, only "
+            f"{', '.join(bundle.manifest.precisions())}; export the bundle again with graphs in {choice.graphs}"
+        )
+    options = {"options": cuda} if choice.name == "tensorrt" else {}
+    return backend_type(choice.name)(bundle, choice, threads, **options)
 
-    verdict = choose(bundle, threads, size)
-    backend = open_backend(verdict.choice, bundle, threads)
-    backend.details["auto"] = verdict.line
-    return backend
+
+def check_cuda(choice: BackendChoice, cuda: CudaOptions | None) -> None:
+    """Raise OptionError if options of CUDA are given for a backend that has none."""
+    if cuda not in (None, CudaOptions()) and choice.name != "tensorrt":
+        raise OptionError(
+            f"options of CUDA are given for backend {choice}; they are of backend tensorrt alone; leave the "
+            "binding and the building of engines out"
+        )
 
 
 def available_backends() -> list[BackendChoice]:

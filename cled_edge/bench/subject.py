@@ -5,12 +5,13 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cled_edge.backend.choice import BackendChoice, open_backend
+from cled_edge.backend.choice import BackendChoice
 from cled_edge.bench.feed import Feed, FileFeed, MemoryFeed, rendered_pairs
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
 from cled_edge.fuser import Fuser
+from cled_edge.select import open_chosen
 
 DEFAULT_BACKEND = "onnxruntime"  # always there
 DEFAULT_SIZE = (480, 640)
@@ -90,6 +91,6 @@ def open_subjects(
         subjects = []
         for target, feed in zip(targets, feeds, strict=True):
             bundle = Bundle.open(target.bundle, public_key=public_key)
-            fuser = stack.enter_context(Fuser(bundle, open_backend(target.backend, bundle, threads, feed.size)))
+            fuser = stack.enter_context(Fuser(bundle, open_chosen(target.backend, bundle, threads, feed.size)))
             subjects.append(FuserSubject(target.label, fuser, feed, controls, threads))
         yield subjects

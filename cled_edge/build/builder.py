@@ -151,6 +151,12 @@ def build_engine(
     return record
 
 
+def build_missing(bundle: Bundle, graph_name: str, size: Size, facts: DeviceFacts, folder: Path, binding: str) -> None:
+    """Build a graph's engine for one size with the usual options, as a runner asks for. See `CudaOptions`."""
+    options = BuildOptions(precision=bundle.manifest.graphs[graph_name].precision, size=size)
+    build_engine(bundle, graph_name, options, facts, folder, binding=binding)
+
+
 def check_sizes(bundle: Bundle, graph_name: str, options: BuildOptions) -> None:
     """Raise OptionError unless a graph takes the sizes of the options, EngineError if it is not in the bundle."""
     graph_sha256(bundle, graph_name)

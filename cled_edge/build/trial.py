@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import open_backend
+from cled_edge.backend.choice import REFERENCE, open_backend
 from cled_edge.backend.tensorrt.build_record import TrialRecord
 from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET
@@ -20,7 +20,6 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls
 from cled_edge.errors import BundleMissingError
 from cled_edge.fuser import Fuser
-from cled_edge.select import REFERENCE
 from cled_edge.size import Size
 from cled_edge.verify import NEEDED_DB, judge, read_golden
 

@@ -61,26 +61,25 @@ def fuse(
 ) -> None:
     """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
-    from cled_edge.backend.choice import CudaOptions  # noqa: PLC0415
+    from cled_edge.backend.choice import BackendChoice, CudaOptions  # noqa: PLC0415
     from cled_edge.backend.notes import notes  # noqa: PLC0415
+    from cled_edge.build.builder import build_missing  # noqa: PLC0415
+    from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
     from cled_edge.contract import Controls  # noqa: PLC0415
     from cled_edge.fuser import Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_source  # noqa: PLC0415
+    from cled_edge.select import open_chosen  # noqa: PLC0415
     from cled_edge.tiling import Tiling  # noqa: PLC0415
 
     tiling = None if tile is None else Tiling.parse(tile)
     controls = Controls(steps, strength_infrared, strength_visible, balance)
     console = Console(stderr=True)
+    choice, cuda = BackendChoice.parse(backend), CudaOptions(cuda_binding, build_missing if allow_build else None)
+    opened = Bundle.open(bundle, public_key=require_signature)
     with (
         open_pair(infrared, visible) as source,
-        Fuser.load(
-            bundle,
-            backend=backend,
-            threads=threads,
-            public_key=require_signature,
-            cuda=CudaOptions(cuda_binding, allow_build),
-        ) as fuser,
+        Fuser(opened, open_chosen(choice, opened, threads, cuda=cuda)) as fuser,
     ):
         if "auto" in fuser.backend.details:
             console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)

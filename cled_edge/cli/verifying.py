@@ -30,10 +30,12 @@ def verify(
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
     from cled_edge.backend.choice import BackendChoice, backends_of  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
+    from cled_edge.select import resolved  # noqa: PLC0415
     from cled_edge.verify import Remarks, read_golden, verify_all  # noqa: PLC0415
 
     opened = Bundle.open(bundle, public_key=require_signature)
-    choices = [BackendChoice.parse(text) for text in backend or ()] or backends_of(opened)
+    named = [BackendChoice.parse(text) for text in backend or ()] or backends_of(opened)
+    choices = [resolved(choice, opened).choice for choice in named]
     remarks = Remarks()
     checks = verify_all(opened, choices, read_golden(opened), remarks)
     left_out = remarks.left_out

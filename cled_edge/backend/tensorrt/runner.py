@@ -269,22 +269,17 @@ class TensorRtBackend:
         try:
             plan, record = pick_engine(self._bundle, graph, size, self._facts, self._folder)
         except EngineError:
-            if not self._options.allow_build:
+            if self._options.build_missing is None:
                 raise
-            self._build(graph, size)
+            _LOG.warning("building the engine of %s for %dx%d, which takes minutes", graph, *size)
+            binding = self._options.binding
+            self._options.build_missing(self._bundle, graph, size, self._facts, self._folder, binding)
             plan, record = pick_engine(self._bundle, graph, size, self._facts, self._folder)
             state = "built"
         self.details["cache"][graph] = state
         file = engine_paths(self._folder, graph, record.key)[0].name
         self.details["engines"][f"{graph} {size_text(size)}"] = f"{file}{_unusual(record.options)}"
         return plan
-
-    def _build(self, graph: str, size: Size) -> None:
-        from cled_edge.build.builder import build_engine  # noqa: PLC0415  needed only when building
-
-        _LOG.warning("building the engine of %s for %dx%d, which takes minutes", graph, *size)
-        options = BuildOptions(precision=self._bundle.manifest.graphs[graph].precision, size=size)
-        build_engine(self._bundle, graph, options, self._facts, self._folder, binding=self._options.binding)
 
 
 def _unusual(options: BuildOptions) -> str:

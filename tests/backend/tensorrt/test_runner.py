@@ -180,7 +180,7 @@ def test_a_strength_map_goes_step_by_step_and_into_a_loop_that_takes_one(machine
     shares = np.random.default_rng(0).integers(0, 256, (*SIZE, 2), np.uint8)
     with machine.fuser() as fuser:
         for controls in (Controls(), STEPS):
-            assert same(fuser(*pair, controls, shares), reference(*pair, controls, shares))
+            assert same(fuser(*pair, controls, strength_map=shares), reference(*pair, controls, strength_map=shares))
         assert f"{STEP} 16x24" in fuser.backend.details["cuda_graph"]
 
 
@@ -377,21 +377,27 @@ def test_an_altered_engine_is_never_read(machine: Machine) -> None:
         machine.open().run(LOOP, loop_inputs(1))
 
 
-def test_building_on_demand_needs_to_be_allowed(machine: Machine, monkeypatch) -> None:
+def test_what_builds_on_demand_is_handed_in(machine: Machine) -> None:
     built = []
 
-    def build(backend: TensorRtBackend, graph: str, size: tuple[int, int]) -> None:
+    def build(bundle: Bundle, graph: str, size: tuple[int, int], facts, folder, binding: str) -> None:
+        assert (bundle, facts, folder, binding) == (
+            machine.bundle,
+            facts_of(machine.release),
+            default_folder(),
+            machine.binding,
+        )
         built.append((graph, size))
         write_plan(machine.bundle, graph, size, machine.release)
 
-    monkeypatch.setattr(TensorRtBackend, "_build", build)
-    backend = open_backend("tensorrt", machine.bundle, cuda=CudaOptions(allow_build=True))
+    cuda = CudaOptions(build_missing=build)
+    backend = open_backend("tensorrt", machine.bundle, cuda=cuda)
     backend.run(LOOP, loop_inputs(1))
     backend.run(LOOP, loop_inputs(1, (24, 32)))
     assert built == [(LOOP, (24, 32))]
     assert backend.details["cache"] == {LOOP: "built"}
-    with pytest.raises(OptionError, match="--allow-build are of backend tensorrt, not of onnxruntime:fp32; leave"):
-        open_backend("onnxruntime", machine.bundle, cuda=CudaOptions(allow_build=True))
+    with pytest.raises(OptionError, match="for backend onnxruntime:fp32; they are of backend tensorrt alone; leave"):
+        open_backend("onnxruntime", machine.bundle, cuda=cuda)
 
 
 def test_closed_is_closed_from_any_thread(either: Machine) -> None:
