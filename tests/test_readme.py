@@ -28,7 +28,8 @@ BANNED = {
 }
 # What a page may name that is not in the repository: what its commands and its users make.
 MADE = re.compile(
-    r"^(runs|bundles|night|demo|fused|restored|keys|OUT|DIR|DATA|BUNDLE|~|\.\./shared|\.venv|dev)\b|[*<>{}]|^/"
+    r"^(runs|bundles|infrared|visible|curves|samples|night|demo|fused|restored|keys)\b"
+    r"|^(OUT|DIR|DATA|BUNDLE|~|\.\./shared|\.venv|dev)\b|[*<>{}]|^/"
 )
 UNIT = r"(ms|s|dB|%|Hz|fps|MB|GB|GiB|GFLOP|pairs/s|times|percent|minutes|hours)"
 

@@ -12,10 +12,17 @@ ROOT = Path(__file__).parent.parent.parent
 PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
+    ROOT / "runtime" / "README.md",
+    ROOT / "export" / "README.md",
+    ROOT / "export" / "BUNDLE.md",
+    ROOT / "training" / "README.md",
+    ROOT / "training" / "weights" / "README.md",
+    ROOT / "benchmarks" / "README.md",
 ]
 _FOLDERS = ("cled_edge", "training", "export", "runtime", "benchmarks")
 _SIZE = 96, 128
-_FRAMES = 3
+_HELD_OUT = ("00005D", "00014D", "00001N")  # by their CRC-32, see cled_edge/data/split.py
+_TRAINED = ("00002D", "00003D", "00004N")
 
 
 def write_house(folder: Path) -> Path:
@@ -24,11 +31,11 @@ def write_house(folder: Path) -> Path:
     house.mkdir()
     for name in _FOLDERS:
         shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
-    _write_pairs(house / "night")
-    _write_pairs(folder / "shared" / "data" / "pairs" / "msrs")
+    _write_pairs(house / "night", _TRAINED)
+    _write_pairs(folder / "shared" / "data" / "pairs" / "msrs", _HELD_OUT + _TRAINED)
     _write_videos(house)
     for name in ("infrared", "visible"):
-        shutil.copy(house / "night" / name / "000000.png", house / f"{name}.png")
+        shutil.copy(house / "night" / name / f"{_TRAINED[0]}.png", house / f"{name}.png")
     for name in ("nano", "mine", "jetson"):
         shutil.copytree(ROOT / "cled_edge" / "bundles" / "nano", house / "bundles" / name)
     (house / "runs" / "nano").mkdir(parents=True)
@@ -44,18 +51,18 @@ def _write_program(path: Path, command: str) -> None:
     path.chmod(0o755)
 
 
-def _write_pairs(folder: Path) -> None:
-    for index, pair in enumerate(night_street(_FRAMES, _SIZE)):
+def _write_pairs(folder: Path, stems: tuple[str, ...]) -> None:
+    for stem, pair in zip(stems, night_street(len(stems), _SIZE), strict=True):
         for name, image in (("infrared", pair.infrared), ("visible", pair.visible[:, :, ::-1])):
             (folder / name).mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(folder / name / f"{index:06d}.png"), image)
+            cv2.imwrite(str(folder / name / f"{stem}.png"), image)
 
 
 def _write_videos(folder: Path) -> None:
     codec, size = cv2.VideoWriter.fourcc(*"mp4v"), (_SIZE[1], _SIZE[0])
     paths = (str(folder / name) for name in ("ir.mp4", "vis.mp4"))
     writers = [cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, 25, size) for path in paths]
-    for pair in night_street(_FRAMES, _SIZE):
+    for pair in night_street(len(_TRAINED), _SIZE):
         for writer, image in zip(writers, (pair.infrared, pair.visible), strict=True):
             writer.write(np.ascontiguousarray(np.broadcast_to(np.atleast_3d(image), (*_SIZE, 3))[:, :, ::-1]))
     for writer in writers:
