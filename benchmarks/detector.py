@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.cpu import usable_cores
 from cled_edge.backend.failures import one_line
+from cled_edge.cpu import usable_cores
 from cled_edge.errors import BackendError, OptionError, SourceMissingError
 from cled_edge.image import Uint8
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cled_edge.backend.choice import REFERENCE, open_backend
+from cled_edge.backend.choice import REFERENCE
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import GraphPrecision
 from cled_edge.bundle.reader import Bundle

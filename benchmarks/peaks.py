@@ -17,8 +17,8 @@ import numpy as np
 import typer
 
 from benchmarks.timing import timed_rounds, whole_numbers, write_result
-from cled_edge.backend.cpu import usable_cores
 from cled_edge.bench.machine import describe_machine
+from cled_edge.cpu import usable_cores
 from cled_edge.errors import one_line_errors
 
 Precision = Literal["fp32", "bf16", "int8"]

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from benchmarks.ems import Case
 from benchmarks.held_out import Box, Scene, contrast
 from benchmarks.trivial import TRIVIAL, LumaFusion, luma_of, maximum
-from cled_edge.backend.cpu import usable_cores
 from cled_edge.contract import Controls
+from cled_edge.cpu import usable_cores
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8
 from cled_edge.metrics.fused import fusion_scores

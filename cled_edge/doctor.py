@@ -11,10 +11,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from cled_edge.backend.choice import REGISTRY, backend_type
-from cled_edge.backend.cpu import instruction_sets, usable_cores
+from cled_edge.backend.choice import REGISTRY
+from cled_edge.backend.opener import backend_type
 from cled_edge.backend.tensorrt.device import kernel_driver
 from cled_edge.backend.tensorrt.sdk import INSTALL_CUDA, INSTALL_TENSORRT
+from cled_edge.cpu import instruction_sets, usable_cores
 from cled_edge.errors import CledEdgeError
 
 KNOWN_MAJORS = ("8", "10", "11")  # of TensorRT

@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import BackendChoice, CudaOptions, open_backend
+from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
+from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import REFERENCE_GRAPHS, GraphRole
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls

@@ -11,20 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import (
-    AUTO,
-    REFERENCE,
-    BackendChoice,
-    CudaOptions,
-    backend_type,
-    backends_of,
-    check_cuda,
-    open_backend,
-)
-from cled_edge.backend.cpu import check_threads, instruction_sets, usable_cores
+from cled_edge.backend.choice import AUTO, REFERENCE, BackendChoice
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
+from cled_edge.backend.opener import backend_type, backends_of, check_cuda, open_backend
 from cled_edge.backend.protocol import Backend
+from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.reader import Bundle
+from cled_edge.cpu import check_threads, instruction_sets, usable_cores
 from cled_edge.errors import BackendError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.metrics.psnr import psnr_db

@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from cled_edge.backend.choice import BackendChoice, open_backend
+from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.notes import notes
+from cled_edge.backend.opener import open_backend
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls

@@ -5,7 +5,7 @@ from contextlib import closing
 
 import numpy as np
 
-from cled_edge.backend.choice import open_backend
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Array, Backend
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls

@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cled_edge.backend.choice import REFERENCE, BackendChoice, CudaOptions, open_backend
+from cled_edge.backend.choice import REFERENCE, BackendChoice
 from cled_edge.backend.graph_cache import FOLDER_VARIABLE
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Array, Backend
+from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cli.app import main
 from cled_edge.errors import BackendError, OptionError
@@ -131,7 +133,7 @@ def test_one_backend_needs_no_measurement(bundle: Bundle, cache: Path) -> None:
 
 
 def test_auto_is_opened_above_the_fuser(bundle: Bundle, monkeypatch) -> None:
-    monkeypatch.setattr("cled_edge.backend.choice.available_backends", lambda: [REFERENCE, FP32])
+    monkeypatch.setattr("cled_edge.backend.opener.available_backends", lambda: [REFERENCE, FP32])
     with closing(open_chosen("auto", bundle, size=SIZE)) as backend:
         assert backend.details["auto"].endswith("measured now")
         assert backend.choice in (REFERENCE, FP32)
@@ -153,7 +155,7 @@ def test_auto_is_opened_above_the_fuser(bundle: Bundle, monkeypatch) -> None:
     ],
 )
 def test_the_command_line_takes_a_backend(write_pairs, tmp_path, monkeypatch, capsys, backend, code, words) -> None:
-    monkeypatch.setattr("cled_edge.backend.choice.available_backends", lambda: [REFERENCE])
+    monkeypatch.setattr("cled_edge.backend.opener.available_backends", lambda: [REFERENCE])
     infrared, visible = write_pairs(("a",))
     fuse = ["cled-edge", "fuse", "--infrared", infrared, "--visible", visible, "--out", tmp_path / "out", "--steps", 1]
     monkeypatch.setattr("sys.argv", [*map(str, fuse), "--backend", backend])

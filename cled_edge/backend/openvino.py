@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
-from cled_edge.backend.cpu import instruction_sets
 from cled_edge.backend.failures import missing_package, one_line
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
 from cled_edge.bundle.reader import Bundle
+from cled_edge.cpu import instruction_sets
 from cled_edge.errors import BackendError, OptionError
 
 DEVICES = {"openvino": "CPU", "openvino-gpu": "GPU", "openvino-npu": "NPU"}

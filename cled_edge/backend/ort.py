@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cled_edge.backend.choice import REGISTRY, BackendChoice
-from cled_edge.backend.cpu import instruction_sets, usable_cores
 from cled_edge.backend.failures import missing_package, one_line
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
 from cled_edge.bundle.reader import Bundle
+from cled_edge.cpu import instruction_sets, usable_cores
 from cled_edge.errors import BackendError, OptionError
 
 NAME = "onnxruntime"

@@ -12,7 +12,6 @@ from typing import Any
 
 import psutil
 
-from cled_edge.backend.cpu import usable_cores
 from cled_edge.bench.nvml import Nvml
 from cled_edge.bench.sensors import (
     EnergyMeter,
@@ -26,6 +25,7 @@ from cled_edge.bench.sensors import (
     steal_percent,
     throttle_counts,
 )
+from cled_edge.cpu import usable_cores
 
 # x86 flags, then the Arm ones for the same uses, in the words of /proc/cpuinfo.
 INSTRUCTIONS = (

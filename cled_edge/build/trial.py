@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.backend.choice import REFERENCE, open_backend
+from cled_edge.backend.choice import REFERENCE
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt.build_record import TrialRecord
 from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET

@@ -61,8 +61,9 @@ def fuse(
 ) -> None:
     """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
-    from cled_edge.backend.choice import BackendChoice, CudaOptions  # noqa: PLC0415
+    from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
     from cled_edge.backend.notes import notes  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.run_options import CudaOptions  # noqa: PLC0415
     from cled_edge.build.builder import build_missing  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415

@@ -28,7 +28,8 @@ def verify(
     as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
 ) -> None:
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
-    from cled_edge.backend.choice import BackendChoice, backends_of  # noqa: PLC0415
+    from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
+    from cled_edge.backend.opener import backends_of  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.select import resolved  # noqa: PLC0415
     from cled_edge.verify import Remarks, read_golden, verify_all  # noqa: PLC0415

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cled_edge.backend.choice import REGISTRY, BackendChoice, available_backends, open_backend
+from cled_edge.backend.choice import REGISTRY, BackendChoice
 from cled_edge.backend.graph_cache import FOLDER_VARIABLE, KEPT_FILES, read_cached, write_cached
+from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.backend.openvino import OpenVinoBackend
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, OptionError

@@ -6,8 +6,8 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from cled_edge.backend.choice import available_backends, open_backend
 from cled_edge.backend.notes import notes
+from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.errors import BackendError, OptionError
 from tests.backend.tensorrt.test_runner import loop_inputs
 from tests.fakes.engines import NumpyBackend, small_bundle

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from benchmarks import gpu, gpu_bars, gpu_frame
 from benchmarks.gpu_frame import Frame
 from benchmarks.gpu_soak import Stamped, soak
-from cled_edge.backend.choice import open_backend
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt.launch import ONE_GRAPH
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
-from cled_edge.backend.choice import open_backend
+from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt import device
 from cled_edge.backend.tensorrt.capabilities import RELEASES, USED, capabilities
 from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_facts

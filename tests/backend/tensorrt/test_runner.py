@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from cled_edge.backend.choice import CudaOptions, available_backends, open_backend
 from cled_edge.backend.graph_cache import FOLDER_VARIABLE
 from cled_edge.backend.notes import notes
+from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.backend.protocol import FrameBackend
 from cled_edge.backend.tensorrt.build_record import engine_key
 from cled_edge.backend.tensorrt.launch import ONE_GRAPH
 from cled_edge.backend.tensorrt.options import BuildOptions, Profile
+from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.backend.tensorrt.runner import TensorRtBackend
 from cled_edge.backend.tensorrt.store import default_folder, engine_paths, graph_sha256
 from cled_edge.bundle.reader import Bundle
