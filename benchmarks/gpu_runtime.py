@@ -7,10 +7,10 @@ from benchmarks.gpu_bars import STREAM
 from benchmarks.gpu_frame import Form, Frame
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
+from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.capabilities import capabilities
 from cled_edge.backend.tensorrt.device import read_facts
 from cled_edge.backend.tensorrt.launch import ONE_GRAPH
-from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.backend.tensorrt.runner import TensorRtBackend
 from cled_edge.backend.tensorrt.sdk import import_tensorrt

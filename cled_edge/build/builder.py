@@ -21,6 +21,7 @@ import psutil
 from safetensors.numpy import load, save
 
 from cled_edge import __version__, errors
+from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import (
     RECORD_VERSION,
     BuildRecord,
@@ -30,7 +31,6 @@ from cled_edge.backend.tensorrt.build_record import (
     engine_key,
 )
 from cled_edge.backend.tensorrt.device import DeviceFacts
-from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.backend.tensorrt.store import OTHER_FOLDER, check_private, engine_paths, graph_sha256, write_engine
 from cled_edge.build.job import ANSWER, GRAPH, JOB, PLAN, RESULT, TIMINGS, TRIAL, Job, Result
 from cled_edge.build.timing_cache import one_builder, read_timings, timings_path, write_timings
@@ -211,7 +211,7 @@ def _run_child(room: Path, graph: str, limits: Limits, on_step: OnStep | None) -
     environment = os.environ | {"PYTHONPATH": os.pathsep.join([package_root, os.environ.get("PYTHONPATH", "")])}
     with (room / "stderr").open("w+b") as stderr:
         child = subprocess.Popen(
-            [sys.executable, "-m", "cled_edge.build.child", str(room.resolve())],
+            [sys.executable, "-m", "cled_edge.build.process", str(room.resolve())],
             stdin=subprocess.PIPE,  # nothing is written: it ends when this process does, and the child with it
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import ReadBack
-from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.manifest import GraphSpec
 
 TRIAL, ANSWER = "trial{}.safetensors", "answer{}.safetensors"

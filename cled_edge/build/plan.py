@@ -6,9 +6,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.backend.tensorrt.log import logger_of
-from cled_edge.backend.tensorrt.options import BuildOptions, tensor_shape
 from cled_edge.bundle.manifest import GraphSpec
 from cled_edge.errors import EngineError
 

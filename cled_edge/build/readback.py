@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.build_record import ReadBack, TensorReadBack
 from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.backend.tensorrt.log import logger_of
-from cled_edge.backend.tensorrt.options import BuildOptions, tensor_shape
 from cled_edge.bundle.manifest import GraphSpec, TensorSpec
 from cled_edge.errors import EngineError
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cled_edge.backend.tensorrt.options import BuildOptions, tensor_shape
+from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.sdk import cuda_call
 from cled_edge.bundle.manifest import GraphSpec
 from cled_edge.errors import EngineError

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
+from cled_edge.backend.tensorrt.build_options import BuildOptions, canonical_json
 from cled_edge.backend.tensorrt.device import DeviceFacts
-from cled_edge.backend.tensorrt.options import BuildOptions, canonical_json
 from cled_edge.backend.tensorrt.store import OTHER_FOLDER
 from cled_edge.errors import OutputError
 from cled_edge.files import make_folder, write_whole

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from cled_edge.backend.choice import REFERENCE
 from cled_edge.backend.opener import open_backend
+from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import TrialRecord
-from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls

@@ -16,7 +16,7 @@ from cled_edge.backend.graph_cache import ENGINES_VARIABLE
 from cled_edge.cli.signing import RequireSignature
 
 if TYPE_CHECKING:
-    from cled_edge.backend.tensorrt.options import BuildOptions
+    from cled_edge.backend.tensorrt.build_options import BuildOptions
     from cled_edge.build.builder import OnStep, Step
     from cled_edge.bundle.manifest import Manifest
 
@@ -79,7 +79,7 @@ def build(
     from cled_edge.backend.tensorrt.sdk import import_tensorrt  # noqa: PLC0415
     from cled_edge.backend.tensorrt.store import current_record, default_folder  # noqa: PLC0415
     from cled_edge.build.builder import Limits, build_engine, kept_engine  # noqa: PLC0415
-    from cled_edge.build.selection import chosen_graphs  # noqa: PLC0415
+    from cled_edge.build.request import chosen_graphs  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.errors import OptionError  # noqa: PLC0415
 
@@ -147,8 +147,8 @@ def _options(
     """Return the options of each size; OptionError if none, or more than one way to give them, is there."""
     from pydantic import ValidationError  # noqa: PLC0415
 
-    from cled_edge.backend.tensorrt.options import BuildOptions, Profile  # noqa: PLC0415
-    from cled_edge.build.selection import camera_modes  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile  # noqa: PLC0415
+    from cled_edge.build.request import camera_modes  # noqa: PLC0415
     from cled_edge.errors import OptionError  # noqa: PLC0415
     from cled_edge.size import padded, parse_size  # noqa: PLC0415
 

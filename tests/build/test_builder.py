@@ -18,16 +18,16 @@ import pytest
 
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt import device
+from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile, graph_name, tensor_shape
 from cled_edge.backend.tensorrt.capabilities import RELEASES, USED, capabilities
 from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_facts
-from cled_edge.backend.tensorrt.options import BuildOptions, Profile, graph_name, tensor_shape
 from cled_edge.backend.tensorrt.sdk import import_cuda, import_tensorrt
 from cled_edge.backend.tensorrt.store import current_record, default_folder, engine_paths, open_engine, pick_engine
 from cled_edge.build import builder
 from cled_edge.build.builder import Limits, Step, build_engine
-from cled_edge.build.child import Teller, run
 from cled_edge.build.job import Job, Result
-from cled_edge.build.selection import camera_modes, chosen_graphs
+from cled_edge.build.process import Teller, run
+from cled_edge.build.request import camera_modes, chosen_graphs
 from cled_edge.build.trial import Trial, judged, make_trial
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cli.app import main
@@ -403,7 +403,7 @@ def test_a_child_ends_with_its_parent(bundle: Bundle, tmp_path: Path, fake: Fake
         "sys.path.insert(0, os.environ['FAKE_ROOT'])\nfrom cled_edge.build import builder\n"
         "from tests.build.test_builder import fake_trial\nbuilder.make_trial = fake_trial\n"
         "from cled_edge.build.builder import build_engine\n"
-        "from cled_edge.backend.tensorrt.options import BuildOptions\n"
+        "from cled_edge.backend.tensorrt.build_options import BuildOptions\n"
         "from cled_edge.backend.tensorrt.device import DeviceFacts\n"
         "options, facts = BuildOptions.model_validate_json(sys.argv[2]), DeviceFacts.model_validate_json(sys.argv[3])\n"
         "build_engine(Bundle.open(sys.argv[1]), 'unet_step-fp16', options, facts, Path(sys.argv[4]))"

@@ -16,7 +16,7 @@ from onnx import TensorProto  # noqa: E402
 
 from cled_edge import Bundle, Fuser  # noqa: E402
 from cled_edge.backend.opener import open_backend  # noqa: E402
-from cled_edge.backend.tensorrt.options import BuildOptions  # noqa: E402
+from cled_edge.backend.tensorrt.build_options import BuildOptions  # noqa: E402
 from cled_edge.build.trial import judged, make_trial  # noqa: E402
 from cled_edge.bundle.manifest import GraphSpec  # noqa: E402
 from cled_edge.contract import Controls  # noqa: E402

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.build_record import BuildRecord, GraphFacts, PlanSpec, ReadBack, TrialRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
-from cled_edge.backend.tensorrt.options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.store import default_folder, graph_sha256, write_engine
 from cled_edge.bundle.manifest import OPSETS, GraphSpec, TensorSpec
 from cled_edge.bundle.reader import Bundle

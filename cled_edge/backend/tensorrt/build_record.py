@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cled_edge.backend.tensorrt.build_options import BuildOptions, canonical_json
 from cled_edge.backend.tensorrt.device import DeviceFacts
-from cled_edge.backend.tensorrt.options import BuildOptions, canonical_json
 from cled_edge.bundle.manifest import GraphPrecision, GraphRole, Verdict
 from cled_edge.size import Size
 

@@ -14,12 +14,12 @@ import numpy as np
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.failures import one_line
 from cled_edge.backend.protocol import Array
-from cled_edge.backend.tensorrt.bound import BoundEngine, TensorRt, allocated, picture_size
+from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.capabilities import capabilities
 from cled_edge.backend.tensorrt.cuda import Cuda, CudaError, PyCuda, open_cuda
 from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_facts
+from cled_edge.backend.tensorrt.engine import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.tensorrt.launch import DeviceTensor, Launch
-from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.backend.tensorrt.sdk import import_tensorrt
 from cled_edge.backend.tensorrt.store import default_folder, engine_paths, pick_engine

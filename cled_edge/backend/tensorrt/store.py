@@ -17,9 +17,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cled_edge.backend.graph_cache import ENGINES_VARIABLE, cache_folder
+from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import RECORD_VERSION, BuildRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
-from cled_edge.backend.tensorrt.options import BuildOptions
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import EngineError, OutputError
 from cled_edge.files import Reader, make_folder, write_whole

@@ -16,9 +16,9 @@ from cled_edge.backend.graph_cache import FOLDER_VARIABLE
 from cled_edge.backend.notes import notes
 from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.backend.protocol import FrameBackend
+from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile
 from cled_edge.backend.tensorrt.build_record import engine_key
 from cled_edge.backend.tensorrt.launch import ONE_GRAPH
-from cled_edge.backend.tensorrt.options import BuildOptions, Profile
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.backend.tensorrt.runner import TensorRtBackend
 from cled_edge.backend.tensorrt.store import default_folder, engine_paths, graph_sha256
@@ -228,7 +228,7 @@ def test_a_graph_that_cannot_be_or_is_wrong_falls_back_and_says_why(machine: Mac
 
 
 def test_an_interrupt_within_a_capture_leaves_a_stream_that_works(machine: Machine, monkeypatch) -> None:
-    from cled_edge.backend.tensorrt.bound import BoundEngine
+    from cled_edge.backend.tensorrt.engine import BoundEngine
 
     backend, enqueue, captures = machine.open(), BoundEngine.enqueue, [0]
 

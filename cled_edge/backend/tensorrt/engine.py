@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from cled_edge.backend.protocol import Array
+from cled_edge.backend.tensorrt.build_options import tensor_shape
 from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.backend.tensorrt.cuda import Cuda
 from cled_edge.backend.tensorrt.launch import DeviceTensor
 from cled_edge.backend.tensorrt.log import logger_of
-from cled_edge.backend.tensorrt.options import tensor_shape
 from cled_edge.bundle.manifest import GraphSpec, TensorSpec
 from cled_edge.errors import BackendError
 from cled_edge.size import Size

@@ -1,4 +1,4 @@
-"""The process that builds one engine: python -m cled_edge.build.child FOLDER.
+"""The process that builds one engine: python -m cled_edge.build.process FOLDER.
 
 TensorRT's builder can die by a signal or take all memory, so it never runs in the process that must go on.
 It tells its parent, on what was its standard output, one JSON object a line: a step of the build, or an error.
@@ -17,9 +17,9 @@ from typing import Any, TextIO
 from safetensors.numpy import load, save
 
 from cled_edge import errors
-from cled_edge.backend.tensorrt.bound import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.tensorrt.capabilities import capabilities
 from cled_edge.backend.tensorrt.cuda import open_cuda
+from cled_edge.backend.tensorrt.engine import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.tensorrt.launch import Launch
 from cled_edge.backend.tensorrt.log import add_to_file
 from cled_edge.backend.tensorrt.sdk import import_cuda, import_tensorrt

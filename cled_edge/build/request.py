@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import get_args
 
+from cled_edge.backend.tensorrt.build_options import BuildOptions, graph_name
 from cled_edge.backend.tensorrt.capabilities import Capabilities
-from cled_edge.backend.tensorrt.options import BuildOptions, graph_name
 from cled_edge.build.builder import check_sizes
 from cled_edge.bundle.manifest import GraphRole, Manifest
 from cled_edge.bundle.reader import Bundle
