@@ -32,7 +32,8 @@ def write_house(folder: Path) -> Path:
     for name in _FOLDERS:
         shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
     _write_pairs(house / "night", _TRAINED)
-    _write_pairs(folder / "shared" / "data" / "pairs" / "msrs", _HELD_OUT + _TRAINED)
+    for name in ("llvip", "m3fd", "msrs", "roadscene"):
+        _write_pairs(folder / "shared" / "data" / "pairs" / name, _HELD_OUT + _TRAINED)
     _write_videos(house)
     for name in ("infrared", "visible"):
         shutil.copy(house / "night" / name / f"{_TRAINED[0]}.png", house / f"{name}.png")
