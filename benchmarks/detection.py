@@ -34,12 +34,14 @@ from benchmarks.detector import NMS_IOU, SCORE_THRESHOLD, Detections, Detector, 
 from benchmarks.sections import detection_rows
 from benchmarks.timing import RESULTS, write_result
 from benchmarks.trivial import TRIVIAL, copy_of_visible, luma_of, with_color
-from cled_edge.camera.source import PictureSource, find_pictures
+from cled_edge.camera.picture_folder import PictureFolder, find_pictures
+from cled_edge.camera.source import camera_address
 from cled_edge.contract import Controls
 from cled_edge.errors import DataError, NoPairsError, OptionError, SourceMissingError, one_line_errors
 from cled_edge.frame import FramePair
 from cled_edge.fuser import Fuser, check_sizes
 from cled_edge.image import Uint8, grey_from_any, rgb_from_any
+from cled_edge.pairing import PairedCameras, pair_cameras
 
 COCO_NAMES = ("person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck")
 TIMES = {"D": "day", "N": "night"}  # by the last letter of a stem
@@ -233,7 +235,7 @@ def check_found(coco: Coco, detector: Detector) -> None:
         )
 
 
-def find_pairs(data: Path, labels: Mapping[str, Labels]) -> tuple[PictureSource, int]:
+def find_pairs(data: Path, labels: Mapping[str, Labels]) -> tuple[PairedCameras, int]:
     """Return the pairs that have labels, and how many have none; NoPairsError if none has any."""
     folders = [(data / "infrared", data / "visible"), (data / "ir", data / "vi")]
     infrared, visible = next((pair for pair in folders if pair[0].is_dir()), folders[0])
@@ -244,7 +246,11 @@ def find_pairs(data: Path, labels: Mapping[str, Labels]) -> tuple[PictureSource,
             f"none of {len(every[0])} pictures of {infrared} has the stem of one of {len(labels)} label files, such as "
             f"{next(iter(labels))}.txt; give the labels of these pictures by --labels"
         )
-    return PictureSource(*some), len(every[0]) - len(some[0])
+    cameras = [
+        PictureFolder(camera_address(str(folder)), paths)
+        for folder, paths in zip((infrared, visible), some, strict=True)
+    ]
+    return pair_cameras(*cameras), len(every[0]) - len(some[0])
 
 
 def _pycocotools(module: str) -> Any:

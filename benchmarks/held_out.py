@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.trivial import luma_of
-from cled_edge.camera.source import PICTURE_SUFFIXES, open_pair
+from cled_edge.camera.source import PICTURE_SUFFIXES
 from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError
 from cled_edge.image import Uint8, grey_from_any, read_image, rgb_from_any
-from cled_edge.pairing import pair_by_stem
+from cled_edge.pairing import open_pair, pair_by_stem
 
 PERSON = 0  # class of the labels, in YOLO's text format: class, then centre and size as shares of the picture
 NIGHT_BELOW = 56.0  # mean luma of a visible picture, of 255

@@ -8,29 +8,78 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cled_edge.bundle.reader import Bundle
+    from cled_edge.camera.source import open_camera
     from cled_edge.contract import Controls
-    from cled_edge.errors import CledEdgeError
-    from cled_edge.frame import Frame, FusedFrame
+    from cled_edge.errors import (
+        BackendError,
+        BundleCorruptError,
+        BundleMissingError,
+        BundleVersionError,
+        CheckpointError,
+        CledEdgeError,
+        DataError,
+        DivergedError,
+        EngineError,
+        NoPairsError,
+        OptionError,
+        OutputError,
+        ParityError,
+        ResultError,
+        SignatureError,
+        SizeMismatchError,
+        SlowerError,
+        SourceMissingError,
+        SourceUnreadableError,
+        UnmatchedStemsError,
+    )
+    from cled_edge.frame import Frame, FramePair, FusedFrame
     from cled_edge.fuser import Fuser
-    from cled_edge.schedule import Schedule
 
-_HOME = {
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleCorruptError",
+    "BundleMissingError",
+    "BundleVersionError",
+    "CheckpointError",
+    "CledEdgeError",
+    "Controls",
+    "DataError",
+    "DivergedError",
+    "EngineError",
+    "Frame",
+    "FramePair",
+    "FusedFrame",
+    "Fuser",
+    "NoPairsError",
+    "OptionError",
+    "OutputError",
+    "ParityError",
+    "ResultError",
+    "SignatureError",
+    "SizeMismatchError",
+    "SlowerError",
+    "SourceMissingError",
+    "SourceUnreadableError",
+    "UnmatchedStemsError",
+    "open_camera",
+]
+__version__ = "0.1.0"
+
+_HOME = {  # where each name lies; an error's is cled_edge.errors
     "Bundle": "cled_edge.bundle.reader",
-    "CledEdgeError": "cled_edge.errors",
     "Controls": "cled_edge.contract",
     "Frame": "cled_edge.frame",
+    "FramePair": "cled_edge.frame",
     "FusedFrame": "cled_edge.frame",
     "Fuser": "cled_edge.fuser",
-    "Schedule": "cled_edge.schedule",
+    "open_camera": "cled_edge.camera.source",
 }
-
-__all__ = ["Bundle", "CledEdgeError", "Controls", "Frame", "FusedFrame", "Fuser", "Schedule"]
-__version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+    if name in __all__:
+        return getattr(import_module(_HOME.get(name, "cled_edge.errors")), name)
     raise AttributeError(f"module 'cled_edge' has no attribute {name!r}")
 
 

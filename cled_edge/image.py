@@ -113,9 +113,9 @@ def bytes_from_network(x: Float32) -> Uint8:
     return np.asarray(cv2.merge(list(planes)), np.uint8).reshape(*planes.shape[1:], len(planes))
 
 
-def write_png(path: Path, picture: Uint8) -> None:
-    """Write 8-bit grey (H, W) or RGB (H, W, 3); the file appears whole or not at all. OutputError if it cannot."""
-    pixels = swapped(picture) if picture.ndim == 3 else np.ascontiguousarray(picture)
+def write_png(path: Path, picture: Uint8, color_order: ColorOrder = "RGB") -> None:
+    """Write 8-bit grey (H, W) or (H, W, 3) in `color_order`; whole or not at all. OutputError if it cannot."""
+    pixels = swapped(picture) if picture.ndim == 3 and color_order == "RGB" else np.ascontiguousarray(picture)
     write_whole(path, cv2.imencode(".png", pixels)[1].tobytes())
 
 

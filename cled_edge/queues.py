@@ -1,4 +1,4 @@
-"""Work on threads beside the caller's: a relay between two threads, reading ahead, writing behind."""
+"""Work on threads beside the caller's: a bounded queue between two threads, reading ahead, writing behind."""
 
 import threading
 import time
@@ -11,34 +11,35 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
-class Relay(Generic[T]):
-    """Holds one item between a giver and a taker. Either may close it: the other then never waits.
+class BoundedQueue(Generic[T]):
+    """Holds up to `size` items between a giver and a taker. Either may close it: the other then never waits.
 
-    newest_only: an item still there when the next one comes is dropped, and counted in `dropped`. Else the giver waits.
+    drops: the oldest item leaves when a new one finds the queue full, counted in `dropped`. Else the giver waits.
     """
 
-    def __init__(self, newest_only: bool = False) -> None:
+    def __init__(self, size: int = 1, drops: bool = False) -> None:
         self.dropped = 0
-        self._newest_only = newest_only
+        self._size, self._drops = size, drops
         self._held: deque[T] = deque()
         self._closed = False
         self._changed = threading.Condition()
 
     def put(self, item: T) -> bool:
-        """Hand an item on; return False if the relay is closed, and the item not taken."""
+        """Hand an item on; return False if the queue is closed, and the item not taken."""
         with self._changed:
-            if not self._newest_only:
-                self._changed.wait_for(lambda: self._closed or not self._held)
+            if not self._drops:
+                self._changed.wait_for(lambda: self._closed or len(self._held) < self._size)
             if self._closed:
                 return False
-            self.dropped += len(self._held)
-            self._held.clear()
+            if len(self._held) == self._size:
+                self._held.popleft()
+                self.dropped += 1
             self._held.append(item)
             self._changed.notify_all()
             return True
 
     def get(self) -> T | None:
-        """Wait for an item and take it; return None if the relay is closed and empty."""
+        """Wait for an item and take it; return None if the queue is closed and empty."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._held)
             item = self._held.popleft() if self._held else None
@@ -60,19 +61,19 @@ class ReadAhead(Generic[T]):
 
     def __init__(self, items: Iterable[T], newest_only: bool = False) -> None:
         self._items = items
-        self._relay: Relay[tuple[T, int]] = Relay(newest_only)
+        self._queue: BoundedQueue[tuple[T, int]] = BoundedQueue(drops=newest_only)
 
     @property
     def dropped(self) -> int:
         """Return how many items were overtaken."""
-        return self._relay.dropped
+        return self._queue.dropped
 
     def next(self) -> tuple[T, int] | None:
         """Return the next item and the nanoseconds it took to draw, or None at the end.
 
         What ended the items early is raised, when those before it are taken.
         """
-        drawn = self._relay.get()
+        drawn = self._queue.get()
         if drawn is None:
             self._thread.result()
         return drawn
@@ -82,11 +83,11 @@ class ReadAhead(Generic[T]):
             items = iter(self._items)
             start_ns = time.perf_counter_ns()
             for item in items:
-                if not self._relay.put((item, time.perf_counter_ns() - start_ns)):
+                if not self._queue.put((item, time.perf_counter_ns() - start_ns)):
                     return
                 start_ns = time.perf_counter_ns()
         finally:
-            self._relay.close()
+            self._queue.close()
 
     def __enter__(self) -> "ReadAhead[T]":
         self._thread = _run_beside("read", self._draw_all)
@@ -95,53 +96,89 @@ class ReadAhead(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._relay.close()
+        self._queue.close()
         _wait_for_end(self._thread)
 
 
 class WriteBehind(Generic[T]):
     """Calls `write` on a thread of its own, item by item in order, until it returns False.
 
-    beside: False calls it on the caller's thread instead. waited_ns: what the last `put` waited for room.
-    Leaving the context writes what was put, and raises what `write` raised unless an error is on its way already.
+    size: items held while one is written. drops: see `BoundedQueue`. The thread starts with the first item.
+    waited_ns: what the last `put` waited for room.
     """
 
-    def __init__(self, write: Callable[[T], bool], beside: bool = True) -> None:
+    def __init__(self, write: Callable[[T], bool], size: int = 1, drops: bool = False) -> None:
         self.waited_ns = 0
         self._write = write
-        self._relay: Relay[T] = Relay()
-        self._beside = beside
+        self._queue: BoundedQueue[T] = BoundedQueue(size, drops)
         self._thread: Future[None] | None = None
 
+    @property
+    def dropped(self) -> int:
+        """Return how many items were left out."""
+        return self._queue.dropped
+
     def put(self, item: T) -> bool:
-        """Take an item, waiting while one is held already; return False if no more are wanted, or writing failed."""
-        if not self._beside:
-            return self._write(item)
+        """Take an item; return False if no more are wanted, or writing failed."""
+        if self._thread is None:
+            self._thread = _run_beside("write", self._write_all)
         start_ns = time.perf_counter_ns()
-        taken = self._relay.put(item)
+        taken = self._queue.put(item)
         self.waited_ns = time.perf_counter_ns() - start_ns
         return taken
 
+    def close(self) -> None:
+        """Take no more; what is held will still be written."""
+        self._queue.close()
+
+    def failure(self) -> BaseException | None:
+        """Wait until all is written, and return what `write` raised. Close it before."""
+        return _wait_for_end(self._thread) if self._thread else None
+
     def _write_all(self) -> None:
         try:
-            while (item := self._relay.get()) is not None:
+            while (item := self._queue.get()) is not None:
                 if not self._write(item):
                     return
         finally:
-            self._relay.close()
+            self._queue.close()
 
-    def __enter__(self) -> "WriteBehind[T]":
-        if self._beside:
-            self._thread = _run_beside("write", self._write_all)
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._relay.close()
-        failure = _wait_for_end(self._thread) if self._thread else None
-        if failure and (kind is None or issubclass(kind, KeyboardInterrupt)):
-            raise failure
+class WriteBetween(Generic[T]):
+    """Calls `write` on the caller's thread, until it returns False. It offers what `WriteBehind` does.
+
+    drops: an item is left out while writing would take over `SHARE` of the caller's time, and counted in `dropped`.
+    """
+
+    SHARE = 1 / 4
+
+    def __init__(self, write: Callable[[T], bool], drops: bool = False) -> None:
+        self.dropped = 0
+        self.waited_ns = 0
+        self._write, self._drops = write, drops
+        self._due_ns = 0
+        self._ended = False
+
+    def put(self, item: T) -> bool:
+        """Write an item, or leave it out; return False if no more are wanted. Raises what `write` raises."""
+        start_ns = time.perf_counter_ns()
+        if self._ended:
+            return False
+        if self._drops and start_ns < self._due_ns:
+            self.dropped += 1
+            return True
+        self._ended = not self._write(item)
+        end_ns = time.perf_counter_ns()
+        self._due_ns = end_ns + round((end_ns - start_ns) * (1 / self.SHARE - 1))
+        return not self._ended
+
+    def close(self) -> None:
+        """Take no more."""
+        self._ended = True
+
+    def failure(self) -> BaseException | None:
+        """Return None: `put` raises."""
+        return None
 
 
 def _run_beside(name: str, work: Callable[[], None]) -> "Future[None]":

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from cled_edge.camera.source import find_pictures
+from cled_edge.camera.picture_folder import find_pictures
 from cled_edge.contract import Controls
 from cled_edge.errors import NoPairsError
 from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes, read_image

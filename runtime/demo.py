@@ -14,14 +14,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from cled_edge.camera.source import open_pair
 from cled_edge.cli.fusing import INTERRUPTED, print_report
-from cled_edge.contract import Controls
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8, read_image, write_png
-from cled_edge.live import fuse_source
-from cled_edge.output.sink import VideoSink
+from cled_edge.live import fuse_pairs
+from cled_edge.output.sink import OutputSettings, output_address
+from cled_edge.output.video_writer import VideoWriter
+from cled_edge.pairing import open_pair
 from cled_edge.progress import progress_bar
 from cled_edge.scene.night_street import night_street
 
@@ -35,14 +35,18 @@ def main(
     """Render, fuse, and print a latency table."""
     cameras = out / "infrared.mp4", out / "visible.mp4"
     render(cameras, frames)
-    fused = out / "fused.mp4"
+    outputs = [
+        OutputSettings(str(out / "fused.mp4")),
+        OutputSettings(str(out / "restored" / "infrared"), "infrared"),
+        OutputSettings(str(out / "restored" / "visible"), "visible"),
+    ]
     with (
-        open_pair(str(cameras[0]), str(cameras[1])) as source,
-        Fuser.load() as fuser,
+        open_pair(str(cameras[0]), str(cameras[1])) as pairs,
+        Fuser.load(color_order="BGR") as fuser,
         progress_bar("fusing", frames, Console(stderr=True)) as advance,
     ):
-        report = fuse_source(source, fuser, Controls(), str(fused), out / "restored", advance=advance)
-    print_report(report.as_dict(), str(fused))
+        report = fuse_pairs(pairs, fuser, outputs, advance=advance)
+    print_report(report.as_dict())
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
     strip = out / "strip.png"
@@ -52,11 +56,11 @@ def main(
 
 def render(cameras: tuple[Path, Path], frames: int) -> None:
     """Write the two cameras' videos."""
-    with VideoSink(cameras[0], RATE_HZ) as infrared, VideoSink(cameras[1], RATE_HZ) as visible:
-        scene = night_street(frames, rate_hz=RATE_HZ)
-        for index, pair in enumerate(scene):
-            infrared.write(np.repeat(pair.infrared[:, :, None], 3, axis=2), str(index))
-            visible.write(pair.visible, str(index))
+    infrared, visible = (VideoWriter(output_address(str(path)), rate_hz=RATE_HZ) for path in cameras)
+    with infrared, visible:
+        for index, pair in enumerate(night_street(frames, rate_hz=RATE_HZ)):
+            infrared.append(pair.infrared, str(index), "RGB")
+            visible.append(pair.visible, str(index), "RGB")
 
 
 def contact_strip(out: Path, frame: int) -> Uint8:

@@ -3,22 +3,20 @@
 python -m runtime.fuse_folder pairs/infrared pairs/visible fused
 """
 
-from pathlib import Path
-
 import typer
 
 from cled_edge import Controls, Fuser
-from cled_edge.camera.source import open_pair
 from cled_edge.errors import one_line_errors
-from cled_edge.output.sink import FolderSink
+from cled_edge.output.sink import open_output
+from cled_edge.pairing import open_pair
 
 
 def main(infrared: str, visible: str, out: str) -> None:
-    """Fuse every pair at half the removal strength on the visible side."""
-    with open_pair(infrared, visible) as source, Fuser.load() as fuser, FolderSink(Path(out)) as sink:
-        for pair in source:
-            fused = fuser(pair.infrared, pair.visible, Controls(strength_visible=0.5))
-            sink.write(fused.picture, fused.name)
+    """Fuse every pair at half the removal strength on the visible image."""
+    controls = Controls(strength_visible=0.5)
+    with open_pair(infrared, visible) as pairs, Fuser.load(color_order="BGR") as fuser, open_output(out) as output:
+        for pair in pairs:
+            output.write(fuser(pair.infrared, pair.visible, controls))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,10 @@ import pytest
 
 from cled_edge import live
 from cled_edge.contract import Controls
-from cled_edge.errors import CledEdgeError, OptionError, OutputError, SizeMismatchError, SourceUnreadableError
+from cled_edge.errors import OptionError, OutputError, SizeMismatchError, SourceUnreadableError
 from cled_edge.frame import Frame, FramePair, FusedFrame
-from cled_edge.queues import Relay, _wait_for_end
+from cled_edge.output import fanout
+from cled_edge.output.sink import Output, OutputSettings, output_address
 from tests.fakes.frames import pair_of
 
 STAGE_S = 0.02
@@ -43,11 +44,11 @@ class Source:
     """Numbered pairs; `step` runs before each is there."""
 
     rate_hz = 25.0
-    files: frozenset[object] = frozenset()
+    files = ()
     announced = None
 
-    def __init__(self, count: int, step: Step = nothing) -> None:
-        self.count, self.step, self.drawn = count, step, 0
+    def __init__(self, count: int, step: Step = nothing, is_live: bool = False) -> None:
+        self.count, self.step, self.drawn, self.is_live = count, step, 0, is_live
 
     def __iter__(self) -> Iterator[FramePair]:
         for index in range(self.count):
@@ -70,35 +71,42 @@ class Fuser:
         return FusedFrame(*images, latency_ns={"network": 1_000_000}, name=visible.name)
 
 
-class Sink:
-    """Keeps stems, on which threads they came, and how it was closed."""
+class Sink(Output):
+    """Keeps names, on which threads they came, and how it was closed."""
 
-    def __init__(self, step: Step = nothing, stop_at: int | None = None) -> None:
-        self.step, self.stop_at = step, stop_at
-        self.stems: list[str] = []
+    def __init__(self, step: Step = nothing, stop_at: int | None = None, closing: Exception | None = None) -> None:
+        super().__init__(output_address("fake"))
+        self.step, self.stop_at, self.closing = step, stop_at, closing
+        self.names: list[str] = []
         self.threads: set[int] = set()
         self.closed_by: list[object] = []
 
-    def write(self, picture: np.ndarray, stem: str) -> bool:
-        self.step(int(stem))
-        self.stems.append(stem)
+    def write(self, frame: FusedFrame) -> bool:
+        self.step(int(frame.name))
+        self.names.append(frame.name)
         self.threads.add(threading.get_ident())
-        return int(stem) != self.stop_at
-
-    def __enter__(self) -> "Sink":
-        return self
+        return int(frame.name) != self.stop_at
 
     def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.closed_by.append(kind)
+        if self.closing:
+            raise self.closing
+
+
+class Window(Sink):
+    drops = True
+    on_main_thread = True
 
 
 @pytest.fixture
 def run(monkeypatch):
     """Run the loop on fakes; a run that hangs fails after 10 s and leaves only daemons behind."""
 
-    def call(source: Source, fuser: Fuser, sink: Sink, out: str = "out", **more) -> live.Report:
-        monkeypatch.setattr(live, "open_sink", lambda *_: sink)
-        return live.fuse_source(source, fuser, Controls(), out, **more)
+    def call(source: Source, fuser: Fuser, *sinks: Sink, policy: str | None = None, **more) -> live.Report:
+        left = iter(sinks)
+        monkeypatch.setattr(fanout, "open_output", lambda *_: next(left))
+        outputs = [OutputSettings(f"out{k}", policy=policy) for k in range(len(sinks))]
+        return live.fuse_pairs(source, fuser, outputs, **more)
 
     def bounded(*arguments, **more) -> live.Report:
         future: Future[live.Report] = Future()
@@ -120,7 +128,7 @@ def test_every_pair_is_written_in_order_whoever_is_slow(run, slow: str) -> None:
     steps = {name: stage if name == slow else nothing for name in ("source", "fuser", "sink")}
     sink = Sink(steps["sink"])
     report = run.bounded(Source(9, steps["source"]), Fuser(steps["fuser"]), sink)
-    assert sink.stems == [str(k) for k in range(9)]
+    assert sink.names == [str(k) for k in range(9)]
     assert (report.read, report.written, report.dropped, report.size) == (9, 9, 0, (4, 6))
     assert sink.closed_by == [None]
 
@@ -158,7 +166,7 @@ def test_a_source_that_gives_out_keeps_what_was_fused(run, at: int) -> None:
         return
     report = run.bounded(Source(9, failing(at, error)), Fuser(), sink)
     assert report.failure is error
-    assert report.written == len(sink.stems) == at
+    assert report.written == len(sink.names) == at
     assert sink.closed_by == [None]
 
 
@@ -167,7 +175,7 @@ def test_any_other_error_of_the_source_reaches_the_caller_after_the_pairs_before
     sink = Sink(stage)
     with pytest.raises(type(error), match=str(error)):
         run.bounded(Source(9, failing(3, error)), Fuser(), sink)
-    assert sink.stems == ["0", "1", "2"]
+    assert sink.names == ["0", "1", "2"]
     assert sink.closed_by == [type(error)]
 
 
@@ -175,7 +183,7 @@ def test_an_error_of_the_fuser_names_the_pair_and_comes_after_the_frames_before_
     sink = Sink(stage)
     with pytest.raises(SizeMismatchError, match="pair 3: too wide"):
         run.bounded(Source(10**6), Fuser(failing(3, SizeMismatchError("too wide"))), sink)
-    assert sink.stems == ["0", "1", "2"]
+    assert sink.names == ["0", "1", "2"]
     assert sink.closed_by == [SizeMismatchError]
 
 
@@ -185,7 +193,7 @@ def test_an_error_of_the_sink_reaches_the_caller(run, slow: str) -> None:
     source = Source(10**6, stage if slow == "source" else nothing)
     with pytest.raises(OutputError, match="disk full"):
         run.bounded(source, Fuser(stage if slow == "fuser" else nothing), sink)
-    assert sink.stems == ["0", "1"]
+    assert sink.names == ["0", "1"]
     assert sink.closed_by == [OutputError]
 
 
@@ -197,31 +205,31 @@ def test_an_error_of_the_sink_at_the_last_frame_is_not_lost(run) -> None:
 def test_a_sink_that_wants_no_more_ends_the_run(run) -> None:
     sink = Sink(stop_at=2)
     report = run.bounded(Source(10**6), Fuser(), sink)
-    assert sink.stems == ["0", "1", "2"]
+    assert sink.names == ["0", "1", "2"]
     assert (report.written, sink.closed_by) == (3, [None])
 
 
 def test_max_frames_is_exact_and_little_more_is_read(run) -> None:
     source, sink = Source(10**6), Sink(stage)
     report = run.bounded(source, Fuser(), sink, max_frames=4)
-    assert (report.read, report.written, len(sink.stems)) == (4, 4, 4)
+    assert (report.read, report.written, len(sink.names)) == (4, 4, 4)
     assert source.drawn <= 6, "one held, one in the reader's hand"
 
 
 def test_a_window_is_written_on_the_calling_thread_a_file_is_not(run) -> None:
-    for out, is_calling in (("window", True), ("file", False)):
-        sink = Sink(stop_at=3)
-        report = run.here(Source(9), Fuser(), sink, out)
+    for kind, is_calling in ((Window, True), (Sink, False)):
+        sink = kind(stop_at=3)
+        report = run.here(Source(9), Fuser(), sink, policy="wait")
         assert (sink.threads == {threading.get_ident()}) == is_calling
         assert report.written == 4
 
 
-@pytest.mark.parametrize("out", ["window", "file"])
-def test_an_interrupt_keeps_what_was_fused(run, out: str) -> None:
-    sink = Sink(stage)
-    report = run.bounded(Source(10**6), Fuser(failing(3, KeyboardInterrupt())), sink, out)
+@pytest.mark.parametrize("kind", [Window, Sink])
+def test_an_interrupt_keeps_what_was_fused(run, kind: type[Sink]) -> None:
+    sink = kind(stage)
+    report = run.bounded(Source(10**6), Fuser(failing(3, KeyboardInterrupt())), sink, policy="wait")
     assert report.interrupted
-    assert sink.stems == ["0", "1", "2"]
+    assert sink.names == ["0", "1", "2"]
     assert (report.written, sink.closed_by) == (3, [KeyboardInterrupt])
 
 
@@ -250,21 +258,8 @@ def test_an_interrupt_while_a_camera_is_silent_ends_the_run(run) -> None:
     finally:
         signal.signal(signal.SIGINT, before)
     assert report.interrupted
-    assert sink.stems == ["0", "1"]
+    assert sink.names == ["0", "1"]
     assert sink.closed_by == [KeyboardInterrupt]
-
-
-def test_a_second_interrupt_does_not_close_a_file_under_its_writer() -> None:
-    class Pressed:
-        presses = 2
-
-        def exception(self) -> Exception | None:
-            self.presses -= 1
-            if self.presses >= 0:
-                raise KeyboardInterrupt
-            return CledEdgeError("the end")
-
-    assert str(_wait_for_end(Pressed())) == "the end"
 
 
 def test_a_camera_is_fused_at_its_newest_pair_and_the_others_are_counted(run) -> None:
@@ -286,14 +281,14 @@ def test_a_camera_is_fused_at_its_newest_pair_and_the_others_are_counted(run) ->
             rest_may_come.set()
 
     sink = Sink()
-    report = run.bounded(Source(7, camera), Fuser(fuse), sink, live=True)
-    assert sink.stems == ["0", "5", "6"]
+    report = run.bounded(Source(7, camera, is_live=True), Fuser(fuse), sink)
+    assert sink.names == ["0", "5", "6"]
     assert (report.read, report.written, report.dropped) == (3, 3, 4)
     assert report.as_dict()["dropped"] == 4
 
 
-@pytest.mark.parametrize("newest_only", [False, True])
-def test_memory_does_not_grow_with_the_run(run, newest_only: bool) -> None:
+@pytest.mark.parametrize("is_live", [False, True])
+def test_memory_does_not_grow_with_the_run(run, is_live: bool) -> None:
     alive: set[int] = set()
     most = 0
 
@@ -306,16 +301,76 @@ def test_memory_does_not_grow_with_the_run(run, newest_only: bool) -> None:
                 most = max(most, len(alive))
                 yield pair
 
-    run.bounded(Counted(60), Fuser(), Sink(), live=newest_only)
-    # In the reader's hand, held, in the fuser; held, in the writer; and names that loops have not bound anew.
-    assert most <= 8
+    run.bounded(Counted(60, is_live=is_live), Fuser(), Sink())
+    # In the reader's hand, held, in the fuser; up to four held, in the writer; and names not yet bound anew.
+    assert most <= 11
     assert not alive
 
 
-def test_a_closed_relay_gives_what_it_holds_and_takes_no_more() -> None:
-    relay: Relay[int] = Relay()
-    assert relay.put(1)
-    relay.close()
-    assert not relay.put(2)
-    assert relay.get() == 1
-    assert relay.get() is None
+def test_every_output_gets_every_frame_of_a_recorded_source(run) -> None:
+    sinks = Sink(), Sink(stage), Sink()
+    report = run.bounded(Source(9), Fuser(), *sinks)
+    for sink in sinks:
+        assert sink.names == [str(k) for k in range(9)]
+    assert len({thread for sink in sinks for thread in sink.threads}) == 3, "a thread each"
+    counts = [(each["to"], each["policy"], each["written"], each["dropped"]) for each in report.outputs]
+    assert counts == [(f"out{k}", "wait", 9, 0) for k in range(3)]
+
+
+def test_a_slow_output_that_drops_holds_up_neither_the_loop_nor_another(run) -> None:
+    """The slow one is in its first frame until the source has ended: it keeps four more, the newest."""
+    is_over = threading.Event()
+
+    def stuck(index: int) -> None:
+        if index == 0:
+            is_over.wait(5)
+
+    slow, fast = Sink(stuck), Sink(lambda index: is_over.set() if index == 29 else None)
+    report = run.bounded(Source(30, lambda _: time.sleep(0.002)), Fuser(), slow, fast, policy="drop")
+    assert is_over.is_set()
+    assert slow.names[0] == "0"
+    assert slow.names[-1] == "29"
+    by_output = {each["to"]: each for each in report.outputs}
+    assert by_output["out0"]["written"] + by_output["out0"]["dropped"] == 30
+    assert by_output["out0"]["written"] <= 6
+    assert by_output["out1"]["written"] + by_output["out1"]["dropped"] == 30
+    assert report.written == by_output["out0"]["written"], "of the first output"
+
+
+def test_outputs_of_a_live_camera_drop_and_are_counted(run) -> None:
+    report = run.bounded(Source(9, stage, is_live=True), Fuser(), Sink(lambda _: time.sleep(0.2)))
+    (output,) = report.outputs
+    assert output["policy"] == "drop"
+    assert output["written"] + output["dropped"] == report.read
+    assert report.read + report.dropped == 9
+
+
+def test_a_slow_window_takes_a_quarter_of_the_loop_at_most(run) -> None:
+    window = Window(stage)
+    start = time.perf_counter()
+    report = run.here(Source(40), Fuser(lambda _: time.sleep(0.01)), window)
+    assert time.perf_counter() - start < 40 * 0.02, "no stage of the window for each frame"
+    (output,) = report.outputs
+    assert output["dropped"] > 20
+    assert output["written"] + output["dropped"] == 40
+
+
+def test_an_error_of_one_output_reaches_the_caller_and_closes_all(run) -> None:
+    broken, other = Sink(failing(2, OutputError("disk full"))), Sink(stage)
+    with pytest.raises(OutputError, match="disk full"):
+        run.bounded(Source(10**6), Fuser(), broken, other)
+    assert broken.closed_by == other.closed_by == [OutputError]
+
+
+def test_an_output_that_cannot_be_closed_leaves_the_others_whole(run) -> None:
+    broken, other = Sink(closing=OutputError("holds 2 of 3 frames")), Sink()
+    with pytest.raises(OutputError, match="holds 2 of 3 frames"):
+        run.bounded(Source(3), Fuser(), broken, other)
+    assert other.closed_by == [None]
+
+
+def test_no_output_and_two_of_one_place_are_refused() -> None:
+    with pytest.raises(OptionError, match="there is no output; needed one at least"):
+        fanout.Fanout([])
+    with pytest.raises(OptionError, match=r"two outputs write a\.mp4; needed a place for each"):
+        fanout.Fanout(["a.mp4", "infrared=./a.mp4"])

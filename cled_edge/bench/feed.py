@@ -6,9 +6,10 @@ from contextlib import ExitStack
 from itertools import cycle
 from typing import Protocol
 
-from cled_edge.camera.source import PictureSource, StreamSource, is_camera, open_pair
+from cled_edge.camera.source import is_live
 from cled_edge.errors import OptionError
 from cled_edge.frame import ORDER, Frame, FramePair
+from cled_edge.pairing import open_pair
 from cled_edge.scene.night_street import night_street
 from cled_edge.size import Size
 
@@ -51,7 +52,7 @@ class FileFeed:
 
     def __init__(self, infrared: str, visible: str) -> None:
         for source in (infrared, visible):
-            if is_camera(source):
+            if is_live(source):
                 raise OptionError(
                     f"{source} is a camera, which shows each backend another scene; record it to a file and give that"
                 )
@@ -63,9 +64,7 @@ class FileFeed:
 
     def _open(self) -> None:
         self._stack = ExitStack()
-        source: PictureSource | StreamSource = open_pair(*self._sources)
-        self._stack.push(source)
-        self._pairs = iter(source)
+        self._pairs = iter(self._stack.enter_context(open_pair(*self._sources)))
 
     def next(self) -> tuple[FramePair, dict[str, int]]:
         """Read the next pair; begin again after the last."""

@@ -1,193 +1,122 @@
-"""Pairs of frames from two sources of the same kind: pictures pair by stem, streams frame by frame."""
+"""Cameras: the base class of all kinds, the registry of kinds, and the function that opens one.
 
-import glob
+A new kind is a module with a subclass of `Camera`, and its line in `CAMERAS`.
+"""
+
 import os
+import stat
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import cast
 
-import cv2
-from numpy.typing import NDArray
+from cled_edge.address import Address, explicit_address
+from cled_edge.errors import SourceMissingError, SourceUnreadableError
+from cled_edge.frame import Frame
 
-from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
-from cled_edge.frame import ORDER, Frame, FramePair
-from cled_edge.image import read_any_depth
-from cled_edge.pairing import pair_by_stem
-
+CAMERAS = {  # scheme -> module:class
+    "folder": "cled_edge.camera.picture_folder:PictureFolder",  # a folder or a glob
+    "picture": "cled_edge.camera.single_picture:SinglePicture",
+    "v4l2": "cled_edge.camera.v4l2:V4l2Camera",
+    "video": "cled_edge.camera.video_file:VideoFile",
+}
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-CAMERA_RATE_HZ = 30.0  # what an output video is stamped with if a camera does not tell its rate
+_DEVICES = ("/dev/video", "/dev/v4l/")
 
 
-class PictureSource:
-    """Pairs of picture files."""
+class Camera(ABC):
+    """One source of frames. Iterate over it once; as a context it is closed at the end.
 
+    is_live: it does not wait for whoever reads it. has_names: each frame has the name of its file, and two such cameras
+    pair by name. announced: how many frames it says it holds, None if it does not say. rate_hz: frames a second, None
+    if it has no rate. files: what it reads, in that order; nothing may write over them.
+    """
+
+    is_live: bool = False
+    has_names: bool = False
+    announced: int | None = None
     rate_hz: float | None = None
+    files: tuple[Path, ...] = ()
 
-    def __init__(self, infrared: list[Path], visible: list[Path]) -> None:
-        self._pairs = pair_by_stem(infrared, visible)
-        self.files = frozenset(path.resolve() for path in (*infrared, *visible))
-        self.announced: tuple[int, int] | None = (len(self._pairs), len(self._pairs))
+    def __init__(self, address: Address) -> None:
+        self.address = address
 
-    def __iter__(self) -> Iterator[FramePair]:
-        for index, (stem, infrared, visible) in enumerate(self._pairs):
-            yield FramePair(_read_frame(infrared, index, stem), _read_frame(visible, index, stem))
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames in their order; SourceUnreadableError if the camera is lost or a file is damaged."""
 
-    def __enter__(self) -> "PictureSource":
+    def close(self) -> None:  # noqa: B027 (most kinds hold nothing open)
+        """Give back what is open. Closing twice does nothing."""
+
+    def __enter__(self) -> "Camera":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        pass
+        self.close()
 
 
-class StreamSource:
-    """Two videos or cameras, read in step until the shorter one ends.
+def open_camera(address: str) -> Camera:
+    """Open the camera at an address.
 
-    announced: frames that the two files say they hold, infrared first; None if either is a camera.
+    `0`, `/dev/video2`, `/dev/v4l/by-id/NAME`: a V4L2 device. A path of a video, a picture or a folder; a glob.
+    `v4l2:`, `video:`, `picture:` or `folder:` before it says which kind is meant, as in `folder:0`.
+    Raises SourceMissingError, SourceUnreadableError, NoPairsError for a folder without pictures, and OptionError for an
+    unknown scheme.
     """
-
-    def __init__(self, infrared: str, visible: str) -> None:
-        self._infrared = _open_stream(infrared)
-        try:
-            self._visible = _open_stream(visible)
-        except CledEdgeError:
-            self._infrared.release()
-            raise
-        rate_hz = self._visible.get(cv2.CAP_PROP_FPS)
-        self.rate_hz: float | None = rate_hz if rate_hz > 0 else CAMERA_RATE_HZ
-        counts = [int(s.get(cv2.CAP_PROP_FRAME_COUNT)) for s in (self._infrared, self._visible)]
-        self.announced: tuple[int, int] | None = (counts[0], counts[1]) if min(counts) > 0 else None
-        self._names = infrared, visible
-        self.files = frozenset(Path(name).resolve() for name in self._names if not is_camera(name))
-
-    def __iter__(self) -> Iterator[FramePair]:
-        index = 0
-        while True:
-            # Both are grabbed before either is decoded: on cameras that brings the two exposures closer.
-            grabbed = self._infrared.grab(), self._visible.grab()
-            if not all(grabbed):
-                self._check_end(index, grabbed)
-                return
-            infrared, visible = _retrieve(self._infrared), _retrieve(self._visible)
-            if infrared is None or visible is None:
-                name = self._names[0 if infrared is None else 1]
-                raise SourceUnreadableError(f"{name}: frame {index} cannot be decoded; the file or the link is damaged")
-            yield FramePair(
-                Frame(infrared, index, ORDER, index, self._names[0], "BGR"),
-                Frame(visible, index, ORDER, index, self._names[1], "BGR"),
-            )
-            index += 1
-
-    def _check_end(self, index: int, grabbed: tuple[bool, bool]) -> None:
-        """Tell an end from a loss. What a file announces is an estimate, so the last 1 % may be missing."""
-        side = 0 if not grabbed[0] else 1
-        name = self._names[side]
-        if is_camera(name):
-            raise SourceUnreadableError(f"camera {name} gives no more frames, after {index}; check its cable and power")
-        if index == 0:
-            raise SourceUnreadableError(f"{name} was opened, but holds no frame that can be decoded")
-        count = self.announced[side] if self.announced else index
-        if index < count - max(2, count // 100):
-            raise SourceUnreadableError(f"{name} ended after {index} of {count} frames; the file is damaged")
-
-    def __enter__(self) -> "StreamSource":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._infrared.release()
-        self._visible.release()
+    parsed = camera_address(address)
+    return _camera_type(parsed.scheme)(parsed)
 
 
-def open_pair(infrared: str, visible: str) -> PictureSource | StreamSource:
-    """Open two sources: each a camera index or device, a video file, a picture, a folder or a glob.
+def is_live(address: str) -> bool:
+    """Say whether an address names a live camera, without opening it. Raises what `camera_address` does."""
+    return _camera_type(camera_address(address).scheme).is_live
 
-    Two pictures of different stems are taken for one pair. Raises the errors of `cled_edge.errors` for a source that
-    is missing or unreadable, that holds no pictures, or whose other half is of another kind.
+
+def camera_address(text: str) -> Address:
+    """Return the parsed address; see `open_camera` for the grammar.
+
+    SourceMissingError for a bare place that does not exist, OptionError for an unknown scheme.
     """
-    pictures = find_pictures(infrared), find_pictures(visible)
-    if pictures[0] is None and pictures[1] is None:
-        return StreamSource(infrared, visible)
-    if pictures[0] is None or pictures[1] is None:
-        raise OptionError(
-            f"{infrared} and {visible} are of different kinds; give two streams, or pictures on both sides"
-        )
-    if Path(infrared).is_file() and Path(visible).is_file():
-        return _SinglePair(Path(infrared), Path(visible))
-    return PictureSource(pictures[0], pictures[1])
-
-
-class _SinglePair(PictureSource):
-    """Two named pictures: a pair whatever their stems, called by the visible's."""
-
-    def __init__(self, infrared: Path, visible: Path) -> None:
-        self._pairs = [(visible.stem, infrared, visible)]
-        self.files = frozenset((infrared.resolve(), visible.resolve()))
-        self.announced = (1, 1)
-
-
-def find_pictures(source: str) -> list[Path] | None:
-    """Return the pictures of a path, folder or glob, sorted; None if the source is a stream.
-
-    SourceMissingError if a path does not exist, NoPairsError if a folder or glob holds no picture.
-    """
-    if is_camera(source):
-        return None
+    explicit = explicit_address(text, CAMERAS)
+    if explicit:
+        return explicit
     try:
-        return _find_files(source)
+        return Address(text, _scheme_of(text), text)
     except OSError as error:
         raise SourceUnreadableError(
-            f"{source} cannot be read: {error.strerror}; check its name and permissions"
+            f"{text} cannot be read: {error.strerror}; check its name and permissions"
         ) from error
 
 
-def _find_files(source: str) -> list[Path] | None:
-    path = Path(source)
+def _scheme_of(place: str) -> str:
+    if place.isdecimal() or place.startswith(_DEVICES):
+        return "v4l2"
+    path = Path(place)
+    if not path.exists():
+        if is_glob(place):
+            return "folder"
+        raise SourceMissingError(f"{place} does not exist; give a camera, a video, a picture, a folder or a glob")
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if _is_picture(p.name))
-    elif any(mark in source for mark in "*?[") and not path.exists():
-        found = sorted(Path(p) for p in glob.glob(source) if _is_picture(p))
-    elif path.exists():
-        return [path] if _is_picture(source) else None
-    else:
-        raise SourceMissingError(f"{source} does not exist; give a camera, a video, a picture, a folder or a glob")
-    if not found:
-        raise NoPairsError(f"{source} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
-    return found
+        return "folder"
+    if stat.S_ISCHR(os.stat(place).st_mode):
+        return "v4l2"
+    return "picture" if is_picture(place) else "video"
 
 
-def is_camera(source: str) -> bool:
-    """Return whether a source names a camera: an index (0) or a device (/dev/video0)."""
-    return source.isdecimal() or source.startswith("/dev/video")
+def is_glob(place: str) -> bool:
+    """Say whether a place has the marks of a glob."""
+    return any(mark in place for mark in "*?[")
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Say whether a file's name has the suffix of a picture."""
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
-def _open_stream(source: str) -> cv2.VideoCapture:
-    if is_camera(source):
-        device = f"/dev/video{source}" if source.isdecimal() else source
-        if not os.path.exists(device):
-            raise SourceMissingError(f"{device} does not exist; list cameras with: ls /dev/video*")
-        stream = cv2.VideoCapture(device, cv2.CAP_V4L2)
-    else:
-        stream = cv2.VideoCapture(source, cv2.CAP_FFMPEG)
-    if not stream.isOpened():
-        raise SourceUnreadableError(f"{source} is not a video or camera that OpenCV can open; check it, or convert it")
-    return stream
-
-
-def _retrieve(stream: cv2.VideoCapture) -> NDArray[Any] | None:
-    """Return the grabbed frame as BGR or grey, or None if it cannot be decoded."""
-    decoded, frame = stream.retrieve()
-    if not decoded or frame is None:
-        return None
-    return frame
-
-
-def _read_frame(path: Path, index: int, name: str) -> Frame:
-    return Frame(read_any_depth(path), index, ORDER, index, str(path), "BGR", name)
+def _camera_type(scheme: str) -> type[Camera]:
+    module, name = CAMERAS[scheme].split(":")
+    return cast("type[Camera]", getattr(import_module(module), name))

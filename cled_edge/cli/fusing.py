@@ -1,4 +1,4 @@
-"""`cled-edge fuse`: fuse two sources into an output, and print what was done."""
+"""`cled-edge fuse`: fuse two cameras into any number of outputs, and print what was done."""
 
 import json
 from pathlib import Path
@@ -9,114 +9,222 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cled_edge.backend.choice import REGISTRY
+from cled_edge.cli.control_options import control_options
 from cled_edge.cli.signing import RequireSignature
+from cled_edge.errors import OptionError
 from cled_edge.progress import progress_bar
-from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from cled_edge.config import RobotConfig
+    from cled_edge.output.sink import OutputSettings
+
 INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
+PLACES, MODEL, RUN = "Cameras and outputs", "Model", "Run"  # groups of the help
 
 
+@control_options
 def fuse(
     infrared: Annotated[
-        str, typer.Option(metavar="SRC", help="camera index or device, video, picture, folder or glob")
-    ],
-    visible: Annotated[str, typer.Option(metavar="SRC", help="the same kind as --infrared")],
-    out: Annotated[str, typer.Option(help="video file, folder of PNGs (one per stem), or 'window'")],
+        str | None,
+        typer.Option(
+            metavar="SRC", help="camera index or device, video, picture, folder or glob", rich_help_panel=PLACES
+        ),
+    ] = None,
+    visible: Annotated[
+        str | None, typer.Option(metavar="SRC", help="the same kind as --infrared", rich_help_panel=PLACES)
+    ] = None,
+    out: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="OUT",
+            help="video file, folder of PNGs (one per name), or 'window'; repeat for several; infrared=OUT and "
+            "visible=OUT take the restored images",
+            rich_help_panel=PLACES,
+        ),
+    ] = None,
     restored: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="also write DIR/infrared and DIR/visible")
+        Path | None,
+        typer.Option(metavar="DIR", help="also write DIR/infrared and DIR/visible", rich_help_panel=PLACES),
     ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help=f"network evaluations, {MIN_STEPS} to {MAX_STEPS} [default: the bundle's]")
-    ] = None,
-    strength_infrared: Annotated[float, typer.Option(help="share of the infrared degradation to remove, 0 to 1")] = 1.0,
-    strength_visible: Annotated[float, typer.Option(help="share of the visible degradation to remove, 0 to 1")] = 1.0,
-    balance: Annotated[float, typer.Option(help="0 leans on the visible, 1 on the infrared")] = 0.5,
+    *,
+    given_controls: dict[str, Any],
     bundle: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="exported model [default: the shipped nano]")
+        Path | None,
+        typer.Option(metavar="DIR", help="exported model", show_default="the shipped nano", rich_help_panel=MODEL),
     ] = None,
     require_signature: RequireSignature = None,
     backend: Annotated[
-        str,
-        typer.Option(metavar="NAME[:PRECISION]", help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured"),
-    ] = "onnxruntime",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")] = 0,
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured; with a precision NAME:PRECISION",
+            show_default="onnxruntime",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    threads: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=0, help="CPU threads, 0 is the backend's choice", rich_help_panel=MODEL),
+    ] = None,
     cuda_binding: Annotated[
-        str, typer.Option(metavar="cuda|pycuda", help="of backend tensorrt; pycuda has no CUDA graphs")
-    ] = "cuda",
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="of backend tensorrt: cuda, or pycuda, which has no CUDA graphs",
+            show_default="cuda",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     allow_build: Annotated[
-        bool, typer.Option("--allow-build", help="of backend tensorrt: build missing engines, which takes minutes")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--allow-build/--no-allow-build",
+            help="of backend tensorrt: build missing engines, which takes minutes",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     tile: Annotated[
         str | None,
         typer.Option(
             metavar="HxW",
-            help="fuse larger pictures in overlapping tiles of that size, such as 768x1024 [default: whole]",
+            help="fuse larger pictures in overlapping tiles of that size, such as 768x1024",
+            show_default="whole",
+            rich_help_panel=MODEL,
         ),
     ] = None,
-    max_frames: Annotated[int | None, typer.Option(min=1, help="stop after so many pairs")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print counts and latencies as JSON")] = False,
+    max_frames: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="stop after so many pairs", rich_help_panel=RUN)
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="take options from a robot.toml; those given here win", rich_help_panel=RUN),
+    ] = None,
+    as_json: Annotated[
+        bool | None,
+        typer.Option("--json/--no-json", help="print counts and latencies as JSON", rich_help_panel=RUN),
+    ] = None,
 ) -> None:
     """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
+    from cled_edge.config import RobotConfig, read_config  # noqa: PLC0415
+
+    flags = {
+        "infrared": infrared,
+        "visible": visible,
+        "bundle": bundle,
+        "require_signature": require_signature,
+        "backend": backend,
+        "threads": threads,
+        "cuda_binding": cuda_binding,
+        "allow_build": allow_build,
+        "tile": tile,
+        "max_frames": max_frames,
+        "as_json": as_json,
+    }
+    given = {name: value for name, value in flags.items() if value is not None}
+    whole = (read_config(config) if config else RobotConfig()).overlaid(given, given_controls)
+    run_fusion(whole, outputs_of(whole, out, restored))
+
+
+def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | None) -> "list[OutputSettings]":
+    """Return the outputs of the flags, or else of the file, and the two folders of --restored.
+
+    OptionError if there is none.
+    """
+    from cled_edge.output.sink import OutputSettings  # noqa: PLC0415
+
+    outputs = [OutputSettings.parse(text) for text in out] if out else [each.settings() for each in config.outputs]
+    if not outputs:
+        raise OptionError("no output is named; needed one at least; give --out, or [[outputs]] in the file of --config")
+    if restored:
+        outputs += [
+            OutputSettings(f"folder:{restored / 'infrared'}", "infrared"),
+            OutputSettings(f"folder:{restored / 'visible'}", "visible"),
+        ]
+    return outputs
+
+
+def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> None:
+    """Open what the configuration names, fuse, and print the report."""
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
     from cled_edge.backend.notes import notes  # noqa: PLC0415
     from cled_edge.backend.tensorrt.run_options import CudaOptions  # noqa: PLC0415
     from cled_edge.build.builder import build_missing  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
-    from cled_edge.camera.source import is_camera, open_pair  # noqa: PLC0415
     from cled_edge.contract import Controls  # noqa: PLC0415
     from cled_edge.fuser import Fuser  # noqa: PLC0415
-    from cled_edge.live import fuse_source  # noqa: PLC0415
+    from cled_edge.live import fuse_pairs  # noqa: PLC0415
+    from cled_edge.pairing import open_pair  # noqa: PLC0415
     from cled_edge.select import open_chosen  # noqa: PLC0415
     from cled_edge.tiling import Tiling  # noqa: PLC0415
 
-    tiling = None if tile is None else Tiling.parse(tile)
-    controls = Controls(steps, strength_infrared, strength_visible, balance)
+    model, run = config.model, config.run
+    tiling = None if model.tile is None else Tiling.parse(model.tile)
+    controls = Controls.from_mapping(config.controls, "the command line")
     console = Console(stderr=True)
-    choice, cuda = BackendChoice.parse(backend), CudaOptions(cuda_binding, build_missing if allow_build else None)
-    opened = Bundle.open(bundle, public_key=require_signature)
+    choice = BackendChoice.parse(model.backend)
+    cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
+    bundle = Bundle.open(model.bundle, public_key=model.require_signature)
     with (
-        open_pair(infrared, visible) as source,
-        Fuser(opened, open_chosen(choice, opened, threads, cuda=cuda)) as fuser,
+        open_pair(_camera(config, "infrared"), _camera(config, "visible")) as pairs,
+        # BGR, as OpenCV reads and writes: no image is swapped on its way in or out.
+        Fuser(bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR") as fuser,
     ):
         if "auto" in fuser.backend.details:
             console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)
-        expected = min((*(source.announced or ()), *((max_frames,) if max_frames else ())), default=None)
-        with progress_bar("fusing", expected, console) as advance:
-            live = is_camera(infrared) or is_camera(visible)
-            report = fuse_source(source, fuser, controls, out, restored, max_frames, advance, live=live, tiling=tiling)
+        limits = (*(pairs.announced or ()), *((run.max_frames,) if run.max_frames else ()))
+        with progress_bar("fusing", min(limits, default=None), console) as advance:
+            report = fuse_pairs(
+                pairs, fuser, outputs, controls, tiling=tiling, max_frames=run.max_frames, advance=advance
+            )
     values, noted = report.as_dict(), notes(fuser.backend.details)
-    if as_json:
+    if run.as_json:
         typer.echo(json.dumps({**values, "notes": noted}, indent=2))
     else:
-        print_report(values, out, noted)
+        print_report(values, noted)
     if report.failure:
         raise report.failure
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def print_report(values: dict[str, Any], out: str, noted: "Sequence[str]" = ()) -> None:
+def _camera(config: "RobotConfig", modality: str) -> str:
+    address: str | None = getattr(config.cameras, modality)
+    if address is None:
+        raise OptionError(
+            f"no {modality} camera is named; needed its address; give --{modality}, or {modality} under [cameras] "
+            "in the file of --config"
+        )
+    return address
+
+
+def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
     """Print what `Report.as_dict` returned: a line and the latency table. noted: lines about the backend."""
     console = Console()
+
+    def line(text: str) -> None:
+        console.print(text, soft_wrap=True, markup=False, highlight=False)
+
     height, width = values["size"]
     state = "interrupted after" if values["interrupted"] else "fused"
-    console.print(
-        f"{state} {values['written']} pairs of {height}x{width} into {out}: {values['rate_hz']} pairs/s, "
-        f"{values['steps']} steps, {values['backend']}, bundle {values['bundle']}",
-        soft_wrap=True,
-        markup=False,
-        highlight=False,
+    first, *others = values["outputs"]
+    line(
+        f"{state} {values['written']} pairs of {height}x{width} into {first['to']}: {values['rate_hz']} pairs/s, "
+        f"{values['steps']} steps, {values['backend']}, bundle {values['bundle']}"
     )
+    for output in others:
+        line(f"also wrote {output['written']} frames into {output['to']} ({output['shows']})")
     for note in noted:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        line(note)
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
-        console.print("announced: {} infrared, {} visible frames".format(*values["announced"]), highlight=False)
+        line("announced: {} infrared, {} visible frames".format(*values["announced"]))
     if values["dropped"]:
-        console.print(f"dropped: {values['dropped']} pairs that a newer one overtook", highlight=False)
+        line(f"dropped: {values['dropped']} pairs that a newer one overtook")
+    for output in values["outputs"]:
+        if output["dropped"]:
+            line(f"dropped: {output['dropped']} frames that {output['to']} was too slow for")
     table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
     for stage, row in values["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.camera.source import find_pictures
+from cled_edge.camera.picture_folder import find_pictures
 from cled_edge.cpu import usable_cores
 from cled_edge.errors import CledEdgeError, OptionError, UnmatchedStemsError
 from cled_edge.image import grey_from_any, read_any_depth, swapped

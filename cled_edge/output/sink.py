@@ -1,18 +1,28 @@
-"""Where fused pictures go: a video file, a folder of PNGs, or a window."""
+"""Outputs: the base class of all kinds, the registry of kinds, and the function that makes one.
 
+A new kind is a module with a subclass of `Output`, and its line in `OUTPUTS`.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, cast, get_args
 
-import cv2
+from cled_edge.address import Address, explicit_address
+from cled_edge.errors import OptionError
+from cled_edge.frame import FusedFrame
+from cled_edge.image import Uint8
 
-from cled_edge.errors import OptionError, OutputError
-from cled_edge.files import make_folder
-from cled_edge.image import Uint8, swapped, write_png
-
+OUTPUTS = {  # scheme -> module:class
+    "folder": "cled_edge.output.png_folder:PngFolder",
+    "video": "cled_edge.output.video_writer:VideoWriter",
+    "window": "cled_edge.output.window:Window",
+}
+WINDOW = "window"  # the one bare place that is no path
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
-WINDOW = "window"
-_NO_FOLDERS = (
+_OTHER_FILES = (
     ".bmp",
     ".gif",
     ".jpeg",
@@ -27,143 +37,99 @@ _NO_FOLDERS = (
     ".webp",
     ".wmv",
 )
-_FALLBACK_RATE_HZ = 25.0  # pictures have no rate of their own
+
+Shown = Literal["picture", "infrared", "visible"]  # a field of FusedFrame: fused, or one of the two restored
+Policy = Literal["wait", "drop"]
 
 
-class Sink(Protocol):
-    """Takes fused pictures. As a context it keeps what was written, unless nothing was."""
+@dataclass(frozen=True)
+class OutputSettings:
+    """What a user says of one output. OptionError for what is not allowed.
 
-    def write(self, picture: Uint8, stem: str) -> bool:
-        """Take an RGB picture (H, W, 3); return False if the user asked to stop."""
-        ...
-
-    def __enter__(self) -> "Sink": ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None: ...
-
-
-class FolderSink:
-    """One PNG per stem: RGB (H, W, 3) or grey (H, W)."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        make_folder(folder)
-
-    def write(self, picture: Uint8, stem: str) -> bool:
-        """Write STEM.png, whole or not at all."""
-        write_png(self.folder / f"{stem}.png", picture)
-        return True
-
-    def __enter__(self) -> "FolderSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        pass
-
-
-class VideoSink:
-    """A video of the first picture's size, written beside its name and renamed when it is closed properly.
-
-    Ctrl-C closes properly: what was fused until then is kept. An error leaves no file.
+    to: its address. shows: which image of a `FusedFrame` it takes.
+    policy: "wait" makes the loop wait for it, "drop" leaves out the oldest frame that it has not taken. None waits for
+    files that are fused from files, and drops for windows and for all that comes from a live camera.
+    queue_frames: frames that it may be behind by. None is 1 where it waits, and 4 where it drops.
     """
 
-    def __init__(self, path: Path, rate_hz: float | None) -> None:
-        self.path = path
-        self.rate_hz = rate_hz or _FALLBACK_RATE_HZ
-        self._partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-        self._writer: cv2.VideoWriter | None = None
-        self._size: tuple[int, int] = (0, 0)
-        self._written = 0
-        make_folder(path.parent)
-        if path.is_dir():
-            raise OutputError(f"{path} is a folder; give the name of a video file")
+    to: str
+    shows: Shown = "picture"
+    policy: Policy | None = None
+    queue_frames: int | None = None
 
-    def write(self, picture: Uint8, stem: str) -> bool:
-        """Append a picture; all must have one size."""
-        height, width = picture.shape[:2]
-        if self._writer is None:
-            self._open(height, width, stem)
-        if (height, width) != self._size:
-            raise OutputError(
-                f"{stem} is {height}x{width}, the video {self._size[0]}x{self._size[1]}; write to a folder instead"
-            )
-        assert self._writer is not None  # noqa: S101 (for the type checker)
-        self._writer.write(swapped(picture))
-        self._written += 1
-        return True
+    def __post_init__(self) -> None:
+        """Check the values and the address's form; nothing is opened."""
+        if self.shows not in get_args(Shown):
+            raise OptionError(f"shows is {self.shows!r}; needed one of {', '.join(get_args(Shown))}; choose one")
+        if self.policy not in (None, *get_args(Policy)):
+            raise OptionError(f"policy is {self.policy!r}; needed one of {', '.join(get_args(Policy))}; choose one")
+        if self.queue_frames is not None and self.queue_frames < 1:
+            raise OptionError(f"queue_frames is {self.queue_frames}; it must be 1 or more")
+        output_address(self.to)
 
-    def _open(self, height: int, width: int, stem: str) -> None:
-        if height % 2 or width % 2:
-            raise OutputError(f"{stem} is {height}x{width}; a video needs even sides, write to a folder instead")
-        codec = cv2.VideoWriter.fourcc(*("MJPG" if self.path.suffix.lower() == ".avi" else "mp4v"))
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, codec, self.rate_hz, (width, height))
-        self._size = height, width
-        if not self._writer.isOpened():
-            raise OutputError(f"{self.path} cannot be written as {width}x{height} video; check the folder and the disk")
+    @classmethod
+    def parse(cls, text: str) -> "OutputSettings":
+        """Return the settings of `ADDRESS` or `SHOWN=ADDRESS`, such as `infrared=night/`."""
+        shown, equals, address = text.partition("=")
+        return cls(address, cast("Shown", shown)) if equals and shown in get_args(Shown) else cls(text)
 
-    def __enter__(self) -> "VideoSink":
+
+class Output(ABC):
+    """One place where fused frames go. Making one touches nothing; entering its context opens it.
+
+    The context's end keeps what was written after success and Ctrl-C; an error leaves no half-written file.
+    drops: its policy unless the user chooses: leave out frames rather than let the loop wait. on_main_thread: it must
+    be called on the main thread. target: the file or folder that it writes, None if it writes none.
+    """
+
+    drops: bool = False
+    on_main_thread: bool = False
+    target: Path | None = None
+
+    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+        """Take what the user said. rate_hz: of the source, None if it has none."""
+        self.address, self.shows, self.rate_hz = address, shows, rate_hz
+
+    @abstractmethod
+    def write(self, frame: FusedFrame) -> bool:
+        """Take a frame; return False if the user asked to stop. OutputError if it cannot be written."""
+
+    def image(self, frame: FusedFrame) -> Uint8:
+        """Return the image of a frame that this output shows: (H, W, 3) in the frame's colour order, or (H, W) grey."""
+        image: Uint8 = getattr(frame, self.shows)
+        return image
+
+    def __enter__(self) -> "Output":
         return self
 
-    def __exit__(
+    def __exit__(  # noqa: B027 (some kinds hold nothing open)
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._writer is None:
-            return
-        self._writer.release()
-        if kind is None or issubclass(kind, KeyboardInterrupt):
-            self._publish()
-        else:
-            self._partial.unlink(missing_ok=True)
-
-    def _publish(self) -> None:
-        """Rename the video into place if it holds every frame: OpenCV does not tell of a full disk."""
-        capture = cv2.VideoCapture(str(self._partial), cv2.CAP_FFMPEG)
-        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        capture.release()
-        try:
-            if held != self._written:
-                self._partial.unlink(missing_ok=True)
-                raise OutputError(f"{self.path} holds {held} of {self._written} frames; the disk is probably full")
-            self._partial.replace(self.path)
-        except OSError as error:
-            raise OutputError(f"{self.path} cannot be written: {error.strerror}; choose another folder") from error
+        """Close it."""
 
 
-class WindowSink:
-    """A window on this machine's screen; q or Escape stops."""
+def open_output(settings: OutputSettings | str, rate_hz: float | None = None) -> Output:
+    """Make the output that an address names, see `output_address`; its context opens it.
 
-    def __init__(self) -> None:
-        try:
-            cv2.namedWindow("cled-edge", cv2.WINDOW_NORMAL)
-        except cv2.error as error:
-            raise OutputError(
-                "this OpenCV has no window support (it is the headless build); write to a file, or: "
-                "pip uninstall opencv-python-headless && pip install opencv-python"
-            ) from error
-
-    def write(self, picture: Uint8, stem: str) -> bool:  # noqa: ARG002 (a window has no names)
-        """Show an RGB picture; return False on q or Escape."""
-        cv2.imshow("cled-edge", swapped(picture))
-        return cv2.waitKey(1) & 0xFF not in (ord("q"), 27)
-
-    def __enter__(self) -> "WindowSink":
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        cv2.destroyAllWindows()
+    rate_hz: of the source, for a video; None if it has none.
+    """
+    settings = OutputSettings.parse(settings) if isinstance(settings, str) else settings
+    address = output_address(settings.to)
+    module, name = OUTPUTS[address.scheme].split(":")
+    output_type = cast("type[Output]", getattr(import_module(module), name))
+    return output_type(address, settings.shows, rate_hz)
 
 
-def open_sink(out: str, rate_hz: float | None) -> Sink:
-    """Return the sink that `--out` names: `window`, a file with a video suffix, or else a folder."""
-    if out == WINDOW:
-        return WindowSink()
-    path = Path(out)
-    if path.suffix.lower() in _NO_FOLDERS and not path.is_dir():
-        raise OptionError(f"{out} names a file; give a folder, or a video: {', '.join(VIDEO_SUFFIXES)}")
-    return VideoSink(path, rate_hz) if path.suffix.lower() in VIDEO_SUFFIXES else FolderSink(path)
+def output_address(text: str) -> Address:
+    """Return the parsed address of an output.
+
+    `window`: a window. A name with a video's suffix: that video. Any other path: a folder of PNGs. `window:`, `video:`
+    or `folder:` before it says which kind is meant. OptionError for an unknown scheme and for another file's suffix.
+    """
+    explicit = explicit_address(text, OUTPUTS)
+    if explicit:
+        return explicit
+    suffix = Path(text).suffix.lower()
+    if suffix in _OTHER_FILES and not Path(text).is_dir():
+        raise OptionError(f"{text} names a file; give a folder, or a video: {', '.join(VIDEO_SUFFIXES)}")
+    return Address(text, WINDOW if text == WINDOW else "video" if suffix in VIDEO_SUFFIXES else "folder", text)

@@ -15,8 +15,8 @@ from cled_edge.bench.record import CameraResult, Record, Samples, Summary
 from cled_edge.bench.report import render
 from cled_edge.bench.scenario import SCENARIOS, Scenario, scenario_name
 from cled_edge.bench.subject import Inputs, Target
-from cled_edge.camera.source import FramePair
 from cled_edge.errors import OptionError, ResultError
+from cled_edge.frame import FramePair
 from tests.fakes.bench import FakeClock, FakeSubject, fake_record
 
 SECOND_NS = 1_000_000_000

@@ -1,0 +1,47 @@
+"""Addresses of cameras and outputs: `SCHEME:PLACE`, or a bare place whose kind shows in itself."""
+
+import re
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from cled_edge.errors import OptionError
+
+_SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL)  # two letters or more: C: is a drive
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where frames come from or go to. text: as it was written. scheme: the kind. place: what the kind opens."""
+
+    text: str
+    scheme: str
+    place: str
+
+
+def explicit_address(text: str, schemes: Collection[str]) -> Address | None:
+    """Return the address of a text that begins with one of `schemes` and a colon, None for a bare place.
+
+    OptionError for an empty text, and for a scheme that is unknown unless a file of that name exists.
+    """
+    if not text:
+        raise OptionError("an address is empty; needed a place, or a scheme and a place; give one such as a folder")
+    found = _SCHEME.fullmatch(text)
+    if found is None:
+        return None
+    scheme, place = found.groups()
+    if scheme in schemes:
+        return Address(text, scheme, place)
+    if _exists(text):
+        return None
+    raise OptionError(
+        f"address {text} has the unknown scheme {scheme!r}; known: {', '.join(sorted(schemes))}; "
+        f"write ./{text} if it is a path"
+    )
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except OSError:
+        return False

@@ -1,0 +1,137 @@
+"""`robot.toml`: every option of `cled-edge fuse` as frozen models, read from a file and laid under the flags."""
+
+import difflib
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from cled_edge.contract import CONTROLS, Controls
+from cled_edge.errors import OptionError
+from cled_edge.json_text import shown
+from cled_edge.output.sink import OutputSettings, Policy, Shown
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+# TOML has numbers and no paths: a camera's index may be written without quotes.
+_Place = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+_Path = Annotated[Path, Field(strict=False)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Cameras(_Table):
+    """`[cameras]`: the addresses of both; see `cled_edge.camera.source.open_camera`."""
+
+    infrared: _Place | None = None
+    visible: _Place | None = None
+
+
+class Model(_Table):
+    """`[model]`: what fuses, and on what."""
+
+    bundle: _Path | None = None
+    require_signature: _Path | None = None
+    backend: str = "onnxruntime"
+    threads: int = Field(default=0, ge=0)
+    cuda_binding: str = "cuda"
+    allow_build: bool = False
+    tile: str | None = None
+
+
+class OutputTable(_Table):
+    """One of `[[outputs]]`; see `OutputSettings`, which has the same fields."""
+
+    to: str
+    shows: Shown = "picture"
+    policy: Policy | None = None
+    queue_frames: int | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "OutputTable":
+        self.settings()
+        return self
+
+    def settings(self) -> OutputSettings:
+        """Return it as the loop takes it."""
+        return OutputSettings(**self.model_dump())
+
+
+class Run(_Table):
+    """`[run]`: when the run ends, and how it reports."""
+
+    max_frames: int | None = Field(default=None, ge=1)
+    as_json: bool = Field(default=False, alias="json")
+
+
+class RobotConfig(_Table):
+    """A whole `robot.toml`. controls: by the names of `Controls`; what is not there has its default."""
+
+    cameras: Cameras = Cameras()
+    model: Model = Model()
+    controls: dict[str, Any] = Field(default_factory=dict)
+    outputs: tuple[OutputTable, ...] = Field(default=(), strict=False)
+    run: Run = Run()
+
+    def overlaid(self, given: Mapping[str, object], given_controls: Mapping[str, object]) -> "RobotConfig":
+        """Return it with what is given in place of its own: values by the tables' fields, and controls by name."""
+        tables = {
+            name: table.model_copy(update={key: given[key] for key in type(table).model_fields if key in given})
+            for name, table in (("cameras", self.cameras), ("model", self.model), ("run", self.run))
+        }
+        return self.model_copy(update={**tables, "controls": {**self.controls, **given_controls}})
+
+
+def read_config(path: Path) -> RobotConfig:
+    """Return the configuration of a TOML file.
+
+    OptionError, in one line that names the key, for an unknown key, with the nearest known one, and for a wrong value;
+    also if the file cannot be read, or is not TOML.
+    """
+    try:
+        values = tomllib.loads(path.read_bytes().decode())
+    except OSError as error:
+        raise OptionError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
+    except ValueError as error:
+        raise OptionError(f"{path} is not TOML: {shown(error, 200)}; needed lines such as threads = 2") from error
+    try:
+        config = RobotConfig.model_validate(values)
+    except ValidationError as error:
+        raise OptionError(f"{path}: {_first_problem(error)}") from error
+    Controls.from_mapping(config.controls, f"{path}: [controls]")
+    return config
+
+
+def known_keys() -> Iterator[str]:
+    """Yield every key of the file by its full name, such as model.backend; outputs.to stands for all outputs."""
+    for name, field in RobotConfig.model_fields.items():
+        if name == "controls":
+            yield from (f"controls.{entry.name}" for entry in CONTROLS)
+        elif name == "outputs":
+            yield from (f"outputs.{key}" for key in OutputTable.model_fields)
+        else:
+            table: type[BaseModel] = type(field.default)
+            yield from (f"{name}.{inner.alias or key}" for key, inner in table.model_fields.items())
+
+
+def _first_problem(error: ValidationError) -> str:
+    """Return what is wrong with the first wrong key, and what to do."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    where = shown(".".join(str(part) for part in first["loc"]))
+    if first["type"] == "missing":
+        return f"{where} is missing; needed a value; write it"
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"{where} is {shown(repr(first['input']), 40)}: {shown(message, 300)}"
+    plain = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
+    known = list(known_keys())
+    tables = list(dict.fromkeys(key.partition(".")[0] for key in known))
+    nearest = difflib.get_close_matches(plain, known if "." in plain else [*tables, *known], 1, 0)[0]
+    return f"{where} is unknown; needed one of the keys of robot.example.toml; the nearest is {nearest}"

@@ -1,0 +1,45 @@
+"""A window on this machine's screen as an output."""
+
+from types import TracebackType
+
+import cv2
+
+from cled_edge.address import Address
+from cled_edge.errors import OutputError
+from cled_edge.frame import FusedFrame
+from cled_edge.image import swapped
+from cled_edge.output.sink import Output, Shown
+
+_ESCAPE = 27
+
+
+class Window(Output):
+    """A window; q or Escape in it stops the run."""
+
+    drops = True
+    on_main_thread = True  # OpenCV's windows work on no other
+
+    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+        super().__init__(address, shows, rate_hz)
+        self.title = "cled-edge" if shows == "picture" else f"cled-edge {shows}"
+
+    def __enter__(self) -> "Window":
+        try:
+            cv2.namedWindow(self.title, cv2.WINDOW_NORMAL)
+        except cv2.error as error:
+            raise OutputError(
+                "this OpenCV has no window support (it is the headless build); write to a file, or: "
+                "pip uninstall opencv-python-headless && pip install opencv-python"
+            ) from error
+        return self
+
+    def write(self, frame: FusedFrame) -> bool:
+        """Show a frame; return False on q or Escape."""
+        image = self.image(frame)
+        cv2.imshow(self.title, swapped(image) if image.ndim == 3 and frame.color_order == "RGB" else image)
+        return cv2.waitKey(1) & 0xFF not in (ord("q"), _ESCAPE)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        cv2.destroyWindow(self.title)
