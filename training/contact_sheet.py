@@ -15,11 +15,13 @@ import typer
 from torch import Generator
 
 from cled_edge.data.datasets import find_pairs
-from cled_edge.errors import OutputError, one_line_errors
-from cled_edge.image import write_png
-from training.degradations import KINDS, Modality, degrade
-from training.pairs import MODALITIES, is_bright, network_pictures, random_crop, unit_pictures, whole_pairs
-from training.pictures import Pictures, Uint8
+from cled_edge.errors import one_line_errors
+from cled_edge.files import make_folder
+from cled_edge.image import Uint8, write_png
+from training.crops import network_images, random_crop, unit_images
+from training.degradations import DEGRADATIONS, MODALITIES, Modality, degrade
+from training.image_cache import ImageCache
+from training.pairs import readable_pairs
 from training.recipe import DataRecipe
 
 LABEL_PX = 18
@@ -46,24 +48,24 @@ MIXTURES: dict[Modality, tuple[tuple[str, ...], ...]] = {
 
 def rows_of(modality: Modality) -> list[tuple[str, ...]]:
     """Return what a sheet shows: nothing, each kind, the mixtures."""
-    return [(), *((kind,) for kind in KINDS[modality]), *MIXTURES[modality]]
+    return [(), *((kind,) for kind in DEGRADATIONS[modality]), *MIXTURES[modality]]
 
 
 def column(modality: Modality, crops: list[Uint8], seed: int) -> Uint8:
     """Return the labelled rows of one modality, RGB (H, W, 3), a column for each crop (S, S, 1 or 3)."""
-    clean = unit_pictures(crops)
+    clean = unit_images(crops)
     rows = []
     for kinds in rows_of(modality):
         row = []
         for index in range(len(crops)):
             generator = Generator().manual_seed(zlib.crc32(f"{seed} {kinds} {index}".encode()))
             degraded = degrade(clean[index : index + 1], modality, [kinds], generator)
-            row.append(((network_pictures(degraded)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
-        pictures = np.concatenate(row, axis=1)
-        label = np.full((LABEL_PX, pictures.shape[1], 3), WHITE, np.uint8)
+            row.append(((network_images(degraded)[0] + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
+        images = np.concatenate(row, axis=1)
+        label = np.full((LABEL_PX, images.shape[1], 3), WHITE, np.uint8)
         text = f"{modality}: {' + '.join(kinds) or 'clean'}"
         cv2.putText(label, text, (4, LABEL_PX - 5), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (BLACK,) * 3, 1, cv2.LINE_AA)
-        rows += [label, pictures]
+        rows += [label, images]
     return np.concatenate(rows)
 
 
@@ -85,21 +87,18 @@ def main(
     """Draw the degradations on pairs that training does not see, light ones as the targets of stage 1 are."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     recipe = DataRecipe.model_validate({"pairs": folder or ["pairs/msrs"]})
-    pictures = Pictures(recipe.keep_gib)
+    images = ImageCache(recipe.keep_gib)
     rng = np.random.default_rng(seed)
-    pairs = whole_pairs(find_pairs(data, recipe.all_sets, held_out=True), pictures)
-    bright = [pair for pair in pairs if is_bright(pictures(pair.visible, "visible"), recipe)] or pairs
+    pairs = readable_pairs(find_pairs(data, recipe.all_sets, held_out=True), images)
+    bright = [pair for pair in pairs if recipe.is_bright(images.facts(pair.visible, "visible").mean)] or pairs
     crops = [
-        random_crop([pictures(pair.infrared, "infrared"), pictures(pair.visible, "visible")], side, rng)
+        random_crop([images(pair.infrared, "infrared"), images(pair.visible, "visible")], side, rng)
         for pair in (bright[k] for k in rng.permutation(len(bright))[:count])
     ]
     columns = [
         column(modality, list(crop), seed) for modality, crop in zip(MODALITIES, zip(*crops, strict=True), strict=True)
     ]
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out.parent} cannot be made: {error.strerror}; choose another --out") from error
+    make_folder(out.parent)
     write_png(out, sheet(columns))
     print(f"{out}: {len(crops)} pairs, {sum(len(rows_of(m)) for m in MODALITIES)} rows")
 

@@ -1,6 +1,6 @@
-"""Simulated degradations of clean pictures, in batches, own code from the parameters in the literature.
+"""Simulated degradations of clean images, in batches, own code from the parameters in the literature.
 
-Every function takes float32 (N, C, H, W) in [0, 1] and a generator, draws its parameters per picture, and returns the
+Every function takes float32 (N, C, H, W) in [0, 1] and a generator, draws its parameters per image, and returns the
 same shape (values may leave [0, 1]; `degrade` clips after each). C is 1 for infrared, 3 for visible. A sensor adds its
 noise after the optics, so mixtures keep the order of the tables below. Where EMS simulates six kinds and has three real
 ones, all are simulated here.
@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 Degradation = Callable[[Tensor, Generator], Tensor]
 Modality = Literal["infrared", "visible"]
+MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
 _BLUR_REACH = 8  # half the side of the largest blur
 
 
@@ -26,7 +27,7 @@ def low_light(x: Tensor, generator: Generator) -> Tensor:
     # Log-uniform gain: each stop is as likely as the next.
     gain = torch.exp(_draw(n, math.log(0.06), math.log(0.7), generator))
     dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 3.0, generator) * gain
-    # Some are not evenly dark: what shines saturates, and lights what is near it. Night pictures are mostly so.
+    # Some are not evenly dark: what shines saturates, and lights what is near it. Night images are mostly so.
     shining = ((x.amax(1, keepdim=True) - _draw(n, 0.6, 0.95, generator)) / 0.1).clamp(0, 1)
     near = _smooth(shining, 8) * _draw(n, 0, 2, generator)
     share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.35, generator)
@@ -48,7 +49,7 @@ def haze(x: Tensor, generator: Generator) -> Tensor:
     """Atmospheric scattering I t + A (1 - t), t = exp(-beta d): fog with depth, or smoke in patches.
 
     The depth d, of mean 1, mixes four cues in random shares: an even veil, the distance from a vanishing point, the
-    height in the picture, and the picture's dark channel, which is bright where skies and far walls are. Optical
+    height in the image, and the image's dark channel, which is bright where skies and far walls are. Optical
     thickness beta is log-uniform: each doubling is as likely as the next.
     """
     n, channels, height, width = x.shape
@@ -121,7 +122,8 @@ def stripes(x: Tensor, generator: Generator) -> Tensor:
     return x * gains + offsets + torch.randn(x.shape, generator=generator) * _draw(n, 0, 0.3, generator).square()
 
 
-KINDS: dict[Modality, dict[str, Degradation]] = {
+# A new kind stands here alone, under the modalities that have it: a model tells apart what its recipe simulates.
+DEGRADATIONS: dict[Modality, dict[str, Degradation]] = {
     "infrared": {"blur": blur, "low_contrast": low_contrast, "noise": noise, "stripes": stripes},
     "visible": {
         "haze": haze,
@@ -137,12 +139,12 @@ _EXCLUSIVE = EXPOSURES, frozenset({"overexposure", "haze"})  # no camera makes t
 
 
 def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], generator: Generator) -> Tensor:
-    """Apply to each picture its kinds, in the order of `KINDS`, clipped to [0, 1] after each.
+    """Apply to each image its kinds, in the order of `DEGRADATIONS`, clipped to [0, 1] after each.
 
     x: (N, C, H, W) in [0, 1]. kinds: N lists of names. Returns the same shape.
     """
     x = x.clone()
-    for name, function in KINDS[modality].items():
+    for name, function in DEGRADATIONS[modality].items():
         chosen = [index for index, names in enumerate(kinds) if name in names]
         if chosen:
             x[chosen] = function(x[chosen], generator).clamp(0, 1)
@@ -166,19 +168,19 @@ def draw_kinds(names: Sequence[str], generator: Generator, clean: float, mixed: 
 
 
 def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:
-    """Uniform per picture, (N, 1, 1, 1)."""
+    """Uniform per image, (N, 1, 1, 1)."""
     return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator)
 
 
 def _chosen(n: int, share: float, generator: Generator) -> Tensor:
-    """1 for a share of the pictures, else 0, (N, 1, 1, 1)."""
+    """1 for a share of the images, else 0, (N, 1, 1, 1)."""
     return (torch.rand(n, 1, 1, 1, generator=generator) < share).float()
 
 
 def _sensor_noise(x: Tensor, peak: Tensor, read: Tensor, generator: Generator) -> Tensor:
     """Noise of variance x / peak + read^2: `peak` electrons at full scale, `read` in units of full scale.
 
-    One picture in five has the same noise in all channels, as after a conversion from grey.
+    One image in five has the same noise in all channels, as after a conversion from grey.
     """
     sigma = (x.clamp_min(0) / peak + read.square()).sqrt()
     drawn = torch.randn(x.shape, generator=generator)
@@ -212,7 +214,7 @@ def _lines(length_px: Tensor, angle_deg: Tensor, spread_px: Tensor, reach: int =
 
 
 def _convolved(x: Tensor, kernels: Tensor) -> Tensor:
-    """Convolve each picture with its own kernel, edges replicated; by Fourier transform, since kernels are large."""
+    """Convolve each image with its own kernel, edges replicated; by Fourier transform, since kernels are large."""
     height, width = x.shape[-2:]
     reach = kernels.shape[-1] // 2
     padded = F.pad(x, (reach,) * 4, mode="replicate")

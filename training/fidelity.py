@@ -1,7 +1,7 @@
 """How much of two lumas a fused one keeps, to be trained on: Q^AB/F and VIF, differentiable.
 
 All lumas are (N, 1, H, W) in [0, 1]. `cled_edge.metrics` has the measures themselves; these differ where a gradient
-needs it. What is trained on a measure can no longer be judged by it alone: look at people and pictures beside.
+needs it. What is trained on a measure can no longer be judged by it alone: look at people and images beside.
 """
 
 import math
@@ -17,7 +17,7 @@ NARROWEST_PX = 41  # the coarsest scale of VIF has one window left
 
 
 def edge_preservation(infrared: Tensor, visible: Tensor, fused: Tensor) -> Tensor:
-    """Return Q^AB/F (Xydeas and Petrovic 2000) of each picture, (N,), 0 to 1; 1 keeps every edge of both.
+    """Return Q^AB/F (Xydeas and Petrovic 2000) of each image, (N,), 0 to 1; 1 keeps every edge of both.
 
     Differs in three points: borders are replicated, the turn of an edge is at most a right angle (the measure counts a
     steep edge on the other side of upright as turned by almost pi), and where source and fused edge are equally strong
@@ -38,14 +38,14 @@ def edge_preservation(infrared: Tensor, visible: Tensor, fused: Tensor) -> Tenso
 
 
 def information_fidelity(infrared: Tensor, visible: Tensor, fused: Tensor) -> Tensor:
-    """Return the sum over both sources of VIF in the pixel domain (Sheikh and Bovik 2006) of each picture, (N,).
+    """Return the sum over both sources of VIF in the pixel domain (Sheikh and Bovik 2006) of each image, (N,).
 
     Differs in two points: contrast beyond the source's counts no more than the source's own, so that a copy has 1 and
     nothing has more; and of the windows of the finest scale, where neighbours say nearly the same, one in four is
     taken, for four. Sides are 41 pixels at least.
     """
     if min(fused.shape[-2:]) < NARROWEST_PX:
-        raise ValueError(f"pictures are {tuple(fused.shape[-2:])}; VIF needs {NARROWEST_PX} pixels a side")
+        raise ValueError(f"images are {tuple(fused.shape[-2:])}; VIF needs {NARROWEST_PX} pixels a side")
     n = len(fused)
     x = torch.cat([infrared, visible, fused]).float()
     kept, held = torch.zeros(2, n, device=x.device), torch.zeros(2, n, device=x.device)

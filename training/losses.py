@@ -1,4 +1,4 @@
-"""Losses of Eq. 15 to 19. Pictures are (N, 3, H, W); fusion losses take them in [0, 1]."""
+"""Losses of Eq. 15 to 19. Images are (N, 3, H, W); fusion losses take them in [0, 1]."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from cled_edge.network.blocks import patches_from_pictures
 from training.fidelity import edge_preservation, information_fidelity, sobel
 
 Weighting = Literal["pixel", "share"]
-_RESIDUAL_FLOOR = 0.3  # of a mean over [-1, 1]; with 0.1 a dark picture was not dared to be brightened
+_RESIDUAL_FLOOR = 0.3  # of a mean over [-1, 1]; with 0.1 a dark image was not dared to be brightened
 _HOT = 0.08, 0.13  # of the range of a luma above its surroundings, where it begins and is in full: people, engines
 _RAISED = 0.1  # of the range: a pixel that salience raises by so much counts in full
 _REACH = 10  # cells: two and a half standard deviations
@@ -24,11 +24,11 @@ def residual_loss(
 ) -> Tensor:
     """Eq. 15: mean absolute error of the residual, each `pixel` alike.
 
-    weighting: `share` differs from Eq. 15 in dividing each picture's error by what there was to remove, its mean
-    absolute residual, plus a floor: the share of the degradation that is left. With each pixel alike, the few pictures
+    weighting: `share` differs from Eq. 15 in dividing each image's error by what there was to remove, its mean
+    absolute residual, plus a floor: the share of the degradation that is left. With each pixel alike, the few images
     that are nearly black, and can only be guessed at, drown what is lost on those that hardly need a change; with the
-    logarithm of each picture's error, leaving clean pictures clean drowned the removal of haze, noise and rain.
-    weights: (N,), of each picture.
+    logarithm of each image's error, leaving clean images clean drowned the removal of haze, noise and rain.
+    weights: (N,), of each image.
     """
     error = (predicted - residual).abs().mean(dim=(1, 2, 3))
     if weighting == "share":
@@ -48,7 +48,7 @@ def pattern_loss(error: Tensor, side: int) -> Tensor:
 
 
 def kinds_loss(logits: Tensor, kinds: Tensor) -> Tensor:
-    """Return the mean cross-entropy of which degradations a picture has, both (N, K); NaN in `kinds` is left out.
+    """Return the mean cross-entropy of which degradations an image has, both (N, K); NaN in `kinds` is left out.
 
     It is no part of the paper. A network that is asked what it looks at learns sooner to treat one kind apart from
     another.
@@ -69,7 +69,7 @@ def fusion_losses(
     `hot`: of the error of `intensity`, what lies where salience raises the maximum.
 
     measured: also `edges` and `information`, which the paper does not have: what is lost of Q^AB/F and of VIF
-    (`fidelity.py`), of the pictures whose balance is 0.5. Eq. 17 takes the stronger gradient of each axis by itself:
+    (`fidelity.py`), of the images whose balance is 0.5. Eq. 17 takes the stronger gradient of each axis by itself:
     the two may belong to different sources, and then have the direction of neither.
     """
     luma, luma_infrared, luma_visible = (_weighted(x, _LUMA) for x in (fused, infrared, visible))

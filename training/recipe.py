@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 from cled_edge.data.datasets import DataSet
 from cled_edge.errors import DataError
 from cled_edge.json_text import first_problem
-from cled_edge.network.presets import ModelConfig, preset
+from cled_edge.network.presets import KINDS, ModelConfig, preset
 from cled_edge.schedule import ScheduleName
-from training.degradations import KINDS, Modality
+from training.degradations import DEGRADATIONS, MODALITIES, Modality
 from training.fidelity import NARROWEST_PX
 
 if sys.version_info >= (3, 11):
@@ -26,7 +26,7 @@ class _Strict(BaseModel):
 
 
 class ReferenceRecipe(_Strict):
-    """A folder of real degraded pictures and the folder of their references, paired by stem."""
+    """A folder of real degraded images and the folder of their references, paired by stem."""
 
     degraded: str
     reference: str
@@ -34,17 +34,17 @@ class ReferenceRecipe(_Strict):
 
 
 class DataRecipe(_Strict):
-    """Which pictures under --data, and how they are degraded.
+    """Which images below the folder of all data, and how they are degraded.
 
-    pairs: folders with `infrared/` and `visible/` pictures of equal stems. sets: the same in other layouts.
-    keep_gib: decoded pictures kept in memory; what does not fit is decoded again at each use.
-    kinds_infrared, kinds_visible: degradations that are simulated; none named: all of `degradations.KINDS`.
+    pairs: folders with `infrared/` and `visible/` images of equal stems. sets: the same in other layouts.
+    keep_gib: decoded images kept in memory; what does not fit is decoded again at each use.
+    kinds_infrared, kinds_visible: degradations that are simulated; none named: all of `DEGRADATIONS`.
         One named several times is drawn so much more often.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
     cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
-    reference_share: share of stage-1 items from real degraded pictures.
-    min_target_luma: a visible picture of a lower mean, in [0, 1], is a night picture.
-    night_share: of visible stage-1 items, those of night pictures: clean as they are, and given no other exposure.
+    reference_share: share of stage-1 items from real degraded images.
+    min_target_luma: a visible image of a lower mean, in [0, 1], is a night image.
+    night_share: of visible stage-1 items, those of night images: clean as they are, and given no other exposure.
     """
 
     pairs: tuple[str, ...] = ()
@@ -63,12 +63,11 @@ class DataRecipe(_Strict):
     @model_validator(mode="after")
     def _names_what_there_is(self) -> "DataRecipe":
         if not self.pairs and not self.sets:
-            raise ValueError("no pictures; name pictures in pairs or [[data.sets]]")
-        modalities: tuple[Modality, Modality] = ("infrared", "visible")
-        for modality in modalities:
-            unknown = set(self.kinds_of(modality)) - KINDS[modality].keys()
+            raise ValueError("no images; name images in pairs or [[data.sets]]")
+        for modality in MODALITIES:
+            unknown = set(self.kinds_of(modality)) - DEGRADATIONS[modality].keys()
             if unknown:
-                known = ", ".join(KINDS[modality])
+                known = ", ".join(DEGRADATIONS[modality])
                 raise ValueError(f"kinds_{modality} has no {sorted(unknown)[0]!r}; known: {known}")
         return self
 
@@ -80,7 +79,17 @@ class DataRecipe(_Strict):
     def kinds_of(self, modality: Modality) -> tuple[str, ...]:
         """Return the names of the degradations that are simulated."""
         named = self.kinds_infrared if modality == "infrared" else self.kinds_visible
-        return named or tuple(KINDS[modality])
+        return named or tuple(DEGRADATIONS[modality])
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of degradation that a model of these data tells apart: `KINDS`, then others that are simulated."""
+        simulated = (*self.kinds_of("infrared"), *self.kinds_of("visible"))
+        return tuple(dict.fromkeys((*KINDS, *simulated)))
+
+    def is_bright(self, mean: float) -> bool:
+        """Return whether a visible image of that mean, 0 to 255, is light enough to be a target."""
+        return mean >= 255 * self.min_target_luma
 
 
 class StageRecipe(_Strict):
@@ -106,15 +115,15 @@ class StageRecipe(_Strict):
 class RestoreRecipe(StageRecipe):
     """Stage 1. Differs from the lineage's t ~ U{0..T-1}, which a `random_share` of 1 gives.
 
-    weighting: of pictures in Eq. 15, see `residual_loss`.
-    random_share: batches at random t, with the states of Eq. 12. silent_share: of their pictures, those without noise.
+    weighting: of images in Eq. 15, see `residual_loss`.
+    random_share: batches at random t, with the states of Eq. 12. silent_share: of their images, those without noise.
     start_share: of the other batches, those at the start of the loop, which a one-step run visits alone. The rest are
         at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
-        call learns to mend the first instead of reading the true picture off the state.
+        call learns to mend the first instead of reading the true image off the state.
     held_out_crops: crops per kind of degradation that validation restores.
-    kind_weights: of pictures that have a kind of degradation, 1 if not named; of several kinds the largest counts. What
+    kind_weights: of images that have a kind of degradation, 1 if not named; of several kinds the largest counts. What
         touches few pixels, as rain does, weighs little by its error.
-    weight_kinds: of telling which degradations a picture has, see `kinds_loss`; the lineage's network does not tell.
+    weight_kinds: of telling which degradations an image has, see `kinds_loss`; the lineage's network does not tell.
     weight_pattern: of errors that repeat from patch to patch, see `pattern_loss`; the lineage's has no patches.
     """
 
@@ -130,7 +139,7 @@ class RestoreRecipe(StageRecipe):
 
     @model_validator(mode="after")
     def _check_kinds(self) -> "RestoreRecipe":
-        known = {kind: None for kinds in KINDS.values() for kind in kinds}
+        known = {kind: None for kinds in DEGRADATIONS.values() for kind in kinds}
         unknown = set(self.kind_weights) - known.keys()
         if unknown:
             raise ValueError(f"kind_weights has {sorted(unknown)[0]!r}; known: {', '.join(known)}")
@@ -142,8 +151,8 @@ class FuseRecipe(StageRecipe):
 
     weight_edges, weight_information: of the measures Q^AB/F and VIF, which Eq. 19 does not have, see `fusion_losses`.
     salience: how far hot things stand out where the maximum of Eq. 16 loses them, see `salient_maximum`; 0 is Eq. 16.
-    weight_hot: of the intensity once more, where salience raises it: people are few pixels of a picture.
-    target: what the result is compared with: the clean pictures, or the inputs, the letter of Eq. 16 to 18.
+    weight_hot: of the intensity once more, where salience raises it: people are few pixels of an image.
+    target: what the result is compared with: the clean images, or the inputs, the letter of Eq. 16 to 18.
     one_stage: train both networks at once from the start (Table 4); weight_residual is then that of Eq. 15.
     steps: of restoration, while the fusion network learns.
     fresh: begin with an untrained fusion network, and in one stage with both untrained, whatever `--init` brings.
@@ -210,7 +219,7 @@ def check_crops(recipe: Recipe) -> None:
 
 
 def model_of(recipe: Recipe) -> ModelConfig:
-    """Return the preset with the recipe's changes; DataError names a field that its configuration does not have."""
+    """Return the preset with the recipe's changes and kinds; DataError names a field that there is not."""
     config = preset(recipe.preset)
     changed = {}
     for name in ("unet", "fusion"):
@@ -220,7 +229,7 @@ def model_of(recipe: Recipe) -> ModelConfig:
             raise DataError(f"recipe: [{name}] has no field {sorted(unknown)[0]!r}; see cled_edge/network/presets.py")
         changed[name] = replace(getattr(config, name), **values)
     chosen = {name: getattr(recipe, name) or getattr(config, name) for name in ("schedule", "default_steps")}
-    return replace(config, **changed, **chosen)
+    return replace(config, **changed, **chosen, kinds=recipe.data.kinds)
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -27,19 +27,22 @@ from cled_edge.bench.machine import describe_machine, library_versions
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.files import check_writable, write_whole
 from cled_edge.network.sampler import CledFusion
+from training.batches import FusionBatch, RestorationBatch, from_bytes
+from training.loader import prepared
 from training.optimizers import Optimizers
-from training.pairs import FusionBatches, RestorationBatches, from_bytes, prepared
+from training.pairs import FusionBatches, RestorationBatches
 from training.recipe import Recipe, fusion_data, model_of, read_recipe
 
 StageName = Literal["restore", "fuse"]
 Precision = Literal["fp32", "bf16"]
 ROUNDS = 5  # and one before, to warm up
 _TINY = 1e-3  # of the learning rates: on one batch again and again, full ones might diverge
-Step = Callable[[list[Tensor]], None]
+Batch = RestorationBatch | FusionBatch
+Step = Callable[[Batch], None]
 
 
 def batches_of(recipe: Recipe, stage: StageName, data: Path) -> RestorationBatches | FusionBatches:
-    """Return the batches of a stage; the pictures are decoded before this returns."""
+    """Return the batches of a stage; the images are decoded before this returns."""
     if stage == "restore":
         return RestorationBatches(data, recipe.data, recipe.restore.batch, recipe.restore.crop, recipe.seed)
     return FusionBatches(data, fusion_data(recipe), recipe.fuse.batch, recipe.fuse.crop, recipe.seed)
@@ -60,19 +63,18 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
     table = model.sampler.schedule.step_table(1)
     at_start = torch.tensor([float(table.time[0])])
 
-    def loss_of(batch: list[Tensor]) -> Tensor:
-        if stage == "restore":
-            x_in, clean, _ = batch
-            predicted = model.unet(table.start_input * x_in, x_in, at_start)
-            return (predicted.float() - (x_in - clean)).abs().mean()
-        infrared, _, visible, visible_clean = batch
+    def loss_of(batch: Batch) -> Tensor:
+        if isinstance(batch, RestorationBatch):
+            predicted = model.unet(table.start_input * batch.degraded, batch.degraded, at_start)
+            return (predicted.float() - (batch.degraded - batch.clean)).abs().mean()
+        infrared, visible, count = batch.infrared, batch.visible, len(batch.infrared)
         with torch.no_grad():
             residuals = model.restore(infrared, visible, recipe.fuse.steps)
-        strength, balance = torch.ones(len(infrared), 2), torch.full((len(infrared), 1), 0.5)
+        strength, balance = torch.ones(count, 2), torch.full((count, 1), 0.5)
         fused: Tensor = model.fusion(infrared, residuals[0], visible, residuals[1], strength, balance)
-        return (fused.float() - visible_clean).abs().mean()
+        return (fused.float() - batch.visible_clean).abs().mean()
 
-    def step(batch: list[Tensor]) -> None:
+    def step(batch: Batch) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss = loss_of(from_bytes(batch))
         optimizer.zero_grad()
@@ -84,7 +86,7 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
     return step
 
 
-def mean_ms(batches: Iterator[list[Tensor]], step: Step, count: int) -> float:
+def mean_ms(batches: Iterator[Batch], step: Step, count: int) -> float:
     """Return the mean milliseconds of `count` iterations."""
     begin = time.perf_counter()
     for batch in islice(batches, count):
@@ -92,7 +94,7 @@ def mean_ms(batches: Iterator[list[Tensor]], step: Step, count: int) -> float:
     return (time.perf_counter() - begin) / count * 1e3
 
 
-def refuse_other_batches(make: Callable[[int], list[Tensor]], count: int, workers: int) -> None:
+def refuse_other_batches(make: Callable[[int], Batch], count: int, workers: int) -> None:
     """Raise a DataError if worker processes make other batches than this one does."""
     for index, batch in enumerate(prepared(make, range(count), workers)):
         pairs = zip(batch, make(index), strict=True)
@@ -101,18 +103,18 @@ def refuse_other_batches(make: Callable[[int], list[Tensor]], count: int, worker
 
 
 def measure(
-    make: Callable[[int], list[Tensor]], step: Step, iterations: int, workers: Sequence[int]
+    make: Callable[[int], Batch], step: Step, iterations: int, workers: Sequence[int]
 ) -> dict[str, list[float]]:
     """Return milliseconds an iteration in each of `ROUNDS` rounds, by name."""
     count = max(1, iterations // ROUNDS)
     fixed = make(0)
-    sources: dict[str, tuple[Callable[[int], Iterator[list[Tensor]]], Step]] = {
+    sources: dict[str, tuple[Callable[[int], Iterator[Batch]], Step]] = {
         "data_ms": (lambda start: map(make, range(start, start + count)), _nothing),
         "network_ms": (lambda _: repeat(fixed, count), step),
     }
     for number in workers:
 
-        def ahead(start: int, number: int = number) -> Iterator[list[Tensor]]:
+        def ahead(start: int, number: int = number) -> Iterator[Batch]:
             return prepared(make, range(start, start + count), number)
 
         sources[f"together_{number}_workers_ms"] = ahead, step
@@ -134,7 +136,7 @@ def summary(times: Mapping[str, Sequence[float]], workers: Sequence[int]) -> dic
     return result | shares
 
 
-def _nothing(batch: list[Tensor]) -> None:
+def _nothing(batch: Batch) -> None:
     """Leave a batch alone."""
 
 

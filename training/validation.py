@@ -1,4 +1,4 @@
-"""What a run is worth on held-out pictures: restoration by kind of degradation and number of steps, and fusion."""
+"""What a run is worth on held-out images: restoration by kind of degradation and number of steps, and fusion."""
 
 from pathlib import Path
 from statistics import fmean
@@ -11,47 +11,41 @@ from cled_edge.data.datasets import find_pairs
 from cled_edge.metrics.psnr import NETWORK_SPAN, psnr_db
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
-from training.degradations import Modality, degrade, draw_kinds
+from training.crops import network_images, random_crop, unit_images
+from training.degradations import MODALITIES, Modality, degrade, draw_kinds
+from training.image_cache import ImageCache
+from training.journal import Evaluation
 from training.losses import fusion_losses
-from training.pairs import (
-    MODALITIES,
-    is_bright,
-    network_pictures,
-    random_crop,
-    unit_pictures,
-    whole_pairs,
-)
-from training.pictures import Pictures
+from training.pairs import readable_pairs
 from training.recipe import DataRecipe
-from training.stage import Evaluation
 
 CROP_PX = 192
 STEPS = (1, 2, 3)
 CLEAN = "clean"
-CLEAN_PSNR_DB = 60.0  # an untouched picture would rule the mean
+CLEAN_PSNR_DB = 60.0  # an untouched image would rule the mean
 FUSION_PAIRS = 12
 SHOWN = 4  # samples
 
 
 class Validation:
-    """Crops of held-out pictures, `count` for each kind and clean, the same at each call."""
+    """Crops of held-out images, `count` for each kind and clean, the same at each call."""
 
     def __init__(
-        self, root: Path, recipe: DataRecipe, pictures: Pictures, count: int = 12, strict: bool = False
+        self, root: Path, recipe: DataRecipe, images: ImageCache, count: int = 12, strict: bool = False
     ) -> None:
-        pairs = whole_pairs(find_pairs(root, recipe.all_sets, held_out=True), pictures, strict)
+        pairs = readable_pairs(find_pairs(root, recipe.all_sets, held_out=True), images, strict)
         rng, generator = np.random.default_rng(5), Generator().manual_seed(5)
         self.sets: dict[tuple[Modality, str], tuple[Tensor, Tensor]] = {}
         for modality in MODALITIES:
-            held = [pictures(getattr(pair, f"{modality}_clean"), modality) for pair in pairs]
+            held = [images(getattr(pair, f"{modality}_clean"), modality) for pair in pairs]
             if modality == "visible":
-                held = [p for p in held if is_bright(p, recipe)] or held
+                held = [image for image in held if recipe.is_bright(float(image.mean()))] or held
             for kind in (*recipe.kinds_of(modality), CLEAN):
                 crops = [random_crop([held[rng.integers(len(held))]], CROP_PX, rng)[0] for _ in range(count)]
-                clean = unit_pictures(crops)
+                clean = unit_images(crops)
                 names = () if kind == CLEAN else (kind,)
                 degraded = degrade(clean, modality, [names] * count, generator)
-                self.sets[modality, kind] = network_pictures(degraded), network_pictures(clean)
+                self.sets[modality, kind] = network_images(degraded), network_images(clean)
 
     @torch.no_grad()
     def __call__(self, model: CledFusion) -> Evaluation:
@@ -60,8 +54,8 @@ class Validation:
         gains: dict[str, list[float]] = {}
         samples: dict[str, list[Tensor]] = {}
         device = next(model.parameters()).device
-        for (modality, kind), cpu_pictures in self.sets.items():
-            x_in, clean = (x.to(device) for x in cpu_pictures)
+        for (modality, kind), on_cpu in self.sets.items():
+            x_in, clean = (x.to(device) for x in on_cpu)
             before = mean_psnr_db(x_in, clean)
             result[f"{modality}_{kind}_input"] = before
             for steps in STEPS:
@@ -79,21 +73,21 @@ class Validation:
 class FusionValidation:
     """Held-out pairs, clean and degraded, the same at each call."""
 
-    def __init__(self, root: Path, recipe: DataRecipe, pictures: Pictures, crop: int, strict: bool = False) -> None:
-        pairs = whole_pairs(find_pairs(root, recipe.all_sets, held_out=True), pictures, strict)
+    def __init__(self, root: Path, recipe: DataRecipe, images: ImageCache, crop: int, strict: bool = False) -> None:
+        pairs = readable_pairs(find_pairs(root, recipe.all_sets, held_out=True), images, strict)
         rng, generator = np.random.default_rng(6), Generator().manual_seed(6)
         chosen = [pairs[index] for index in rng.permutation(len(pairs))[:FUSION_PAIRS]]
         crops = [
-            random_crop([pictures(pair.infrared_clean, "infrared"), pictures(pair.visible_clean, "visible")], crop, rng)
+            random_crop([images(pair.infrared_clean, "infrared"), images(pair.visible_clean, "visible")], crop, rng)
             for pair in chosen
         ]
         self.clean: list[Tensor] = []
         self.degraded: list[Tensor] = []
-        for modality, half in zip(MODALITIES, zip(*crops, strict=True), strict=True):
-            clean = unit_pictures(half)
-            kinds = [draw_kinds(recipe.kinds_of(modality), generator, clean=0.0, mixed=0.3) for _ in half]
-            self.clean.append(network_pictures(clean))
-            self.degraded.append(network_pictures(degrade(clean, modality, kinds, generator)))
+        for modality, cut in zip(MODALITIES, zip(*crops, strict=True), strict=True):
+            clean = unit_images(cut)
+            kinds = [draw_kinds(recipe.kinds_of(modality), generator, clean=0.0, mixed=0.3) for _ in cut]
+            self.clean.append(network_images(clean))
+            self.degraded.append(network_images(degrade(clean, modality, kinds, generator)))
 
     @torch.no_grad()
     def __call__(self, model: CledFusion) -> Evaluation:

@@ -9,6 +9,9 @@ from cled_edge.errors import OptionError
 UNetForm = Literal["lineage", "patch"]
 MergeKind = Literal["concat", "channel", "spatial"]
 RefinementKind = Literal["transformer", "convolution"]
+# The kinds of degradation that a checkpoint tells apart if its configuration names none. So this never changes: a new
+# kind stands in the configuration of the models that were trained on it.
+KINDS = ("haze", "rain", "blur", "overexposure", "low_light", "noise", "low_contrast", "stripes")
 
 
 @dataclass(frozen=True)
@@ -73,16 +76,24 @@ class FusionConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Both networks of one model and what they were trained with."""
+    """Both networks of one model and what they were trained with.
+
+    kinds: the degradations that the UNet tells apart while it is trained, in the order of its logits. They change
+        nothing else: no graph and no restored image depends on them.
+    """
 
     name: str
     unet: UNetConfig
     fusion: FusionConfig
     schedule: str = "rddm09"
     default_steps: int = 3
+    kinds: tuple[str, ...] = KINDS
 
     def __post_init__(self) -> None:
-        """Refuse two patch sizes: the loop hands patches from one network to the other."""
+        """Refuse a kind named twice, and two patch sizes: the loop hands patches from one network to the other."""
+        twice = next((kind for kind in self.kinds if self.kinds.count(kind) > 1), None)
+        if twice is not None:
+            raise OptionError(f"{self.name}: kinds has {twice!r} twice; each kind needs one place; remove one")
         if self.unet.unshuffle != self.fusion.unshuffle:
             raise OptionError(
                 f"{self.name}: the UNet cuts patches of {self.unet.unshuffle} pixels, the fusion net of "
@@ -107,7 +118,7 @@ class ModelConfig:
 
         return cls(
             **{
-                **values,
+                **tupled(values),
                 "unet": UNetConfig(**tupled(values["unet"])),
                 "fusion": FusionConfig(**tupled(values["fusion"])),
             }

@@ -43,7 +43,8 @@ def make_unet(config: ModelConfig) -> ResidualUNet | LineageUNet:
     """Return the residual network of the form that the configuration names."""
     if config.unet.form == "lineage":
         return LineageUNet(config.unet)
-    return ResidualUNet(config.unet, float(Schedule.named(config.schedule).step_table(1).start_input))
+    start_input = float(Schedule.named(config.schedule).step_table(1).start_input)
+    return ResidualUNet(config.unet, start_input, len(config.kinds))
 
 
 class Sampler(nn.Module):

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 from cled_edge.network.blocks import ScaledConv2d, patches_from_pictures, pictures_from_patches, sinusoid
 from cled_edge.network.presets import UNetConfig
 
-KINDS = ("haze", "rain", "blur", "overexposure", "low_light", "noise", "low_contrast", "stripes")
 _EMBEDDING = 64
 _SINUSOIDS = 32
 _PROBES = 32
@@ -33,12 +32,13 @@ class ResidualUNet(nn.Module):
     """R = unet(x_t, x_in, time), 3-channel pictures in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
 
     `time` is (1,) or (N,), A_t * 1000. H and W must be multiples of `config.size_multiple`; nothing is padded here.
-    `start_input` is 1 - D_T of the schedule: the loop starts from that share of x_in.
+    `start_input` is 1 - D_T of the schedule: the loop starts from that share of x_in. `kinds` is how many kinds of
+    degradation it tells apart while it is trained.
     """
 
     mean_colour: Tensor
 
-    def __init__(self, config: UNetConfig, start_input: float) -> None:
+    def __init__(self, config: UNetConfig, start_input: float, kinds: int) -> None:
         super().__init__()
         self.config, self.start_input = config, start_input
         widths = config.widths
@@ -67,7 +67,7 @@ class ResidualUNet(nn.Module):
         self.summary_mlp = nn.Sequential(
             nn.Linear(2 * widths[-1], _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING)
         )
-        self.kinds = nn.Linear(_EMBEDDING, len(KINDS))
+        self.kinds = nn.Linear(_EMBEDDING, kinds)
         self.skip_gates = nn.ModuleList(nn.Conv2d(width, width, 1) for width in widths[:-1])
         self.gain = nn.Conv2d(widths[0], channels, 1)
         self.offset = nn.Conv2d(widths[0], channels, 1)
@@ -83,7 +83,7 @@ class ResidualUNet(nn.Module):
         return self.judge(x_t, x_in, time)[0]
 
     def judge(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the predicted residual, (N, 3, H, W), and a logit per degradation of `KINDS`, (N, 8)."""
+        """Return the predicted residual, (N, 3, H, W), and a logit per kind of degradation, (N, kinds)."""
         factor = self.config.unshuffle
         states, inputs = (patches_from_pictures(x, factor) for x in (x_t, x_in))
         seen = self.seen(states, self.start_input * inputs)

@@ -19,9 +19,12 @@ from cled_edge.data.split import is_held_out  # noqa: E402
 from cled_edge.errors import DataError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
 from training import contact_sheet, throughput  # noqa: E402
-from training.degradations import KINDS  # noqa: E402
-from training.pairs import FusionBatches, RestorationBatches, prepared, random_crop  # noqa: E402
-from training.pictures import GIB, Pictures, read_kept  # noqa: E402
+from training.batches import FusionBatch  # noqa: E402
+from training.crops import random_crop  # noqa: E402
+from training.degradations import DEGRADATIONS  # noqa: E402
+from training.image_cache import GIB, ImageCache, read_with_channels  # noqa: E402
+from training.loader import prepared  # noqa: E402
+from training.pairs import FusionBatches, RestorationBatches  # noqa: E402
 from training.recipe import DataRecipe, read_recipe  # noqa: E402
 
 
@@ -66,7 +69,7 @@ def test_corrupt_pictures_are_named_skipped_and_counted_or_refused(data: Path, c
     assert [f"skipped: {broken} is not a whole picture" in r.message for r in caplog.records].count(True) == 1
     assert [f"skipped: {deep}: visible pictures must be 8 bit" in r.message for r in caplog.records].count(True) == 1
     assert caplog.records[-1].message == "pairs: 18 read, 2 skipped"
-    with pytest.raises(DataError, match=rf"{broken} is not a whole picture.* train without --strict"):
+    with pytest.raises(DataError, match=rf"{broken} is not a whole picture.* train without strict reading"):
         FusionBatches(data, recipe(), 4, 32, 0, strict=True)
     for path in (data / "set" / "infrared").iterdir():
         path.write_bytes(b"")
@@ -81,14 +84,14 @@ def test_unequal_sizes_are_refused(data: Path) -> None:
 
 
 def test_a_picture_is_decoded_once_within_the_limit_and_again_beyond_it(data: Path, caplog) -> None:
-    both = Pictures(4)
-    restoration = RestorationBatches(data, recipe(), 4, 32, 0, pictures=both)
-    FusionBatches(data, recipe(), 4, 32, 0, pictures=both)(0)
+    both = ImageCache(4)
+    restoration = RestorationBatches(data, recipe(), 4, 32, 0, images=both)
+    FusionBatches(data, recipe(), 4, 32, 0, images=both)(0)
     wanted = restoration(0)
     assert both.decoded == 40
-    few = Pictures(6 * 48 * 56 * 3 / GIB)
+    few = ImageCache(6 * 48 * 56 * 3 / GIB)
     with caplog.at_level(logging.INFO, "training"):
-        small = RestorationBatches(data, recipe(), 4, 32, 0, pictures=few)
+        small = RestorationBatches(data, recipe(), 4, 32, 0, images=few)
         assert few.decoded == 40
         got = [small(k) for k in range(6)]
     assert few.decoded > 40
@@ -101,7 +104,7 @@ def test_a_picture_is_decoded_once_within_the_limit_and_again_beyond_it(data: Pa
 
 @pytest.mark.parametrize("kind", [RestorationBatches, FusionBatches])
 def test_batches_do_not_depend_on_threads_or_processes(data: Path, kind) -> None:
-    make = kind(data, recipe(), 4, 32, 0, pictures=Pictures(20 * 48 * 56 / GIB))
+    make = kind(data, recipe(), 4, 32, 0, images=ImageCache(20 * 48 * 56 / GIB))
     alone = [make(k) for k in range(4)]
     for workers in (0, 3):
         for a, b in zip(alone, prepared(make, range(4), workers), strict=True):
@@ -110,6 +113,7 @@ def test_batches_do_not_depend_on_threads_or_processes(data: Path, kind) -> None
     for whole, *halves in zip(alone[3], *parts, strict=True):
         assert torch.equal(whole, torch.cat(halves))
     assert not torch.equal(alone[3][0][:2], alone[3][0][2:])
+    assert alone[3]._fields == parts[0]._fields
 
 
 def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path) -> None:
@@ -120,24 +124,24 @@ def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path)
             shape = (40, 40) if "Infrared" in half else (40, 40, 3)
             write_png(folder / f"{k}.png", np.full(shape, value, np.uint8))
     ems = recipe(pairs=[], sets=[{"layout": "ems", "root": "set"}], clean_share=0, mixed_share=0, reference_share=1)
-    infrared, infrared_clean, visible, visible_clean = FusionBatches(tmp_path, ems, 6, 32, 0)(0)
-    assert visible.unique().tolist() == [30]
-    assert visible_clean.unique().tolist() == [180]
-    assert infrared_clean.unique().tolist() == [120]
-    assert infrared.float().std() > 0.1275  # the reference repeats the picture, so it is degraded as others are
+    batch = FusionBatches(tmp_path, ems, 6, 32, 0)(0)
+    assert batch.visible.unique().tolist() == [30]
+    assert batch.visible_clean.unique().tolist() == [180]
+    assert batch.infrared_clean.unique().tolist() == [120]
+    assert batch.infrared.float().std() > 0.1275  # the reference repeats the image, so it is degraded as others are
     restoration = RestorationBatches(tmp_path, ems, 4, 32, 0)
     assert restoration.references["infrared"] == []
-    x_in, clean, _ = restoration(0)
-    assert x_in[1::2].unique().tolist() == [30]
-    assert clean[1::2].unique().tolist() == [180]
+    made = restoration(0)
+    assert made.degraded[1::2].unique().tolist() == [30]
+    assert made.clean[1::2].unique().tolist() == [180]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_while_a_batch_is_made_stays_one_line(workers: int) -> None:
-    def make(iteration: int) -> list:
+    def make(iteration: int) -> tuple[torch.Tensor, ...]:
         if iteration == 1:
             raise DataError("gone.png: it was there before; put it back")
-        return [torch.full((1,), float(iteration))]
+        return (torch.full((1,), float(iteration)),)
 
     batches = prepared(make, range(4), workers)
     assert next(batches)[0].item() == 0
@@ -176,7 +180,7 @@ def test_recipes_name_sets(tmp_path: Path) -> None:
     path.write_text(f'preset = "nano"\n[data]\nkeep_gib = 0.5\n{sets}{stages}\n')
     assert read_recipe(path).data.sets == (DataSet(layout="harvard", root="medical", part="ct"),)
     path.write_text(f'preset = "nano"\n[data]\n{stages}\n')
-    with pytest.raises(DataError, match=r"data: .*name pictures in pairs or \[\[data\.sets\]\]"):
+    with pytest.raises(DataError, match=r"data: .*name images in pairs or \[\[data\.sets\]\]"):
         read_recipe(path)
 
 
@@ -187,10 +191,10 @@ def test_a_contact_sheet_shows_every_degradation(data: Path, tmp_path: Path) -> 
             path.rename(path.with_stem(stem))
     out = tmp_path / "new" / "sheet.png"
     contact_sheet.main(data, out, ["set"], count=2, seed=1, side=64)
-    sheet = read_kept(out, "visible")
-    rows = max(len(contact_sheet.rows_of(m)) for m in KINDS)
+    sheet = read_with_channels(out, "visible")
+    rows = max(len(contact_sheet.rows_of(m)) for m in DEGRADATIONS)
     assert sheet.shape == (rows * (64 + contact_sheet.LABEL_PX), 2 * (2 * 64 + contact_sheet.GAP_PX), 3)
-    for modality, kinds in KINDS.items():
+    for modality, kinds in DEGRADATIONS.items():
         assert {(), *((kind,) for kind in kinds)} < set(contact_sheet.rows_of(modality))
         assert all(set(mixture) <= set(kinds) for mixture in contact_sheet.MIXTURES[modality])
 
@@ -211,7 +215,7 @@ def test_throughput_tells_data_from_network_and_sees_batches_that_differ(data: P
     make = FusionBatches(data, recipe(), 2, 32, 0)
     throughput.refuse_other_batches(make, 3, 2)
     with pytest.raises(DataError, match="batch 0 of 2 workers differs"):
-        throughput.refuse_other_batches(lambda k: [torch.full((1,), float(os.getpid()))], 3, 2)
+        throughput.refuse_other_batches(lambda k: FusionBatch(*[torch.full((1,), float(os.getpid()))] * 4), 3, 2)
 
 
 def test_throughput_is_kept(data: Path, tmp_path: Path, monkeypatch) -> None:

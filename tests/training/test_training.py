@@ -21,11 +21,16 @@ from cled_edge.data.split import is_held_out  # noqa: E402
 from cled_edge.errors import CheckpointError, DataError, DivergedError, OutputError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
-from cled_edge.network.presets import PRESETS  # noqa: E402
+from cled_edge.network.presets import KINDS, PRESETS  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
-from cled_edge.network.unet import KINDS as network_kinds  # noqa: E402, N811
-from training import curves, mix  # noqa: E402
-from training.degradations import KINDS, degrade, draw_kinds  # noqa: E402
+from training import curves, journal, mix  # noqa: E402
+from training.batches import from_bytes  # noqa: E402
+from training.degradations import DEGRADATIONS, degrade, draw_kinds  # noqa: E402
+from training.draws import Draws  # noqa: E402
+from training.fuse_stage import FusionInputs, fuse_stage, fusion_targets  # noqa: E402
+from training.image_cache import ImageCache  # noqa: E402
+from training.journal import Evaluation  # noqa: E402
+from training.learner import warmed_average  # noqa: E402
 from training.losses import (  # noqa: E402
     balanced_target,
     fusion_losses,
@@ -35,11 +40,12 @@ from training.losses import (  # noqa: E402
     salient_maximum,
 )
 from training.optimizers import Muon, Optimizers, as_matrix, is_matrix  # noqa: E402
-from training.pairs import FusionBatches, RestorationBatches, from_bytes  # noqa: E402
-from training.pictures import Pictures  # noqa: E402
+from training.origin import starting_model  # noqa: E402
+from training.pairs import FusionBatches, RestorationBatches  # noqa: E402
 from training.recipe import DataRecipe, FuseRecipe, RestoreRecipe, check_crops, model_of, read_recipe  # noqa: E402
-from training.stage import Draws, Evaluation, Stage, Task, warmed_average  # noqa: E402
-from training.train import Runner, States, fuse_stage, fusion_targets, restore_stage, starting_model, weights_of  # noqa: E402
+from training.restore_stage import States, restore_stage, weights_of  # noqa: E402
+from training.run import Run  # noqa: E402
+from training.stage import Stage, Task  # noqa: E402
 from training.validation import FusionValidation, Validation  # noqa: E402
 
 RECIPE = """
@@ -86,7 +92,7 @@ def seeded(seed: int = 5):
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.parametrize(("modality", "kind"), [(m, k) for m, kinds in KINDS.items() for k in kinds])
+@pytest.mark.parametrize(("modality", "kind"), [(m, k) for m, kinds in DEGRADATIONS.items() for k in kinds])
 def test_every_degradation_changes_its_pictures_alone_and_repeats_by_its_seed(modality, kind: str) -> None:
     clean = 0.1 + 0.8 * torch.rand(3, 1 if modality == "infrared" else 3, 48, 64, generator=seeded())
     kinds = [(kind,), (), (kind,)]
@@ -130,9 +136,9 @@ def test_blur_keeps_a_flat_picture_and_its_edges() -> None:
 
 def test_kinds_are_drawn_in_their_shares_and_never_two_exposures() -> None:
     generator = seeded()
-    drawn = [draw_kinds(list(KINDS["visible"]), generator, clean=0.2, mixed=0.3) for _ in range(4000)]
+    drawn = [draw_kinds(list(DEGRADATIONS["visible"]), generator, clean=0.2, mixed=0.3) for _ in range(4000)]
     assert not any({"overexposure", other} <= set(names) for names in drawn for other in ("low_light", "haze"))
-    counts = [len(draw_kinds(list(KINDS["infrared"]), generator, clean=0.2, mixed=0.3)) for _ in range(4000)]
+    counts = [len(draw_kinds(list(DEGRADATIONS["infrared"]), generator, clean=0.2, mixed=0.3)) for _ in range(4000)]
     for count, share in ((0, 0.2), (1, 0.5), (2, 0.3)):
         assert counts.count(count) / len(counts) == pytest.approx(share, abs=0.03)
     weighted = [draw_kinds(["rain", "rain", "rain", "haze", "overexposure"], generator, 0, 0.5) for _ in range(4000)]
@@ -219,12 +225,12 @@ def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:
 
 
 def test_a_picture_weighs_what_the_heaviest_of_its_kinds_does() -> None:
-    kinds = torch.zeros(5, len(network_kinds))
-    kinds[0, network_kinds.index("rain")] = 1
-    kinds[1, [network_kinds.index(name) for name in ("rain", "haze", "noise")]] = 1
+    kinds = torch.zeros(5, len(KINDS))
+    kinds[0, KINDS.index("rain")] = 1
+    kinds[1, [KINDS.index(name) for name in ("rain", "haze", "noise")]] = 1
     kinds[2] = torch.nan
-    kinds[3, [network_kinds.index(name) for name in ("haze", "noise")]] = 1
-    weights = weights_of(kinds, {"rain": 3.0, "noise": 0.5})
+    kinds[3, [KINDS.index(name) for name in ("haze", "noise")]] = 1
+    weights = weights_of(kinds, KINDS, {"rain": 3.0, "noise": 0.5})
     assert weights.tolist() == [3, 3, 1, 1, 1]
     with pytest.raises(ValidationError, match=r"kind_weights has 'rian'; known: .*rain"):
         RestoreRecipe(iterations=1, batch=1, crop=32, learning_rate=1.0, kind_weights={"rian": 2.0})
@@ -240,7 +246,7 @@ def test_kinds_that_nobody_knows_are_left_out() -> None:
     known[1] = torch.nan
     assert kinds_loss(logits, known).item() == pytest.approx(7 / 8 * 0.6931, abs=1e-3)
     assert kinds_loss(logits, torch.full((2, 8), torch.nan)).item() == 0
-    assert set(network_kinds) == {kind for kinds in KINDS.values() for kind in kinds}
+    assert set(KINDS) == {kind for kinds in DEGRADATIONS.values() for kind in kinds}
 
 
 @pytest.mark.parametrize("memory", [torch.contiguous_format, torch.channels_last])
@@ -346,18 +352,20 @@ def test_states_of_the_loop_are_those_that_inference_visits() -> None:
 
 
 def test_fusion_targets_keep_the_degradation_that_strength_leaves() -> None:
-    batch = [torch.rand(2, 3, 8, 8) for _ in range(4)]
-    infrared, infrared_clean, visible, visible_clean = batch
-    none, full = (fusion_targets(batch, torch.full((2, 2), s)) for s in (0.0, 1.0))
+    infrared, infrared_clean, visible, visible_clean = images = [torch.rand(2, 3, 8, 8) for _ in range(4)]
+
+    def inputs(strength) -> FusionInputs:
+        return FusionInputs(*images, strength, torch.full((2, 1), 0.5))
+
+    none, full = (fusion_targets(inputs(torch.full((2, 2), s))) for s in (0.0, 1.0))
     assert torch.equal(none[0], infrared)
     assert torch.equal(none[1], visible)
     torch.testing.assert_close(full[0], infrared_clean)
     torch.testing.assert_close(full[1], visible_clean)
-    half = fusion_targets(batch, torch.tensor([[1.0, 0.5]]))
+    half = fusion_targets(inputs(torch.tensor([[1.0, 0.5]])))
     torch.testing.assert_close(half[1], (visible + visible_clean) / 2)
-    assert all(
-        torch.equal(a, b) for a, b in zip(fusion_targets(batch, torch.ones(2, 2), "source"), batch[::2], strict=True)
-    )
+    sources = fusion_targets(inputs(torch.ones(2, 2)), "source")
+    assert all(torch.equal(a, b) for a, b in zip(sources, (infrared, visible), strict=True))
 
 
 def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, recipe_file: Path) -> None:
@@ -367,7 +375,7 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     for iteration in (5, 0):
         assert all(torch.equal(a, b) for a, b in zip(one(iteration), other(iteration), strict=True))
     x_in, clean, kinds = one(0)
-    assert kinds.shape == (4, len(network_kinds))
+    assert kinds.shape == (4, len(KINDS))
     untouched = (x_in == clean).all(dim=(1, 2, 3))
     assert torch.equal(kinds.sum(1) == 0, untouched)
     assert x_in.shape == clean.shape == (4, 3, 32, 32)
@@ -409,7 +417,7 @@ def flat_pictures(data: Path, infrared: int, visible: int) -> None:
 def test_validation_of_an_untrained_network_gains_nothing(data: Path, recipe_file: Path) -> None:
     flat_pictures(data, infrared=140, visible=140)
     model, recipe = CledFusion(PRESETS["nano"]).eval(), read_recipe(recipe_file).data
-    result = Validation(data, recipe, Pictures(1), count=1)(model).numbers
+    result = Validation(data, recipe, ImageCache(1), count=1)(model).numbers
     assert result["visible_clean_input"] == result["visible_clean_1"] == 60
     assert result["infrared_stripes_input"] < 40
     for name in ("visible_gain_1", "infrared_gain_3"):
@@ -419,7 +427,7 @@ def test_validation_of_an_untrained_network_gains_nothing(data: Path, recipe_fil
 def test_fusion_validation_knows_the_rule_that_an_untrained_network_is(data: Path, recipe_file: Path) -> None:
     flat_pictures(data, infrared=180, visible=90)
     model = CledFusion(PRESETS["nano"]).eval()
-    result = FusionValidation(data, read_recipe(recipe_file).data, Pictures(1), crop=128)(model)
+    result = FusionValidation(data, read_recipe(recipe_file).data, ImageCache(1), crop=128)(model)
     assert result.numbers["held_out_clean_intensity"] < 1e-6
     assert result.numbers["held_out_degraded_intensity"] > 1e-3
     assert [x.shape for x in result.samples["clean-0"]] == [(3, 128, 128)] * 4
@@ -451,20 +459,20 @@ def test_a_batch_of_the_paper_has_one_picture_of_each_kind(data: Path, recipe_fi
     monkeypatch.setattr(module, "degrade", lambda x, modality, kinds, generator: seen.extend(kinds[0]) or x)
     values = {**read_recipe(recipe_file).data.model_dump(), "cycle_kinds": True}
     RestorationBatches(data, DataRecipe.model_validate(values), 12, 32, 0)(0)
-    assert sorted(seen[1::2]) == sorted(KINDS["visible"])
-    assert set(seen[::2]) == set(KINDS["infrared"])
+    assert sorted(seen[1::2]) == sorted(DEGRADATIONS["visible"])
+    assert set(seen[::2]) == set(DEGRADATIONS["infrared"])
     seen.clear()
     small = RestorationBatches(data, DataRecipe.model_validate(values), 2, 32, 0)
-    for iteration in range(len(KINDS["visible"])):
+    for iteration in range(len(DEGRADATIONS["visible"])):
         small(iteration)
-    assert sorted(seen[1::2]) == sorted(KINDS["visible"])
+    assert sorted(seen[1::2]) == sorted(DEGRADATIONS["visible"])
     with pytest.raises(ValueError, match=r"kinds_infrared has no 'rain'; known: blur, low_contrast"):
         DataRecipe.model_validate({**values, "kinds_infrared": ["rain"]})
 
 
 def test_pictures_too_dark_for_targets_are_named(data: Path, recipe_file: Path) -> None:
     values = {**read_recipe(recipe_file).data.model_dump(), "min_target_luma": 0.99}
-    with pytest.raises(DataError, match=r"no visible picture has a mean of 0\.99 or more"):
+    with pytest.raises(DataError, match=r"no visible image has a mean of 0\.99 or more"):
         RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, 0)
 
 
@@ -557,7 +565,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch
         stage.run(replace(task, loss=loss_of))
     kept = torch.load(tmp_path / "restore-diverged-1-0.pt", weights_only=True)
     assert kept["iteration"] == 1
-    assert torch.equal(kept["batch"][0], batches(1)[0])
+    assert torch.equal(kept["batch"]["degraded"], batches(1).degraded)
     assert all(p.isfinite().all() for p in model.unet.parameters())
     assert not (tmp_path / "restore.state.pt").exists()
 
@@ -604,11 +612,11 @@ def test_a_log_that_takes_no_more_ends_a_run_in_one_line(
 
     (tmp_path / "out/log.jsonl").mkdir(parents=True)
     with monkeypatch.context() as patched:
-        patched.setattr(module.SummaryWriter, "close", full)  # what ends the run is told, not what comes of it
+        patched.setattr(journal.SummaryWriter, "close", full)  # what ends the run is told, not what comes of it
         with pytest.raises(OutputError, match=r"log.jsonl: Is a directory; make room"):
             run()
     (tmp_path / "out/log.jsonl").rmdir()
-    monkeypatch.setattr(module.SummaryWriter, "add_scalar", full)
+    monkeypatch.setattr(journal.SummaryWriter, "add_scalar", full)
     with pytest.raises(OutputError, match=r"curves: No space left on device; make room"):
         run()
 
@@ -624,7 +632,7 @@ def test_a_run_is_continued_on_the_same_data_alone(data: Path, recipe_file: Path
 
     assert run(data=["a"]) == 1
     assert run(data=["a"]) == 0
-    with pytest.raises(CheckpointError, match=r"trained with another data; restore that, or choose another --out"):
+    with pytest.raises(CheckpointError, match=r"trained with another data; restore that, or choose another folder"):
         run(data=["b"])
     with pytest.raises(CheckpointError, match=r"with another precision \(fp32 then, bf16 now\) and data; restore"):
         run("bf16", data=["b"])
@@ -632,12 +640,11 @@ def test_a_run_is_continued_on_the_same_data_alone(data: Path, recipe_file: Path
 
 def test_an_unfinished_run_of_another_preset_is_refused(data: Path, recipe_file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_file)
-    pictures = Pictures(1)
-    runner = Runner(Accelerator(cpu=True), "fp32", tmp_path, 0, pictures, False, False)
-    restore_stage(CledFusion(PRESETS["nano"]), recipe, data, runner)
+    run = Run(recipe, data, tmp_path, Accelerator(cpu=True), ImageCache(1))
+    restore_stage(CledFusion(PRESETS["nano"]), run)
     other = recipe.model_copy(update={"default_steps": 3})
     with pytest.raises(CheckpointError, match=r"restore.state.pt was trained with another model; restore that"):
-        restore_stage(CledFusion(model_of(other)), other, data, runner)
+        restore_stage(CledFusion(model_of(other)), replace(run, recipe=other))
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
@@ -651,9 +658,9 @@ def test_a_broken_held_out_picture_is_refused_if_strict(data: Path, recipe_file:
     held.write_bytes(b"no picture")
     recipe = read_recipe(recipe_file).data
     for validation in (partial(Validation, count=1), partial(FusionValidation, crop=128)):
-        validation(data, recipe, pictures=Pictures(1))
+        validation(data, recipe, images=ImageCache(1))
         with pytest.raises(DataError, match=held.name):
-            validation(data, recipe, pictures=Pictures(1), strict=True)
+            validation(data, recipe, images=ImageCache(1), strict=True)
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="this build of torch has no torch.distributed")
@@ -696,7 +703,7 @@ def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path,
     train(recipe_file, data, out, "--precision", "bf16")  # nothing is left to do, so there is nothing to record
     assert load_checkpoint(out / "model.safetensors")[1] == training
     other = read_recipe(recipe_file).model_copy(update={"preset": "edge"})
-    with pytest.raises(CheckpointError, match=r"is not the model of the recipe, 'edge' .*choose another --init"):
+    with pytest.raises(CheckpointError, match=r"is not the model of the recipe, 'edge' .*another model to start"):
         starting_model(tmp_path / "none", other, "all", out / "model.safetensors")
 
 
@@ -785,9 +792,8 @@ def test_crops_that_do_not_fit_are_named(recipe_file: Path) -> None:
 def test_fusion_may_learn_from_pairs_of_its_own(data: Path, recipe_file: Path, tmp_path: Path) -> None:
     (data / "set").rename(data / "other")
     recipe_file.write_text(recipe_file.read_text() + '[[fuse.sets]]\nroot = "other"\n')
-    run = partial(fuse_stage, CledFusion(PRESETS["nano"]), read_recipe(recipe_file), data)
-    runner = Runner(Accelerator(cpu=True), "fp32", tmp_path, 0, Pictures(1), strict=False, compiled=False)
-    assert run(runner) == 2
+    run = Run(read_recipe(recipe_file), data, tmp_path, Accelerator(cpu=True), ImageCache(1))
+    assert fuse_stage(CledFusion(PRESETS["nano"]), run) == 2
 
 
 def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:

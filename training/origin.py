@@ -1,0 +1,55 @@
+"""The model that a run starts from: its own of before, another run's, or a fresh one."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from cled_edge.errors import CheckpointError
+from cled_edge.network.checkpoint import load_checkpoint
+from cled_edge.network.presets import ModelConfig
+from cled_edge.network.sampler import CledFusion
+from cled_edge.network.unet import ResidualUNet
+from training.recipe import Recipe, model_of
+
+
+def starting_model(own: Path, recipe: Recipe, stage: str, init: Path | None) -> tuple[CledFusion, list[Any]]:
+    """Return the run's `own` model so far, that of `init`, or a fresh one, and the records of what trained it before.
+
+    A checkpoint may tell other kinds of degradation apart than the recipe does, see `with_kinds`. CheckpointError if it
+    differs from the recipe's model in anything else, or if the stage needs one and there is none.
+    """
+    config = model_of(recipe)
+    source = own if own.exists() or init is None else init
+    if not source.exists() and source == own:
+        if stage == "fuse":
+            raise CheckpointError(f"{own} does not exist, and fusion needs a trained UNet; train stage restore first")
+        return CledFusion(config), []
+    model, record = load_checkpoint(source)
+    if replace(model.config, kinds=config.kinds) != config:
+        raise CheckpointError(
+            f"{source} is not the model of the recipe, {recipe.preset!r} and its changes; "
+            f"choose another {'folder to write to' if source == own else 'model to start from'}"
+        )
+    return with_kinds(model, config), [*record.pop("earlier", []), record]
+
+
+def with_kinds(model: CledFusion, config: ModelConfig) -> CledFusion:
+    """Return a model that tells the kinds of `config` apart, with the weights of one that may tell others.
+
+    What it knows of a kind that both name is kept; a kind that is new to it begins untrained.
+    """
+    if model.config.kinds == config.kinds:
+        return model
+    made = CledFusion(config)
+    unchanged = {name: weights for name, weights in model.state_dict().items() if ".kinds." not in name}
+    made.load_state_dict({**made.state_dict(), **unchanged})
+    if isinstance(model.unet, ResidualUNet) and isinstance(made.unet, ResidualUNet):
+        head, before = made.unet.kinds, model.unet.kinds
+        with torch.no_grad():
+            for place, kind in enumerate(config.kinds):
+                if kind in model.config.kinds:
+                    known = model.config.kinds.index(kind)
+                    head.weight[place], head.bias[place] = before.weight[known], before.bias[known]
+    return made.train(model.training)
