@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import cled_edge
+from cled_edge import errors
 
 ROOT = Path(cled_edge.__file__).parent.parent
 TORCH_SIDE = "cled_edge.network"
@@ -29,7 +30,9 @@ def python(code: str, *flags: str) -> subprocess.CompletedProcess[str]:
 def test_every_robot_module_imports_with_torch_blocked() -> None:
     modules = robot_modules()
     assert "cled_edge.fuser" in modules
-    imports = "\n".join(f"import {name}" for name in [*modules, "runtime.demo", "runtime.fuse_folder"])
+    imports = "\n".join(
+        f"import {name}" for name in [*modules, "runtime.demo", "runtime.fuse_folder", "runtime.fuse_live"]
+    )
     done = python(f"import sys\nfor name in ('torch', 'onnx'): sys.modules[name] = None\n{imports}")
     assert done.returncode == 0, done.stderr
 
@@ -50,8 +53,12 @@ def test_import_is_light() -> None:
     assert done.stdout.split() == ["False", "False", "False"]
 
 
-def test_public_names_are_sorted_and_real() -> None:
+def test_public_names_are_the_stated_ones_and_every_error() -> None:
+    stated = {"Bundle", "Controls", "Frame", "FramePair", "FusedFrame", "Fuser", "open_camera"}
+    raised = {name for name, value in vars(errors).items() if isinstance(value, type) and issubclass(value, Exception)}
+    assert set(cled_edge.__all__) == stated | raised
     assert cled_edge.__all__ == sorted(cled_edge.__all__)
+    assert dir(cled_edge) == sorted([*cled_edge.__all__, "__version__"])
     for name in cled_edge.__all__:
         assert getattr(cled_edge, name).__doc__
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):

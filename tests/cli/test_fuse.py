@@ -245,7 +245,8 @@ def test_an_interrupt_closes_the_video(number: signal.Signals, tmp_path: Path, r
 def test_help_names_every_option_and_version_answers() -> None:
     done = run("fuse", "--help")
     assert done.returncode == 0
-    for option in ("--infrared", "--restored", "--strength-visible", "--balance", "--bundle", "--max-frames", "--json"):
+    options = "--infrared --out --restored --strength-visible --balance --bundle --max-frames --config --json"
+    for option in options.split():
         assert option in done.stdout
     assert run("version").stdout.strip() == "0.1.0"
     assert run("fuse", "--nonsense").returncode == 2
@@ -319,3 +320,65 @@ def test_what_is_wrong_with_a_pair_names_it(write_pairs, tmp_path: Path) -> None
     assert done.returncode == 2
     assert "pair b: visible pictures must be 8 bit, this one is uint16" in done.stderr
     assert (tmp_path / "out" / "a.png").exists()
+
+
+def test_any_number_of_outputs_at_once(videos, tmp_path: Path) -> None:
+    outputs = [tmp_path / "fused.mp4", tmp_path / "pngs", f"infrared={tmp_path / 'infrared.avi'}"]
+    more = [part for output in outputs[1:] for part in ("--out", output)]
+    done = fuse(*videos, outputs[0], *more, "--steps", 1, "--json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["clocks"] == ["media", "media"]
+    assert [(each["to"], each["shows"], each["policy"]) for each in report["outputs"]] == [
+        (str(outputs[0]), "picture", "wait"),
+        (str(outputs[1]), "picture", "wait"),
+        (str(tmp_path / "infrared.avi"), "infrared", "wait"),
+    ]
+    assert all((each["written"], each["dropped"]) == (7, 0) for each in report["outputs"])
+    assert frames_of(outputs[0]) == frames_of(tmp_path / "infrared.avi") == (7, 12.0, (48, 64))
+    assert [path.name for path in sorted(outputs[1].iterdir())] == [f"{k:06d}.png" for k in range(7)]
+
+
+def test_a_file_gives_the_options_and_flags_win(write_pairs, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    config = tmp_path / "robot.toml"
+    config.write_text(
+        f"""
+        [cameras]
+        infrared = "{infrared}"
+        visible = "{visible}"
+        [controls]
+        steps = 1
+        strength_infrared = 0
+        strength_visible = 0
+        [[outputs]]
+        to = "{tmp_path / "kept"}"
+        shows = "visible"
+        [[outputs]]
+        to = "{tmp_path / "fused"}"
+        [run]
+        max_frames = 1
+        json = true
+        """
+    )
+    done = run("fuse", "--config", config, "--max-frames", 2, "--strength-infrared", 1)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["written"], report["steps"]) == (2, 1)
+    kept = read_image(tmp_path / "kept" / "b.png", color=True)
+    assert np.array_equal(kept, read_image(visible / "b.png", color=True)), "strength 0 is the file's"
+    other = run("fuse", "--config", config, "--out", tmp_path / "other", "--no-json")
+    assert (other.returncode, len(list((tmp_path / "other").iterdir()))) == (0, 1)
+    assert "fused 1 pairs" in other.stdout
+
+
+def test_what_is_missing_is_named_with_where_to_write_it(write_pairs, tmp_path: Path) -> None:
+    infrared, _ = write_pairs(("a",))
+    done = run("fuse", "--infrared", infrared, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "no visible camera is named; needed its address; give --visible, or visible under [cameras]" in done.stderr
+    config = tmp_path / "robot.toml"
+    config.write_text("[model]\nbackned = 1\n")
+    done = run("fuse", "--config", config, "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.strip().endswith("the nearest is model.backend")

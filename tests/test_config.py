@@ -1,0 +1,102 @@
+"""robot.toml: the example names every option, flags win, and what is wrong is one line with the key."""
+
+import inspect
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cled_edge.cli.fusing import fuse, outputs_of
+from cled_edge.config import OutputTable, RobotConfig, known_keys, read_config
+from cled_edge.contract import CONTROLS
+from cled_edge.errors import OptionError
+from cled_edge.output.sink import OutputSettings
+
+EXAMPLE = Path(__file__).parent.parent / "runtime" / "robot.example.toml"
+
+
+def written(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "robot.toml"
+    path.write_text(text)
+    return path
+
+
+def keys_of(values: dict[str, Any]) -> set[str]:
+    tables = ((table, part) for table, parts in values.items() for part in (parts if table == "outputs" else [parts]))
+    return {f"{table}.{key}" for table, part in tables for key in part}
+
+
+def test_the_example_loads_and_names_every_key() -> None:
+    config = read_config(EXAMPLE)
+    given = config.model_dump(exclude_unset=True, by_alias=True)
+    assert keys_of(given) == set(known_keys())
+    lines = [line for line in EXAMPLE.read_text().splitlines() if "=" in line and not line.startswith(("#", " "))]
+    assert sum("#" not in line for line in lines) == 4, "all but the addresses have a comment beside them"
+
+
+def test_every_option_of_the_command_is_a_key() -> None:
+    options = set(inspect.signature(fuse).parameters) - {"config"}
+    of_outputs = {"out", "restored"}  # each is one of [[outputs]]
+    in_tables = {
+        key for table in ("cameras", "model", "run") for key in type(getattr(RobotConfig(), table)).model_fields
+    }
+    assert options - of_outputs == in_tables | {entry.name for entry in CONTROLS}
+    assert set(OutputTable.model_fields) == {field.name for field in fields(OutputSettings)}
+
+
+def test_what_is_given_wins_and_the_rest_stays(tmp_path: Path) -> None:
+    text = '[model]\nbackend = "openvino"\nthreads = 3\nallow_build = true\n[controls]\nbalance = 0.2\nsteps = 2\n'
+    config = read_config(written(tmp_path, text + '[[outputs]]\nto = "a.mp4"\n[cameras]\ninfrared = 0\n'))
+    whole = config.overlaid({"threads": 1, "allow_build": False, "max_frames": 5}, {"balance": 0.9})
+    assert (whole.model.backend, whole.model.threads, whole.model.allow_build) == ("openvino", 1, False)
+    assert (whole.controls, whole.run.max_frames, whole.cameras.infrared) == ({"balance": 0.9, "steps": 2}, 5, "0")
+    assert outputs_of(whole, None, None) == [OutputSettings("a.mp4")]
+    assert outputs_of(whole, ["window", "visible=b"], Path("r")) == [
+        OutputSettings("window"),
+        OutputSettings("b", "visible"),
+        OutputSettings("folder:r/infrared", "infrared"),
+        OutputSettings("folder:r/visible", "visible"),
+    ]
+
+
+def test_no_output_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"no output is named; needed one at least; give --out, or \[\[outputs\]\]"):
+        outputs_of(RobotConfig(), None, Path("restored"))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[model]\nbackned = 'x'", "model.backned is unknown; .* the nearest is model.backend"),
+        ("[modle]\nbackend = 'x'", "modle is unknown; .* the nearest is model"),
+        ("backend = 'x'", "backend is unknown; .* the nearest is model.backend"),
+        ("[run]\nas_json = true", "run.as_json is unknown; .* the nearest is run.json"),
+        ("[[outputs]]\nto = 'a'\nshow = 'visible'", "outputs.0.show is unknown; .* the nearest is outputs.shows"),
+        ("[[outputs]]\nshows = 'visible'", "outputs.0.to is missing; needed a value"),
+        ("[[outputs]]\nto = 'a'\npolicy = 'hurry'", "outputs.0.policy is 'hurry': .*'wait' or 'drop'"),
+        ("[[outputs]]\nto = 'a'\nqueue_frames = 0", "queue_frames is 0; it must be 1 or more"),
+        ("[[outputs]]\nto = 'a.png'", "outputs.0 is .*a.png names a file; give a folder"),
+        ("[model]\nthreads = '2'", "model.threads is '2': .*integer"),
+        ("[model]\nthreads = -2", "model.threads is -2: .*greater than or equal to 0"),
+        ("[run]\nmax_frames = 0", "run.max_frames is 0: .*greater than or equal to 1"),
+        ("[cameras]\ninfrared = true", "cameras.infrared is True: .*string"),
+        ("[controls]\nbalnce = 0.5", r"\[controls\] has 'balnce', .* write balance"),
+        ("[controls]\nbalance = 2", r"\[controls\]: balance is 2; it must lie between 0 and 1"),
+        ("[controls]\nsteps = 'one'", r"\[controls\]: steps is 'one'; it must lie between 1 and 10"),
+        ("x == 1", "is not TOML: .*line 1"),
+        ("\xff", "is not TOML"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_the_key(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "robot.toml"
+    path.write_text(text, encoding="latin-1")
+    with pytest.raises(OptionError, match=words) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(str(path))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match=r"none\.toml cannot be read: No such file"):
+        read_config(tmp_path / "none.toml")
