@@ -1,9 +1,9 @@
 """What each loss and the second stage are worth: Table 4 of the paper, of variants that were trained alike.
 
-    python -m benchmarks.ablation bundles/ablation/* --data ../shared/data
+    python -m benchmarks.ablation bundles/ablation/* --data ../shared/data --update
 
-training/README.md tells how the variants are made; a row has its bundle's name. Writes
-benchmarks/results/ablation-<machine>.json: clean held-out pairs of M3FD and LLVIP, as in `benchmarks.quality`.
+training/README.md tells how the variants are made; a row has its bundle's name. Measured are clean held-out pairs of
+M3FD and LLVIP, as in `benchmarks.quality`.
 """
 
 from pathlib import Path
@@ -11,10 +11,13 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.published import FOLDERS
+from benchmarks.measures import OURS
+from benchmarks.published import PAPER_FOLDERS
 from benchmarks.quality import COUNT, Run
-from benchmarks.quality_measures import OURS
-from benchmarks.timing import RESULTS, write_result
+from benchmarks.result import Out, Row, Update, check_target, new_result, save
+from benchmarks.summary import means
+from benchmarks.tables_paper import TABLE_4
+from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import one_line_errors
 from cled_edge.fuser import Fuser
 
@@ -24,26 +27,24 @@ def main(
     data: Annotated[Path, typer.Option(help="folder that holds the folders of pairs")],
     backend: Annotated[str, typer.Option(help="what runs them, NAME or NAME:PRECISION")] = "onnxruntime",
     count: Annotated[int, typer.Option(min=1, help="pairs of each folder, at most")] = COUNT,
-    results: Annotated[Path, typer.Option(metavar="DIR", help="where the JSON is")] = RESULTS,
+    out: Out = None,
+    update: Update = False,
 ) -> None:
-    """Score BUNDLES on clean pairs, and write the JSON."""
-    rows = []
-    for path in bundles:
-        with Fuser.load(path, backend=backend) as fuser:
-            run = Run(fuser, data, ("clean",), count, everything=False)
-            run.clean(list(FOLDERS))
-            manifest, description = fuser.bundle.manifest, fuser.backend.description
-        recipe: Any = manifest.training.get("recipe", {})
-        own = [row for row in run.summary()["clean"] if row["method"] == OURS and row["light"] == "all"]
-        rows.append(
-            {
-                "variant": manifest.name,
-                "files": manifest.hashes,
-                "fuse": recipe.get("fuse", {}),
-                "scores": {row["folder"]: row for row in own},
-            }
-        )
-    write_result("ablation", {"backend": description, "count": count, "rows": rows}, results)
+    """Score BUNDLES on clean pairs, and print the table."""
+    check_target(out, update)
+    opened = [Bundle.open(path) for path in bundles]
+    rows: list[Row] = []
+    for bundle in opened:
+        with Fuser.load(bundle.path, backend=backend) as fuser:
+            clean = Run(fuser, data, count, everything=False).clean(list(PAPER_FOLDERS))
+            description = fuser.backend.description
+        recipe: Any = bundle.manifest.training.get("recipe", {})
+        variant = {"method": bundle.manifest.name, "iterations": recipe.get("fuse", {}).get("iterations")}
+        own = [row for row in clean if row["method"] == OURS]
+        rows += [{**row, **variant} for row in means(own, ("folder", "method")) if row["light"] == "all"]
+    result = new_result("ablation", "", rows, opened, {"backend": description, "pairs_per_folder": count})
+    print("\n".join(TABLE_4.lines(result)))
+    save(result, out, update)
 
 
 if __name__ == "__main__":

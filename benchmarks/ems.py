@@ -1,11 +1,11 @@
-"""Test degradations: uint8 pictures made dark, hazy, noisy and so on, drawn from a NumPy generator.
+"""Test degradations: uint8 images made dark, hazy, noisy and so on, drawn from a NumPy generator.
 
 They follow the parameters that EMS publishes (Yi et al., EMS_make_degradation_func) where it has any, and plain physics
-where it has none: EMS's low light, overexposure and low contrast are real pictures. Nothing is shared with what
-training degrades by, so that a network cannot have learnt the test. Every function takes a picture, (H, W) or
-(H, W, 3), and a generator, and returns a new picture of the same shape.
+where it has none: EMS's low light, overexposure and low contrast are real images. Nothing is shared with what
+training degrades by, so that a network cannot have learnt the test. Every function takes an image, (H, W) or
+(H, W, 3), and a generator, and returns a new image of the same shape.
 
-The strengths are set to the mean PSNR that others have of degraded daylight pictures of MSRS: low light 11.0,
+The strengths are set to the mean PSNR that others have of degraded daylight images of MSRS: low light 11.0,
 overexposure 8.4, noise 22.4, haze 12.2, rain 29.4, blur 31.6 dB.
 """
 
@@ -40,7 +40,7 @@ def low_light(picture: Uint8, rng: Rng) -> Uint8:
 def overexposure(picture: Uint8, rng: Rng) -> Uint8:
     """Expose too much: linear light is multiplied and clipped, after a glow of the bright parts into the dark ones.
 
-    A picture that is bright already is multiplied by less, so that something is left of it.
+    An image that is bright already is multiplied by less, so that something is left of it.
     """
     light = _light(picture)
     light = light * np.float32(min(rng.uniform(4.8, 9.2), 1.3 / max(float(light.mean()), 0.01)))
@@ -61,7 +61,7 @@ def haze(picture: Uint8, rng: Rng) -> Uint8:
 
 
 def rain(picture: Uint8, rng: Rng) -> Uint8:
-    """Add streaks, 50 pixels long and up to 45 degrees from the vertical, to a picture dimmed by a tenth."""
+    """Add streaks, 50 pixels long and up to 45 degrees from the vertical, to an image dimmed by a tenth."""
     drops = np.where(rng.random(picture.shape[:2]) > 1 - 5 / 256, 1.0, 0.0).astype(np.float32)
     streaks = cv2.filter2D(drops, -1, _line(RAIN_LENGTH, rng.uniform(-45, 45), 3), borderType=cv2.BORDER_REFLECT)
     streaks = streaks * (255 / max(float(streaks.max()), 1e-6))
@@ -126,16 +126,16 @@ INFRARED: dict[str, Degradation] = {
 
 @dataclass(frozen=True)
 class Case:
-    """What happens to a pair: names of degradations of each half, in order; () leaves a half clean."""
+    """What happens to a pair: names of degradations of each modality, in order; () leaves one clean."""
 
     infrared: tuple[str, ...] = ()
     visible: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """Return such as `visible haze+noise`, the halves joined by a comma."""
-        halves = {"infrared": self.infrared, "visible": self.visible}
-        return ", ".join(f"{half} {'+'.join(names)}" for half, names in halves.items() if names)
+        """Return such as `visible haze+noise`, the modalities joined by a comma."""
+        both = {"infrared": self.infrared, "visible": self.visible}
+        return ", ".join(f"{modality} {'+'.join(names)}" for modality, names in both.items() if names)
 
     def __call__(self, infrared: Uint8, visible: Uint8, seed: Sequence[int]) -> tuple[Uint8, Uint8]:
         """Return the degraded pair. The same seed gives the same pair, whatever was degraded before."""
@@ -185,7 +185,7 @@ def _line(length: int, angle: float, width: int) -> Floats:
 
 
 def _planes(values: NDArray[Any], picture: Uint8) -> NDArray[Any]:
-    """Return (H, W) values as they broadcast over the picture's channels."""
+    """Return (H, W) values as they broadcast over the image's channels."""
     return values if picture.ndim == 2 else values[..., None]
 
 

@@ -1,4 +1,4 @@
-"""The pictures that quality is measured on: pairs on disk, which of them training never saw, day and night, people."""
+"""The images that quality is measured on: pairs on disk that training never saw, by day and night, and people."""
 
 import zlib
 from collections.abc import Iterator
@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.trivial import luma_of
-from cled_edge.camera.source import PICTURE_SUFFIXES
+from benchmarks.baselines import luma_of
+from cled_edge.data.datasets import IMAGE_SUFFIXES, DataSet, pairs_of_set
 from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError
 from cled_edge.image import Uint8, grey_from_any, read_image, rgb_from_any
 from cled_edge.pairing import open_pair, pair_by_stem
 
-PERSON = 0  # class of the labels, in YOLO's text format: class, then centre and size as shares of the picture
-NIGHT_BELOW = 56.0  # mean luma of a visible picture, of 255
-LONGEST_SIDE = 640  # larger pictures are scaled down to it, for time
+PERSON = 0  # class of the labels, in YOLO's text format: class, then centre and size as shares of the image
+NIGHT_BELOW = 56.0  # mean luma of a visible image, of 255
+LONGEST_SIDE = 640  # larger images are scaled down to it, for time
 SMOKE_EVERY = 30  # frames
 WARMER_BY, WARMEST_BY = 40, 90  # 8-bit levels above the still background: all of a person, and the warmest tenth
 PERSON_AREA = 500, 40_000  # pixels at 480x640
@@ -45,7 +45,7 @@ class Scene:
 
     @property
     def light(self) -> str:
-        """Return `day` or `night`, by the mean luma of the visible picture."""
+        """Return `day` or `night`, by the mean luma of the visible image."""
         return "night" if float(luma_of(self.visible).mean()) < NIGHT_BELOW else "day"
 
     @property
@@ -57,23 +57,15 @@ class Scene:
 def find_pairs(root: Path, folder: str, count: int, everything: bool) -> list[tuple[str, Path, Path]]:
     """Return (stem, infrared, visible) of a folder's held-out pairs, at most `count`, spread evenly over their names.
 
-    The halves are `infrared` and `visible`; in a medical folder `mri` and the other one, and a patient is held out as a
-    whole, in the tenth or named: a name is his number and three digits of the slice. A folder without them is a
-    DataError.
+    The folder holds `infrared` and `visible`. A medical one, such as medical/ct-mri, holds `mri` and the other scan;
+    its patients are held out as a whole. A folder without them is a DataError.
     """
-    where = root / folder
-    halves = [where / "infrared", where / "visible"]
-    medical = (where / "mri").is_dir()
-    if medical:
-        halves = [where / "mri", *sorted(path for path in where.iterdir() if path.is_dir() and path.name != "mri")][:2]
-    missing = [half for half in halves if not half.is_dir()]
-    if missing or len(halves) != 2:
-        raise DataError(f"{missing[0] if missing else where} is not a folder; --data must hold NAME/infrared, visible")
-    found = pair_by_stem(*(_pictures(half) for half in halves))
-    units = [stem[:-3] if medical else stem for stem, *_ in found]
-    named = NAMED_PATIENTS.get(where.name, ()) if medical else ()
-    held = [pair for pair, unit in zip(found, units, strict=True) if everything or is_held_out(unit, named)]
-    return spread(held, count)
+    entry, named = DataSet(root=folder), NAMED_PATIENTS.get(Path(folder).name, ())
+    if (root / folder / "mri").is_dir():
+        parent, _, name = folder.rpartition("/")
+        entry = DataSet(layout="harvard", root=parent, part=name.partition("-")[0])
+    pairs = [pair for pair in pairs_of_set(root, entry) if everything or is_held_out(pair.unit, named)]
+    return spread([(pair.infrared.stem, pair.infrared, pair.visible) for pair in pairs], count)
 
 
 def read_scenes(root: Path, folder: str, count: int, everything: bool = False) -> Iterator[Scene]:
@@ -83,27 +75,27 @@ def read_scenes(root: Path, folder: str, count: int, everything: bool = False) -
 
 
 def read_scene(folder: str, stem: str, infrared: Path, visible: Path) -> Scene:
-    """Read a pair, scaled to LONGEST_SIDE if larger; halves of unequal size are a DataError."""
-    halves = read_image(infrared, color=False), read_image(visible, color=True)
-    if halves[0].shape != halves[1].shape[:2]:
-        raise DataError(f"{infrared} is {halves[0].shape}, its visible half {halves[1].shape[:2]}; resize one")
-    return Scene(folder, stem, *(_scaled(half) for half in halves))
+    """Read a pair, scaled to LONGEST_SIDE if larger; images of unequal size are a DataError."""
+    images = read_image(infrared, color=False), read_image(visible, color=True)
+    if images[0].shape != images[1].shape[:2]:
+        raise DataError(f"{infrared} is {images[0].shape}, its visible image {images[1].shape[:2]}; resize one")
+    return Scene(folder, stem, *(_scaled(image) for image in images))
 
 
 def read_references(root: Path, folder: str, everything: bool) -> Iterator[tuple[str, Uint8, Uint8]]:
-    """Read (name, degraded, reference) of real degraded pictures, RGB or grey.
+    """Read (name, degraded, reference) of real degraded images, RGB or grey.
 
-    LOL has `low` and `high`, visible only; DRMF `degraded` and `reference`, each with both halves.
+    LOL has `low` and `high`, visible only; DRMF `degraded` and `reference`, each with both modalities.
     """
     where = root / folder
     sides = [(where / "low", where / "high", "visible")]
     if (where / "degraded").is_dir():
-        sides = [(where / "degraded" / half, where / "reference" / half, half) for half in ("infrared", "visible")]
-    for degraded, reference, half in sides:
-        color = half == "visible"
-        for stem, before, after in pair_by_stem(_pictures(degraded), _pictures(reference)):
+        sides = [(where / "degraded" / name, where / "reference" / name, name) for name in ("infrared", "visible")]
+    for degraded, reference, modality in sides:
+        color = modality == "visible"
+        for stem, before, after in pair_by_stem(_images(degraded), _images(reference)):
             if everything or is_held_out(stem):
-                yield f"{half} {stem}", _scaled(read_image(before, color)), _scaled(read_image(after, color))
+                yield f"{modality} {stem}", _scaled(read_image(before, color)), _scaled(read_image(after, color))
 
 
 def labelled_people(root: Path, folder: str) -> Iterator[tuple[Scene, list[Box]]]:
@@ -111,10 +103,10 @@ def labelled_people(root: Path, folder: str) -> Iterator[tuple[Scene, list[Box]]
     for label in sorted((root / folder / "labels").glob("*.txt")):
         rows = [line.split() for line in label.read_text().splitlines()]
         people = [[float(value) for value in row[1:5]] for row in rows if row and int(row[0]) == PERSON]
-        halves = [next((root / folder / half).glob(f"{label.stem}.*"), None) for half in ("infrared", "visible")]
-        if not people or halves[0] is None or halves[1] is None:
+        paths = [next((root / folder / name).glob(f"{label.stem}.*"), None) for name in ("infrared", "visible")]
+        if not people or paths[0] is None or paths[1] is None:
             continue
-        infrared, visible = read_image(halves[0], color=False), read_image(halves[1], color=True)
+        infrared, visible = read_image(paths[0], color=False), read_image(paths[1], color=True)
         yield Scene(folder, label.stem, infrared, visible), [_box(values, infrared.shape) for values in people]
 
 
@@ -170,23 +162,23 @@ def spread(items: list[Any], count: int) -> list[Any]:
     return [items[int(k)] for k in np.linspace(0, len(items) - 1, count).round()]
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; check --data")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _scaled(picture: Uint8) -> Uint8:
-    height, width = picture.shape[:2]
+def _scaled(image: Uint8) -> Uint8:
+    height, width = image.shape[:2]
     scale = LONGEST_SIDE / max(height, width)
     if scale >= 1:
-        return picture
+        return image
     size = round(width * scale), round(height * scale)
-    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _box(values: list[float], shape: tuple[int, ...]) -> Box:
-    """Return the rectangle of a centre and a size, (x, y, width, height) as shares of the picture."""
+    """Return the rectangle of a centre and a size, (x, y, width, height) as shares of the image."""
     height, width = shape[:2]
     x, y, box_width, box_height = values
     edges = [(y - box_height / 2) * height, (x - box_width / 2) * width]

@@ -1,6 +1,6 @@
 """What the machine can do at most: matrix products in fp32, bf16 and int8, and copying memory.
 
-    python -m benchmarks.peaks          writes benchmarks/results/peaks-<machine>.json
+    python -m benchmarks.peaks --update
 
 Every library that is installed multiplies square matrices of several sizes; the peak is the best of all, since a
 fraction of a peak that a slow library set would flatter. All CPUs the process may use take part: for fewer, run it
@@ -16,8 +16,13 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import typer
 
-from benchmarks.timing import timed_rounds, whole_numbers, write_result
+from benchmarks.result import Out, Row, Update, check_target, new_result, save
+from benchmarks.tables_speed import PEAKS
+from cled_edge.bench.clock import SystemClock
 from cled_edge.bench.machine import describe_machine
+from cled_edge.bench.measure import Budget, measure
+from cled_edge.bench.scenario import Scenario
+from cled_edge.bench.subject import CallSubject
 from cled_edge.cpu import usable_cores
 from cled_edge.errors import one_line_errors
 
@@ -27,7 +32,6 @@ SIZES = (512, 1024, 2048)
 CHAIN = 4  # products in a row, so that converting the first input from fp32 weighs little
 COPY_BYTES = 256 << 20  # beyond any cache
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
-_MANY = 1_000_000  # rounds: the duration ends them
 _rng = np.random.default_rng(0)
 
 
@@ -98,7 +102,7 @@ LIBRARIES: dict[str, Callable[[Precision, int], Call | None]] = {
 _INTEGER = (np.uint8, np.int8, np.int32)
 
 
-def measure_gemm(sizes: tuple[int, ...], duration_s: float, precisions: tuple[Precision, ...]) -> list[dict[str, Any]]:
+def measure_gemm(sizes: tuple[int, ...], duration_s: float, precisions: tuple[Precision, ...]) -> list[Row]:
     """Return rows {precision, library, size, gflop_s}, best within `duration_s`; int8 counts operations alike."""
     rows = []
     for precision, library, size in itertools.product(precisions, LIBRARIES, sizes):
@@ -107,10 +111,8 @@ def measure_gemm(sizes: tuple[int, ...], duration_s: float, precisions: tuple[Pr
         except ImportError:
             continue
         if call:
-            # One after the other, not in turn: threads of one library spin on for a while and would slow the next.
-            (samples_ms,) = timed_rounds({library: call}, _MANY, duration_s).values()
             flop = 2 * size**3 * (CHAIN if library == "openvino" else 1)
-            rate = round(flop / min(samples_ms) / 1e6, 1)
+            rate = round(flop / shortest_ms(call, duration_s) / 1e6, 1)
             rows.append({"precision": precision, "library": library, "size": size, "gflop_s": rate})
     return rows
 
@@ -121,13 +123,18 @@ def measure_copy(duration_s: float, bytes_copied: int = COPY_BYTES) -> float:
     sources = [np.ones(bytes_copied // workers, np.uint8) for _ in range(workers)]
     targets = [np.zeros_like(source) for source in sources]
     with ThreadPoolExecutor(workers) as pool:
-        samples_ms = timed_rounds({"copy": lambda: list(pool.map(np.copyto, targets, sources))}, _MANY, duration_s)[
-            "copy"
-        ]
-    return round(2 * workers * sources[0].nbytes / min(samples_ms) / 1e6, 1)
+        copy_ms = shortest_ms(lambda: list(pool.map(np.copyto, targets, sources)), duration_s)
+    return round(2 * workers * sources[0].nbytes / copy_ms / 1e6, 1)
 
 
-def best(rows: list[dict[str, Any]]) -> dict[str, float | None]:
+def shortest_ms(call: Call, duration_s: float) -> float:
+    """Return the shortest of the calls within `duration_s`, of one library alone: threads of another would spin on."""
+    budget = Budget(Scenario("offline"), duration_s, warm_up_s=0, min_samples=1)
+    (found,) = measure([CallSubject("", call)], budget, SystemClock(), np.random.default_rng(0))
+    return min(sample.latency_ns for block in found.blocks for sample in block.samples) / 1e6
+
+
+def best(rows: list[Row]) -> dict[str, float | None]:
     """Return the best rate by precision, as `<precision>_gflop_s`; None for one that nothing here runs."""
     rates = {p: [row["gflop_s"] for row in rows if row["precision"] == p] for p in ("fp32", "bf16", "int8")}
     return {f"{precision}_gflop_s": max(found, default=None) for precision, found in rates.items()}
@@ -135,17 +142,22 @@ def best(rows: list[dict[str, Any]]) -> dict[str, float | None]:
 
 def main(
     duration_s: Annotated[float, typer.Option(min=0.01, help="time for each product, of each library and size")] = 1.0,
-    sizes: Annotated[str, typer.Option(help="sides of the square matrices")] = ",".join(map(str, SIZES)),
+    sizes: Annotated[list[int] | None, typer.Option(min=1, help="side of the square matrices, repeatable")] = None,
+    out: Out = None,
+    update: Update = False,
 ) -> None:
-    """Measure and write the JSON."""
+    """Measure, and print the table."""
     # Without bf16 instructions the libraries emulate it: slower than fp32, and no peak of anything.
     has_bf16 = bool(_BF16_FLAGS & set(describe_machine()["instructions"]))
     precisions: tuple[Precision, ...] = ("fp32", "bf16", "int8") if has_bf16 else ("fp32", "int8")
     with one_line_errors():
-        rows = measure_gemm(whole_numbers("--sizes", sizes), duration_s, precisions)
-    peaks = {**best(rows), "copy_gb_s": measure_copy(duration_s)}
-    write_result("peaks", {"peaks": peaks, "duration_s": duration_s, "gemm": rows})
-    print(peaks)
+        check_target(out, update)
+        products = measure_gemm(tuple(sizes or SIZES), duration_s, precisions)
+        rows = [{"part": "best", **best(products), "copy_gb_s": measure_copy(duration_s)}]
+        rows += [{"part": "product", **row} for row in products]
+        result = new_result("peaks", "", rows, settings={"duration_s": duration_s})
+        print("\n".join(PEAKS.lines(result)))
+        save(result, out, update)
 
 
 def _matrix(size: int) -> np.ndarray[Any, np.dtype[np.float32]]:

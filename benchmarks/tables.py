@@ -1,10 +1,9 @@
-"""Generate the tables of benchmarks/RESULTS.md from the JSON under benchmarks/results.
+"""Write the tables that are made from the files under benchmarks/results.
 
-    python -m benchmarks.tables             rewrites what stands between the markers
+    python -m benchmarks.tables             writes benchmarks/RESULTS.md, and the table between the README's markers
     python -m benchmarks.tables --check     exits 1 if that would change anything
 
-A page names its tables in a marker, `<!-- tables: live, peaks -->`, and ends them with `<!-- end -->`. A table whose
-results are absent is left out with its heading.
+A table refuses a result of another bundle than the present one.
 """
 
 import re
@@ -13,43 +12,90 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.sections import TABLES
-from benchmarks.timing import RESULTS
-from cled_edge.errors import OptionError, one_line_errors
+from benchmarks.result import RESULTS, ROOT, Result, Row, results_of
+from benchmarks.table import Table, cell_text, check_present, markdown
+from benchmarks.tables_paper import PAPER
+from benchmarks.tables_quality import QUALITY, TARGETS
+from benchmarks.tables_speed import CAMERA, LATENCY, SPEED
+from cled_edge.errors import ResultError, one_line_errors
+from cled_edge.files import write_whole
 
-ROOT = Path(__file__).parent.parent
-PAGES = (ROOT / "benchmarks" / "RESULTS.md",)
-_BLOCK = re.compile(r"(<!-- tables: ([\w, -]+?) -->\n).*?(<!-- end -->)", re.DOTALL)
+TABLES: tuple[Table, ...] = (*SPEED, *QUALITY, *PAPER)
+PAGE = ROOT / "benchmarks" / "RESULTS.md"
+README = ROOT / "README.md"
+_BLOCK = re.compile(r"(<!-- table: readme -->\n).*?(<!-- end -->)", re.DOTALL)
+_HEAD = """# Results
+
+`python -m benchmarks.tables` makes this page from the files under `results`. The number behind a bundle's name is the
+beginning of its hash.
+"""
+# The README's rows: a fast and a plain backend, frames in time, and quality.
+_FAST, _PLAIN, _GAIN = "openvino:bf16", "onnxruntime:fp32", "restored visible, low light"
 
 
-def with_tables(text: str, results: Path = RESULTS) -> str:
-    """Return a page with the part between its markers replaced; a table that is not known is an OptionError."""
+def page(folder: Path = RESULTS) -> str:
+    """Return RESULTS.md; ResultError if a result is of another bundle than its table."""
+    return "\n".join([_HEAD, *filter(None, (table.text(folder) for table in TABLES))])
 
-    def block(found: re.Match[str]) -> str:
-        parts = []
-        for name in found[2].split(", "):
-            if name not in TABLES:
-                raise OptionError(f"table {name!r} is unknown; known: {', '.join(TABLES)}")
-            parts.append(TABLES[name](results))
-        content = "".join(f"\n{part}" for part in parts if part)
-        return f"{found[1]}{content}\n{found[3]}" if content else f"{found[1]}{found[3]}"
 
-    return _BLOCK.sub(block, text)
+def readme_table(folder: Path = RESULTS) -> list[str]:
+    """Return the lines of the README's table, what a robotics engineer asks first, below what it was measured on."""
+    latency, camera, quality = (_newest(table, folder) for table in (LATENCY, CAMERA, TARGETS))
+    fast, plain = (_row(latency, "backend", name) for name in (_FAST, _PLAIN))
+    kept, gain = _row(camera, "backend", _FAST), _row(quality, "target", _GAIN)
+    times = [
+        f"{cell_text(row['p50_ms'], 0)} ms at p50, {cell_text(row['p99_ms'], 0)} ms at p99" for row in (fast, plain)
+    ]
+    gained = f"{gain['measured']:.1f} dB, {gain['pictures']} held-out images by day"
+    rows = [
+        [f"a frame, {fast['description']}", times[0]],
+        [f"a frame, {plain['description']}", times[1]],
+        [
+            f"frames of a {kept['camera_hz']:g} Hz camera, {kept['description']}",
+            f"{kept['missed_percent']:.1f} % missed",
+        ],
+        ["PSNR gained in low light, overexposure, haze and noise", gained],
+    ]
+    device = latency.provenance.device.removesuffix(" of a virtual machine")
+    return [f"`nano` on 480x640 images in one step, on {device}:", "", *markdown(["what", "measured"], rows)]
+
+
+def with_readme_table(text: str, folder: Path = RESULTS) -> str:
+    """Return the README with the table between its markers replaced; a page without markers stays."""
+    return _BLOCK.sub(lambda found: "\n".join([found[1], *readme_table(folder), found[2]]), text)
+
+
+def _newest(table: Table, folder: Path) -> Result:
+    """Return the latest result of the shipped bundle that a table reads; ResultError if there is none."""
+    found = [(path, result) for path, result in results_of(table.measurement, folder) if result.of == "nano"]
+    if not found:
+        raise ResultError(f"{folder} has no {table.measurement} of nano; measure it: {table.command}")
+    path, newest = max(found, key=lambda entry: entry[1].provenance.date)
+    check_present(path, newest.provenance, table.command)
+    return newest
+
+
+def _row(result: Result, key: str, start: str) -> Row:
+    for row in result.rows:
+        if str(row.get(key)).startswith(start):
+            return row
+    raise ResultError(f"{result.file_name} has no {key} {start}, needed for the README; measure again with it")
 
 
 def main(
     check: Annotated[bool, typer.Option("--check", help="only tell whether the pages are current")] = False,
 ) -> None:
     """Rewrite the pages."""
-    stale = False
     with one_line_errors():
-        for page in PAGES:
-            text = page.read_text()
-            current = with_tables(text)
-            stale |= text != current
+        wanted = {PAGE: page()}
+        if README.is_file():
+            wanted[README] = with_readme_table(README.read_text())
+        stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
+        for path in stale:
+            print(f"{path.relative_to(ROOT)} is {'stale; run python -m benchmarks.tables' if check else 'rewritten'}")
             if not check:
-                page.write_text(current)
-    raise typer.Exit(int(check and stale))
+                write_whole(path, wanted[path])
+    raise typer.Exit(int(check and bool(stale)))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,6 @@ from pathlib import Path
 import cv2
 import pytest
 
-from benchmarks.tables import PAGES as PAGES_WITH_TABLES
-from benchmarks.tables import with_tables
 from cled_edge.scene.night_street import night_street
 from tests.fakes.house import PAGES, ROOT
 
@@ -105,13 +103,6 @@ def test_a_page_is_short(page: Path) -> None:
 def test_figures_of_the_readme_are_in_its_table_alone() -> None:
     prose = "\n".join(prose_of((ROOT / "README.md").read_text()))
     assert not re.findall(rf"\d[\d.,]* ?{UNIT}\b", prose)
-
-
-@pytest.mark.parametrize("page", PAGES_WITH_TABLES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_tables_are_those_of_the_results(page: Path) -> None:
-    text = page.read_text()
-    assert "<!-- tables: " in text
-    assert text == with_tables(text), "run python -m benchmarks.tables"
 
 
 def test_exit_codes_of_the_runtime_readme_are_those_of_the_code() -> None:

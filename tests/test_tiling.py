@@ -198,7 +198,7 @@ def test_tiles_that_do_not_fit_are_refused(rng) -> None:
 
 def test_the_shipped_bundle_shows_no_more_step_at_a_border_than_elsewhere(rng) -> None:
     """A street with a lamp in one corner: tiles alone would differ by its glow."""
-    from benchmarks.tiling import axes, seams
+    from benchmarks.seams import axes, seams
     from cled_edge.scene.night_street import night_street
 
     frame = next(iter(night_street(1, (480, 640))))
@@ -213,18 +213,18 @@ def test_the_shipped_bundle_shows_no_more_step_at_a_border_than_elsewhere(rng) -
 
 
 def test_the_measure_of_seams_sees_a_step_and_no_more(rng) -> None:
-    from benchmarks.tiling import seams
+    from benchmarks.seams import seams
 
     rows, columns = Axis.cut(512, 128, 32, 32), Axis.cut(768, 256, 32, 32)
     untiled = rng.integers(100, 150, (512, 768, 3), np.uint8)
     noisy = (untiled + rng.integers(0, 5, untiled.shape)).astype(np.uint8)
-    assert 0.8 < seams(noisy, untiled, rows, columns, 32)["ratio"] < 1.2
+    assert 0.8 < seams(noisy, untiled, rows, columns, 32)["seam_ratio"] < 1.2
     noisy[rows.starts[1] :] += 3
     stepped = seams(noisy, untiled, rows, columns, 32)
-    assert stepped["ratio"] > 2
+    assert stepped["seam_ratio"] > 2
     assert stepped["worst_border_levels"] == pytest.approx(3, abs=0.3)
     same = seams(untiled, untiled, rows, columns, 32)
-    assert (same["ratio"], same["tone_levels"]) == (1.0, 0.0)
+    assert (same["seam_ratio"], same["tone_levels"]) == (1.0, 0.0)
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

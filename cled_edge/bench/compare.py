@@ -161,7 +161,7 @@ def compare_results(
 
 def _check_rounds(rounds: int) -> None:
     if rounds < MIN_PAIRS:
-        raise ResultError(f"the results share {rounds} rounds, needed {MIN_PAIRS}; measure with a longer --duration-s")
+        raise ResultError(f"the results share {rounds} rounds, needed {MIN_PAIRS}; measure both for longer")
 
 
 def find_result(text: str) -> tuple[Record, BackendResult]:
@@ -198,7 +198,7 @@ def _notes(effect: Effect, others: float) -> list[str]:
     if not effect.resolved:
         notes.append(
             f"the interval is wider than the margin: a difference of {effect.margin_percent:g} % might have been "
-            "missed; raise --duration-s or calm the machine"
+            "missed; measure for longer or calm the machine"
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""The machine of a measurement, and gauges of what a run took of it: None where it does not tell, never a guess."""
+"""The machine of a measurement, and a monitor of what a run took of it: None where it does not tell, never a guess."""
 
 import contextlib
 import importlib.metadata
@@ -102,12 +102,12 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-class Gauges:
+class Monitor:
     """Around a measured run: what it took of the machine, sampled on a thread of its own. One at a time.
 
-    with Gauges() as gauges:
+    with Monitor() as monitor:
         run()
-    gauges.report()
+    monitor.report()
 
     `root` holds /proc and /sys. A sample takes 0.02 ms on a virtual machine without meters.
     """
@@ -125,9 +125,9 @@ class Gauges:
         self._slowed_by: set[str] = set()
         self._peak_bytes = 0
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample_until_stopped, name="gauges", daemon=True)
+        self._thread = threading.Thread(target=self._sample_until_stopped, name="monitor", daemon=True)
 
-    def __enter__(self) -> "Gauges":
+    def __enter__(self) -> "Monitor":
         self._peak_is_exact = reset_peak_memory(self._root)
         self._throttles_before = throttle_counts(self._root)
         self._ticks_before = cpu_ticks(self._root)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from cled_edge.bench.clock import Clock, SystemClock, others_percent
-from cled_edge.bench.machine import Gauges, describe_machine, library_versions
+from cled_edge.bench.machine import Monitor, describe_machine, library_versions
+from cled_edge.bench.project import project_commit
 from cled_edge.bench.record import (
     BackendResult,
     BundleSpec,
@@ -30,7 +31,7 @@ PATIENCE = 4  # a run that lacks samples goes on up to so many times its duratio
 
 
 @dataclass(frozen=True)
-class Plan:
+class Budget:
     """How long to measure each subject; OptionError for values outside their ranges."""
 
     scenario: Scenario
@@ -75,25 +76,25 @@ class Measured:
 
 def measure(
     subjects: Sequence[Subject],
-    plan: Plan,
+    budget: Budget,
     clock: Clock,
     rng: np.random.Generator,
     advance: Callable[[float], None] = lambda _: None,
 ) -> list[Measured]:
     """Warm up each subject, then let all take turns in random order, a block each, until each has enough.
 
-    Enough is the plan's duration and samples, or PATIENCE times the duration. `advance` is told seconds measured.
+    Enough is the budget's duration and samples, or PATIENCE times the duration. `advance` is told seconds measured.
     """
-    measured = [Measured(warm_up(subject, plan.warm_up_s, clock), []) for subject in subjects]
+    measured = [Measured(warm_up(subject, budget.warm_up_s, clock), []) for subject in subjects]
     running: Subject = subjects[-1]
-    block_ns = round(min(plan.scenario.block_s, plan.duration_s) * 1e9)
-    while any(not _enough(m, plan) for m in measured):
+    block_ns = round(min(budget.scenario.block_s, budget.duration_s) * 1e9)
+    while any(not _enough(m, budget) for m in measured):
         for k in rng.permutation(len(subjects)):
             if subjects[k] is not running:
                 settle(clock)
                 subjects[k].fuse()  # does not count: it fills the caches
                 running = subjects[k]
-            block = plan.scenario.block(subjects[k], clock, block_ns)
+            block = budget.scenario.block(subjects[k], clock, block_ns)
             measured[k].blocks.append(block)
             advance(block.span_ns / 1e9)
     return measured
@@ -123,16 +124,16 @@ def settle(clock: Clock) -> None:
             return
 
 
-def _enough(measured: Measured, plan: Plan) -> bool:
-    duration_ns = plan.duration_s * 1e9
+def _enough(measured: Measured, budget: Budget) -> bool:
+    duration_ns = budget.duration_s * 1e9
     return measured.span_ns >= duration_ns and (
-        measured.count >= plan.needed_samples or measured.span_ns >= PATIENCE * duration_ns
+        measured.count >= budget.needed_samples or measured.span_ns >= PATIENCE * duration_ns
     )
 
 
 def bench(
     subjects: Sequence[FuserSubject],
-    plan: Plan,
+    budget: Budget,
     peaks: dict[str, Any] | None = None,
     advance: Callable[[float], None] = lambda _: None,
     seed: int = 0,
@@ -140,54 +141,55 @@ def bench(
     """Measure and return the record."""
     clock = SystemClock()
     begin_ns, others_ns = clock.now_ns(), clock.others_ns()
-    with Gauges() as gauges:
-        measured = measure(subjects, plan, clock, np.random.default_rng(seed), advance)
+    with Monitor() as monitor:
+        measured = measure(subjects, budget, clock, np.random.default_rng(seed), advance)
     others = others_percent(clock.others_ns() - others_ns, clock.now_ns() - begin_ns)
-    report = gauges.report()
-    reasons = _shortages(subjects, measured, plan)
+    report = monitor.report()
+    reasons = _shortages(subjects, measured, budget)
     if report["throttled"]:
         reasons.append(f"the machine was throttled: {report['throttle_reason']}")
     return Record(
         run_id=uuid.uuid4().hex,
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        commit=project_commit(),
         valid=not reasons,
         invalid_reasons=reasons,
-        run=_run_spec(subjects[0], plan),
+        run=_run_spec(subjects[0], budget),
         machine=describe_machine(),
         versions=library_versions(),
         gauges=report,
         others_percent=others,
         peaks=peaks,
-        backends=[_result(s, m, plan, begin_ns) for s, m in zip(subjects, measured, strict=True)],
+        backends=[_result(s, m, budget, begin_ns) for s, m in zip(subjects, measured, strict=True)],
     )
 
 
-def _shortages(subjects: Sequence[Subject], measured: Sequence[Measured], plan: Plan) -> list[str]:
-    needed = plan.needed_samples
+def _shortages(subjects: Sequence[Subject], measured: Sequence[Measured], budget: Budget) -> list[str]:
+    needed = budget.needed_samples
     return [
-        f"{subject.label} has {m.count} samples, needed {needed}; raise --duration-s"
+        f"{subject.label} has {m.count} samples, needed {needed}; measure for longer"
         for subject, m in zip(subjects, measured, strict=True)
         if m.count < needed
     ]
 
 
-def _run_spec(subject: FuserSubject, plan: Plan) -> RunSpec:
+def _run_spec(subject: FuserSubject, budget: Budget) -> RunSpec:
     return RunSpec(
-        scenario=plan.scenario.name,
-        rate_hz=plan.scenario.rate_hz,
-        streams=plan.scenario.streams,
-        warm_up_s=plan.warm_up_s,
-        duration_s=plan.duration_s,
-        min_samples=plan.needed_samples,
-        block_s=plan.scenario.block_s,
+        scenario=budget.scenario.name,
+        rate_hz=budget.scenario.rate_hz,
+        streams=budget.scenario.streams,
+        warm_up_s=budget.warm_up_s,
+        duration_s=budget.duration_s,
+        min_samples=budget.needed_samples,
+        block_s=budget.scenario.block_s,
         inputs=subject.feed.name,
         size=subject.feed.size,
     )
 
 
-def _result(subject: FuserSubject, measured: Measured, plan: Plan, begin_ns: int) -> BackendResult:
+def _result(subject: FuserSubject, measured: Measured, budget: Budget, begin_ns: int) -> BackendResult:
     """Summarise one subject."""
-    scenario, fuser = plan.scenario, subject.fuser
+    scenario, fuser = budget.scenario, subject.fuser
     samples = Samples.of(measured.blocks, begin_ns)
     latency = Summary.of(samples.latency_ms)
     rate_hz = round(measured.count * scenario.streams / (measured.span_ns / 1e9), 3)

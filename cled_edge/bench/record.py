@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from cled_edge.bench.project import UNKNOWN
 from cled_edge.bench.scenario import Block, ScenarioName
 from cled_edge.bench.stats import PERCENTILES, percentile_name, samples_needed
 from cled_edge.errors import ResultError
@@ -151,6 +152,7 @@ class RunSpec(_Model):
 class Record(_Model):
     """A run: several backends on the same pairs, interleaved. gauges: of the whole process, all backends together.
 
+    commit: the project's in git, with `-dirty` if files differ from it; `unknown` where there is no git.
     others_percent: share of the machine's CPU time that went to other processes, warm-up included.
     """
 
@@ -158,6 +160,7 @@ class Record(_Model):
     kind: Literal["cled-edge bench"] = "cled-edge bench"
     run_id: str
     created_utc: str
+    commit: str = UNKNOWN
     valid: bool
     invalid_reasons: list[str]
     run: RunSpec

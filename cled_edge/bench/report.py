@@ -4,9 +4,9 @@ from importlib.resources import files
 
 from cled_edge import __version__
 from cled_edge.backend.notes import notes
+from cled_edge.bench.console import headline_text
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import Record
-from cled_edge.bench.tables import headline_text
 from cled_edge.errors import OptionError
 
 TEMPLATE = "report.html.j2"

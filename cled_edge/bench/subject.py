@@ -1,6 +1,6 @@
 """What a measurement compares: a bundle on a backend, named BUNDLE@BACKEND, opened and fed."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,14 @@ DEFAULT_SIZE = (480, 640)
 
 
 @dataclass(frozen=True)
-class Target:
+class Candidate:
     """A bundle folder (None is the shipped one) and a backend."""
 
     bundle: Path | None
     backend: BackendChoice
 
     @classmethod
-    def parse(cls, text: str) -> "Target":
+    def parse(cls, text: str) -> "Candidate":
         """Read a bundle's folder, a backend, or BUNDLE@BACKEND; OptionError for a backend that does not exist."""
         folder, at, backend = text.rpartition("@")
         if at:
@@ -51,9 +51,9 @@ class Inputs:
     def __post_init__(self) -> None:
         """Refuse half a pair, and a size that sources have already."""
         if (self.infrared is None) != (self.visible is None):
-            raise OptionError("one of --infrared and --visible is missing; give both, or neither for a rendered street")
+            raise OptionError("one of infrared and visible is missing; give both, or neither for a rendered street")
         if self.infrared is not None and self.size is not None:
-            raise OptionError("--height and --width are of the rendered street; sources keep their own size")
+            raise OptionError("a size is given beside sources; it is of the rendered street, sources keep their own")
 
     def feeds(self, count: int) -> list[Feed]:
         """Open so many feeds of the same pairs."""
@@ -61,6 +61,19 @@ class Inputs:
             return [FileFeed(self.infrared, self.visible) for _ in range(count)]
         pairs = rendered_pairs(self.size or DEFAULT_SIZE)
         return [MemoryFeed("rendered night street", pairs) for _ in range(count)]
+
+
+class CallSubject:
+    """Any call."""
+
+    def __init__(self, label: str, call: Callable[[], object]) -> None:
+        self.label = label
+        self._call = call
+
+    def fuse(self) -> dict[str, int]:
+        """Make the call, of which no stages are known."""
+        self._call()
+        return {}
 
 
 class FuserSubject:
@@ -81,16 +94,16 @@ class FuserSubject:
 
 @contextmanager
 def open_subjects(
-    targets: list[Target], inputs: Inputs, controls: Controls, threads: int, public_key: Path | None = None
+    candidates: list[Candidate], inputs: Inputs, controls: Controls, threads: int, public_key: Path | None = None
 ) -> Iterator[list[FuserSubject]]:
-    """Open every target on the same pairs; close all afterwards. public_key: a PEM file that must have signed each."""
+    """Open every candidate on the same pairs; close all afterwards. public_key: PEM file that must have signed each."""
     with ExitStack() as stack:
-        feeds = inputs.feeds(len(targets))
+        feeds = inputs.feeds(len(candidates))
         for feed in feeds:
             stack.callback(feed.close)
         subjects = []
-        for target, feed in zip(targets, feeds, strict=True):
-            bundle = Bundle.open(target.bundle, public_key=public_key)
-            fuser = stack.enter_context(Fuser(bundle, open_chosen(target.backend, bundle, threads, feed.size)))
-            subjects.append(FuserSubject(target.label, fuser, feed, controls, threads))
+        for candidate, feed in zip(candidates, feeds, strict=True):
+            bundle = Bundle.open(candidate.bundle, public_key=public_key)
+            fuser = stack.enter_context(Fuser(bundle, open_chosen(candidate.backend, bundle, threads, feed.size)))
+            subjects.append(FuserSubject(candidate.label, fuser, feed, controls, threads))
         yield subjects

@@ -65,30 +65,30 @@ def run(
         return
     # Imported here so that --help and usage errors need no NumPy.
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
-    from cled_edge.bench.measure import Plan, bench  # noqa: PLC0415
+    from cled_edge.bench.console import print_record  # noqa: PLC0415
+    from cled_edge.bench.measure import Budget, bench  # noqa: PLC0415
     from cled_edge.bench.scenario import Scenario, scenario_name  # noqa: PLC0415
-    from cled_edge.bench.subject import DEFAULT_BACKEND, Inputs, Target, open_subjects  # noqa: PLC0415
-    from cled_edge.bench.tables import print_record  # noqa: PLC0415
+    from cled_edge.bench.subject import DEFAULT_BACKEND, Candidate, Inputs, open_subjects  # noqa: PLC0415
     from cled_edge.contract import Controls  # noqa: PLC0415
     from cled_edge.files import check_writable, read_json, write_whole  # noqa: PLC0415
 
     name = scenario_name(scenario)
     rate_hz = CAMERA_RATE_HZ if rate_hz is None and name == "camera" else rate_hz
     streams = streams if streams is not None else STREAMS if name == "multi-stream" else 1
-    plan = Plan(Scenario(name, rate_hz, streams), duration_s, warm_up_s, min_samples)
+    budget = Budget(Scenario(name, rate_hz, streams), duration_s, warm_up_s, min_samples)
     choices = [BackendChoice.parse(backend) for backend in (backends or DEFAULT_BACKEND).split(",")]
-    targets = [Target(bundle, choice) for choice in choices]
-    if len(set(targets)) < len(targets):
+    candidates = [Candidate(bundle, choice) for choice in choices]
+    if len(set(candidates)) < len(candidates):
         raise OptionError(f"--backends {backends} names one twice; to measure noise use: cled-edge bench compare A A")
     inputs, controls = Inputs(infrared, visible, _size(height, width)), Controls(steps)
     peak_values = read_json(peaks) if peaks else None
     if out:
         check_writable(out)
     with (
-        open_subjects(targets, inputs, controls, threads, require_signature) as subjects,
+        open_subjects(candidates, inputs, controls, threads, require_signature) as subjects,
         _progress("measuring", duration_s * len(subjects)) as advance,
     ):
-        record = bench(subjects, plan, peak_values, advance)
+        record = bench(subjects, budget, peak_values, advance)
     if out:
         write_whole(out, record.to_json())
     if as_json:
@@ -127,9 +127,9 @@ def compare(
         find_result,
         is_result,
     )
+    from cled_edge.bench.console import print_comparison  # noqa: PLC0415
     from cled_edge.bench.scenario import Subject  # noqa: PLC0415
-    from cled_edge.bench.subject import Inputs, Target, open_subjects  # noqa: PLC0415
-    from cled_edge.bench.tables import print_comparison  # noqa: PLC0415
+    from cled_edge.bench.subject import Candidate, Inputs, open_subjects  # noqa: PLC0415
     from cled_edge.contract import Controls  # noqa: PLC0415
 
     if is_result(a) != is_result(b):
@@ -140,8 +140,8 @@ def compare(
         details = [(result.label, result.details) for _, result in results]
     else:
         clock, inputs = SystemClock(), Inputs(infrared, visible, _size(height, width))
-        targets = [Target.parse(a), Target.parse(b)]
-        with open_subjects(targets, inputs, Controls(steps), threads, require_signature) as (one, other):
+        candidates = [Candidate.parse(a), Candidate.parse(b)]
+        with open_subjects(candidates, inputs, Controls(steps), threads, require_signature) as (one, other):
             judged: Subject = DelayedSubject(other, insert_delay_percent, clock) if insert_delay_percent else other
             with _progress("comparing", duration_s) as advance:
                 comparison = compare_subjects(

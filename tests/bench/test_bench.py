@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from cled_edge.bench.feed import FileFeed, MemoryFeed, rendered_pairs
-from cled_edge.bench.measure import PATIENCE, WARM_UP_CALLS, Plan, measure, settle, warm_up
+from cled_edge.bench.measure import PATIENCE, WARM_UP_CALLS, Budget, measure, settle, warm_up
 from cled_edge.bench.record import CameraResult, Record, Samples, Summary
 from cled_edge.bench.report import render
 from cled_edge.bench.scenario import SCENARIOS, Scenario, scenario_name
-from cled_edge.bench.subject import Inputs, Target
+from cled_edge.bench.subject import Candidate, Inputs
 from cled_edge.errors import OptionError, ResultError
 from cled_edge.frame import FramePair
 from tests.fakes.bench import FakeClock, FakeSubject, fake_record
@@ -96,7 +96,7 @@ def test_warm_up_lasts_its_seconds_and_three_calls_at_least() -> None:
 def test_backends_take_turns_and_each_is_measured_long_enough() -> None:
     clock, log = FakeClock(), []
     a, b = (FakeSubject(name, clock, ms, log=log) for name, ms in (("a", 40), ("b", 90)))
-    measured = measure([a, b], Plan(Scenario("single-stream"), duration_s=10), clock, np.random.default_rng(0))
+    measured = measure([a, b], Budget(Scenario("single-stream"), duration_s=10), clock, np.random.default_rng(0))
     assert all(10 * SECOND_NS <= m.span_ns < 12 * SECOND_NS for m in measured)
     assert [len(m.blocks) for m in measured] == [10, 10]
     turns = "".join(log[-200:])
@@ -104,21 +104,21 @@ def test_backends_take_turns_and_each_is_measured_long_enough() -> None:
 
 
 def test_a_run_goes_on_for_samples_and_gives_up() -> None:
-    plan = Plan(Scenario("single-stream"), duration_s=4, min_samples=50)
+    budget = Budget(Scenario("single-stream"), duration_s=4, min_samples=50)
     spans_s = {}
     for call_ms in (200, 2000):
         clock = FakeClock()
-        (m,) = measure([FakeSubject("a", clock, call_ms)], plan, clock, np.random.default_rng(0))
+        (m,) = measure([FakeSubject("a", clock, call_ms)], budget, clock, np.random.default_rng(0))
         spans_s[call_ms] = m.span_ns / SECOND_NS
         assert m.count == (50 if call_ms == 200 else PATIENCE * 2)
     assert spans_s == {200: 10, 2000: PATIENCE * 4}
 
 
 def test_the_headline_needs_its_own_samples() -> None:
-    assert Plan(Scenario("single-stream"), min_samples=1).needed_samples == 10
-    assert Plan(Scenario("multi-stream", streams=4), min_samples=1).needed_samples == 100
-    assert Plan(Scenario("camera", rate_hz=30), min_samples=1).needed_samples == 100
-    assert Plan(Scenario("offline"), min_samples=7).needed_samples == 7
+    assert Budget(Scenario("single-stream"), min_samples=1).needed_samples == 10
+    assert Budget(Scenario("multi-stream", streams=4), min_samples=1).needed_samples == 100
+    assert Budget(Scenario("camera", rate_hz=30), min_samples=1).needed_samples == 100
+    assert Budget(Scenario("offline"), min_samples=7).needed_samples == 7
 
 
 def test_settling_waits_until_the_threads_of_the_last_subject_sleep() -> None:
@@ -155,11 +155,11 @@ def test_a_record_survives_json_with_its_numbers_on_one_line() -> None:
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Plan(Scenario("offline"), duration_s=0), "duration_s is 0; it must lie above 0"),
-        (lambda: Plan(Scenario("offline"), duration_s=-3), "duration_s is -3; it must lie above 0"),
-        (lambda: Plan(Scenario("offline"), duration_s=float("inf")), "duration_s is inf"),
-        (lambda: Plan(Scenario("offline"), warm_up_s=-1), "warm_up_s is -1; it must lie between"),
-        (lambda: Plan(Scenario("offline"), min_samples=0), "min_samples is 0; it must be 1 or more"),
+        (lambda: Budget(Scenario("offline"), duration_s=0), "duration_s is 0; it must lie above 0"),
+        (lambda: Budget(Scenario("offline"), duration_s=-3), "duration_s is -3; it must lie above 0"),
+        (lambda: Budget(Scenario("offline"), duration_s=float("inf")), "duration_s is inf"),
+        (lambda: Budget(Scenario("offline"), warm_up_s=-1), "warm_up_s is -1; it must lie between"),
+        (lambda: Budget(Scenario("offline"), min_samples=0), "min_samples is 0; it must be 1 or more"),
         (lambda: Scenario("camera", rate_hz=0), "rate_hz is 0; it must lie above 0"),
         (lambda: Scenario("camera", rate_hz=float("nan")), "rate_hz is nan; it must lie above 0"),
         (lambda: Scenario("camera"), "camera, and only camera, needs one"),
@@ -167,10 +167,10 @@ def test_a_record_survives_json_with_its_numbers_on_one_line() -> None:
         (lambda: Scenario("offline", streams=4), "streams is 4 in scenario offline"),
         (lambda: Scenario("multi-stream", streams=0), "streams is 0 in scenario multi-stream"),
         (lambda: scenario_name("server"), f"'server' is unknown; known: {', '.join(SCENARIOS)}"),
-        (lambda: Inputs(infrared="a"), "one of --infrared and --visible is missing"),
-        (lambda: Inputs("a", "b", (480, 640)), "--height and --width are of the rendered street"),
+        (lambda: Inputs(infrared="a"), "one of infrared and visible is missing"),
+        (lambda: Inputs("a", "b", (480, 640)), "a size is given beside sources"),
         (lambda: FileFeed("0", "1"), "0 is a camera, which shows each backend another scene"),
-        (lambda: Target.parse("tensorflow"), "backend 'tensorflow' is unknown; known: onnxruntime"),
+        (lambda: Candidate.parse("tensorflow"), "backend 'tensorflow' is unknown; known: onnxruntime"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(make, words: str) -> None:
@@ -180,10 +180,10 @@ def test_what_cannot_be_measured_is_refused(make, words: str) -> None:
 
 def test_targets_are_bundles_backends_or_both(tmp_path: Path) -> None:
     texts = "openvino:fp32", str(tmp_path), f"{tmp_path}@openvino:fp32"
-    targets = [Target.parse(text) for text in texts]
-    assert [t.bundle for t in targets] == [None, tmp_path, tmp_path]
-    assert [str(t.backend) for t in targets] == ["openvino:fp32", "onnxruntime:fp32", "openvino:fp32"]
-    assert [t.label for t in targets] == ["openvino:fp32", f"{tmp_path}@onnxruntime:fp32", texts[2]]
+    candidates = [Candidate.parse(text) for text in texts]
+    assert [t.bundle for t in candidates] == [None, tmp_path, tmp_path]
+    assert [str(t.backend) for t in candidates] == ["openvino:fp32", "onnxruntime:fp32", "openvino:fp32"]
+    assert [t.label for t in candidates] == ["openvino:fp32", f"{tmp_path}@onnxruntime:fp32", texts[2]]
 
 
 def test_files_are_read_over_and_over_and_their_decoding_timed(write_pairs) -> None:

@@ -176,7 +176,7 @@ def test_unpaired_intervals_widen_by_what_runs_differ() -> None:
 
 def test_short_runs_and_runs_of_different_kinds_are_refused() -> None:
     short = fake_record({"a": [[40.0]] * 11})
-    with pytest.raises(ResultError, match="share 11 rounds, needed 12; measure with a longer --duration-s"):
+    with pytest.raises(ResultError, match="share 11 rounds, needed 12; measure both for longer"):
         compare_results((short, short.backends[0]), (short, short.backends[0]))
     one, other = fake_record({"a": [[40.0]]}), fake_record({"a": [[40.0]]}, size=(96, 128))
     with pytest.raises(OptionError, match=r"A was measured with size \(480, 640\), B with \(96, 128\)"):

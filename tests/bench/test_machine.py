@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cled_edge.bench import machine
-from cled_edge.bench.machine import Gauges, describe_machine, library_versions, machine_line, machine_slug
+from cled_edge.bench.machine import Monitor, describe_machine, library_versions, machine_line, machine_slug
 from cled_edge.bench.sensors import clock_reader, rail_meters, rapl_meters, steal_percent
 
 XEON = """processor\t: 0
@@ -82,9 +82,9 @@ def test_a_machine_that_tells_nothing_gives_none_and_no_guess(tree: Tree, monkey
     monkeypatch.setitem(sys.modules, "pynvml", None)
     found = describe_machine(tree.root)
     assert (found["family"], found["instructions"], found["virtual"], found["gpus"]) == (None, [], None, None)
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         pass
-    report = gauges.report()
+    report = monitor.report()
     assert report.pop("peak_memory_mb") > 1
     assert set(report.values()) == {None}
 
@@ -105,10 +105,10 @@ def test_rapl_adds_packages_and_memory_and_survives_the_overrun(tree: Tree) -> N
         tree.write(f"{POWERCAP}/intel-rapl{zone}/max_energy_range_uj", 10_000_000)
     tree.write(f"{POWERCAP}/intel-rapl-mmio:0/name", "package-0")
     tree.write(f"{POWERCAP}/intel-rapl-mmio:0/energy_uj", 9_000_000)
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         for zone in zones:
             tree.write(f"{POWERCAP}/intel-rapl{zone}/energy_uj", 2_000_000)
-    report = gauges.report()
+    report = monitor.report()
     assert report["energy_j"] == pytest.approx(2 * 3.0)
     assert report["energy_source"] == "RAPL package-0 + RAPL dram"
 
@@ -116,9 +116,9 @@ def test_rapl_adds_packages_and_memory_and_survives_the_overrun(tree: Tree) -> N
 def test_energy_that_may_not_be_read_says_why(tree: Tree) -> None:
     tree.write(f"{POWERCAP}/intel-rapl:0/name", "package-0")
     (tree.root / POWERCAP / "intel-rapl:0/energy_uj").mkdir()  # root reads any file; nobody reads a folder
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         pass
-    report = gauges.report()
+    report = monitor.report()
     assert report["energy_j"] is None
     assert "RAPL package-0 cannot be read" in report["energy_source"]
 
@@ -126,9 +126,9 @@ def test_energy_that_may_not_be_read_says_why(tree: Tree) -> None:
 def test_a_meter_that_fails_half_way_is_not_reported(tree: Tree) -> None:
     tree.write(f"{POWERCAP}/intel-rapl:0/name", "package-0")
     tree.write(f"{POWERCAP}/intel-rapl:0/energy_uj", 0)
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         tree.write(f"{POWERCAP}/intel-rapl:0/energy_uj", "")
-    assert gauges.report()["energy_j"] is None
+    assert monitor.report()["energy_j"] is None
 
 
 def write_rails(tree: Tree, labels: tuple[str, ...]) -> None:
@@ -164,9 +164,9 @@ def test_the_clock_is_that_of_the_fastest_core_and_no_constant(tree: Tree) -> No
     assert read() == 3100.5
     for cpu, clock_khz in enumerate((800_000, 2_400_000)):
         tree.write(f"sys/devices/system/cpu/cpu{cpu}/cpufreq/scaling_cur_freq", clock_khz)
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         tree.write("sys/devices/system/cpu/cpu1/cpufreq/scaling_cur_freq", 1_200_000)
-    assert gauges.report()["clock_mhz"] == {"cpu": {"min": 1200, "median": 1800, "max": 2400}}
+    assert monitor.report()["clock_mhz"] == {"cpu": {"min": 1200, "median": 1800, "max": 2400}}
     tree.write("proc/cpuinfo", XEON.replace("aperfmperf", ""))
     (tree.root / "sys").rename(tree.root / "gone")
     assert clock_reader(tree.root) is None
@@ -184,40 +184,40 @@ def test_throttling_is_seen_and_named(file: str, before: int, during: int, words
     tree.write("sys/class/thermal/cooling_device0/type", "cpufreq-cpu0")
     tree.write("sys/class/thermal/cooling_device0/cur_state", 0)
     tree.write(file, before)
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         pass
-    assert (gauges.report()["throttled"], gauges.report()["throttle_reason"]) == (False, None)
-    with Gauges(root=tree.root) as gauges:
+    assert (monitor.report()["throttled"], monitor.report()["throttle_reason"]) == (False, None)
+    with Monitor(root=tree.root) as monitor:
         tree.write(file, during)
-    assert gauges.report()["throttled"] is True
-    assert words in gauges.report()["throttle_reason"]
+    assert monitor.report()["throttled"] is True
+    assert words in monitor.report()["throttle_reason"]
 
 
 def test_a_fan_is_no_throttling(tree: Tree) -> None:
     tree.write("sys/class/thermal/cooling_device0/type", "pwm-fan")
     tree.write("sys/class/thermal/cooling_device0/cur_state", 3)
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         pass
-    assert gauges.report()["throttled"] is None
+    assert monitor.report()["throttled"] is None
 
 
 def test_stolen_time_is_a_share_of_the_run(tree: Tree) -> None:
     tree.write("proc/stat", "cpu  100 0 100 700 0 0 0 100 0 0\ncpu0 1 1 1 1 1 1 1 1")
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         tree.write("proc/stat", "cpu  160 0 110 720 0 0 0 110 0 0")
-    assert gauges.report()["steal_percent"] == 10.0
+    assert monitor.report()["steal_percent"] == 10.0
     assert steal_percent([0] * 8, [0] * 8) is None
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's clear_refs")
 def test_the_peak_of_memory_is_the_one_of_the_run_alone() -> None:
     touch_new_pages(200 << 20)
-    with Gauges() as gauges:
+    with Monitor() as monitor:
         pass
-    quiet_mb = gauges.report()["peak_memory_mb"]
-    with Gauges() as gauges:
+    quiet_mb = monitor.report()["peak_memory_mb"]
+    with Monitor() as monitor:
         touch_new_pages(100 << 20)
-    assert gauges.report()["peak_memory_mb"] - quiet_mb == pytest.approx(105, abs=30)
+    assert monitor.report()["peak_memory_mb"] - quiet_mb == pytest.approx(105, abs=30)
 
 
 def touch_new_pages(count_bytes: int) -> None:
@@ -256,22 +256,22 @@ def test_a_gpu_is_described_metered_and_seen_to_slow_down(tree: Tree, monkeypatc
     gpu = FakeNvml()
     monkeypatch.setitem(sys.modules, "pynvml", gpu)
     assert describe_machine(tree.root)["gpus"] == [{"name": "NVIDIA H100", "memory_mb": 80000, "driver": "580.1"}]
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         gpu.energy_mj = 7500
-    report = gauges.report()
+    report = monitor.report()
     assert (report["energy_j"], report["energy_source"]) == (2.5, "NVML gpu 0")
     assert report["clock_mhz"] == {"gpu 0": {"min": 1980, "median": 1980, "max": 1980}}
     assert report["throttled"] is None, "a power cap is no slowdown, and the CPU does not tell"
-    with Gauges(root=tree.root) as gauges:
+    with Monitor(root=tree.root) as monitor:
         gpu.reasons = 0x40
-    assert gauges.report()["throttle_reason"] == "gpu 0 hardware thermal slowdown was active"
+    assert monitor.report()["throttle_reason"] == "gpu 0 hardware thermal slowdown was active"
 
 
 def test_samples_are_taken_while_the_run_lasts(tree: Tree) -> None:
     tree.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", 1_000_000)
-    with Gauges(rate_hz=200, root=tree.root) as gauges:
+    with Monitor(rate_hz=200, root=tree.root) as monitor:
         tree.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", 3_000_000)
         machine.threading.Event().wait(0.1)
         tree.write("sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq", 1_000_000)
-    assert gauges.report()["clock_mhz"]["cpu"]["max"] == 3000
+    assert monitor.report()["clock_mhz"]["cpu"]["max"] == 3000
     assert rapl_meters(tree.root) == []

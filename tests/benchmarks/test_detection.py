@@ -1,6 +1,5 @@
 """Detection: what each layout says, boxes there and back, precisions known beforehand, refusals by their words."""
 
-import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +10,10 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from benchmarks import detection, detector
-from benchmarks.detection import Coco, Labels, class_map, read_labels
+from benchmarks import coco, detection, detector
+from benchmarks.coco import Coco, Labels, read_labels
 from benchmarks.detector import Detections, Detector, Letterbox
-from benchmarks.sections import TABLES
+from benchmarks.result import Result
 from cled_edge.errors import BackendError, CledEdgeError, DataError, NoPairsError, OptionError, SourceMissingError
 from cled_edge.image import write_png
 from tests.fakes.frames import pair_of
@@ -26,13 +25,12 @@ SIZE = (64, 96)
 CELL = 16  # side of every object; each fills a cell of the detector's finer grid
 PERSON, CAR = 0, 2
 NAMES = {PERSON: "person", CAR: "car"}
-EQUAL = {PERSON: PERSON, CAR: CAR}
 # What `blob_detector` finds: full green is a person (class 0), blue without green a car (class 2).
 CHANNELS = {0: (0.0, 1.0, 0.0), 1: (0.0, 0.0, 0.0), 2: (0.0, -1.0, 1.0)}
 Save = Callable[..., Path]
 
 
-def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, channels_last: bool = False, dtype: int = 1) -> Any:
+def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, dtype: int = 1) -> Any:
     """Return a model that finds bright cells of a grid of 16 pixels, and of 32; each box is its cell.
 
     A score is 10 (mean - 0.9) of the cell in its class's weights of RGB, at least 0: 1 where it is full.
@@ -49,7 +47,6 @@ def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, channels_las
         return name
 
     x = node("Cast", ["x"], "x32", to=1)
-    x = node("Transpose", [x], "first", perm=[0, 3, 1, 2]) if channels_last else x
     x = node("Conv", [x, "weights"], "by_class")
     grids, boxes = [], []
     for side in (CELL, 2 * CELL):
@@ -62,29 +59,16 @@ def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, channels_las
     scores = node("Concat", grids, "scores", axis=2)  # (1, 3, N)
     centred = np.concatenate(boxes, axis=1)  # (4, N)
     count = centred.shape[1]
-    shapes: dict[str, list[int]] = {"v8": [1, 7, count], "v5": [1, 3 * count, 8], "v10": [1, 3 * count, 6]}
-    shapes["v7-nms"] = [3 * count, 7]
+    shapes: dict[str, list[int]] = {"v8": [1, 7, count], "v10": [1, 3 * count, 6]}
     if layout == "v8":
         node("Concat", [constant("boxes", centred[None]), scores], "output", axis=1)
-    elif layout == "v5":  # three boxes a cell; the objectness of the larger second and third is 0
-        rows = node("Transpose", [scores], "rows", perm=[0, 2, 1])
-        thrice = node("Concat", [rows] * 3, "thrice", axis=1)
-        objectness = constant("sure", np.repeat([1, 0, 0], count).reshape(1, -1, 1))
-        shapes_of_a_cell = [centred.T * (1, 1, scale, scale) for scale in (1, 2, 3)]
-        everywhere = constant("boxes", np.concatenate(shapes_of_a_cell)[None])
-        node("Concat", [everywhere, objectness, thrice], "output", axis=2)
     else:  # a row for each class of each cell
         flat = node("Reshape", [scores, constant("column", (1, -1, 1), np.int64)], "flat")
         corners = np.concatenate([centred[:2] - centred[2:] / 2, centred[:2] + centred[2:] / 2]).T
         classes = constant("classes", np.repeat([0, 1, 2], count).reshape(1, -1, 1))
         everywhere = constant("corners", np.tile(corners, (3, 1))[None])
-        if layout == "v10":
-            node("Concat", [everywhere, flat, classes], "output", axis=2)
-        else:
-            picture = constant("picture", np.zeros((1, 3 * count, 1)))
-            node("Concat", [picture, everywhere, classes, flat], "together", axis=2)
-            node("Reshape", ["together", constant("two", (-1, 7), np.int64)], "output")
-    shape = [1, *size, 3] if channels_last else [1, 3, *size]
+        node("Concat", [everywhere, flat, classes], "output", axis=2)
+    shape = [1, 3, *size]
     graph = helper.make_graph(
         nodes,
         "blobs",
@@ -92,10 +76,7 @@ def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, channels_las
         [helper.make_tensor_value_info("output", 1, shapes[layout])],
         constants,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    # As Ultralytics has it; (1, 90, 6) could also be one class with objectness.
-    model.metadata_props.add(key="names", value="{0: 'person', 1: 'bicycle', 2: 'car'}")
-    return model
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
 def constant_detector(outputs: dict[str, Any], shape: tuple[Any, ...] = (1, 3, 64, 96), dtype: int = 1) -> Any:
@@ -112,9 +93,7 @@ def constant_detector(outputs: dict[str, Any], shape: tuple[Any, ...] = (1, 3, 6
 
 @pytest.fixture
 def save(tmp_path: Path) -> Save:
-    def write(model: Any, name: str = "blobs.onnx", **metadata: str) -> Path:
-        for key, value in metadata.items():
-            model.metadata_props.add(key=key, value=value)
+    def write(model: Any, name: str = "blobs.onnx") -> Path:
         onnx.save(model, tmp_path / name)
         return tmp_path / name
 
@@ -134,27 +113,27 @@ STREET = painted({(1, 2): GREEN, (3, 5): BLUE})
 
 
 def found_in(model: Detector, picture: np.ndarray = STREET) -> dict[int, list[list[float]]]:
-    found = model(picture, EQUAL)
+    found = model(picture, NAMES)
     assert found.scores == pytest.approx(1.0, abs=1e-3)
     return {number: found.boxes[found.classes == number].round(6).tolist() for number in sorted(set(found.classes))}
 
 
 @pytest.mark.parametrize("layout", detector.LAYOUTS)
 def test_every_layout_says_the_same(layout: str, save: Save) -> None:
-    model = Detector(save(blob_detector(layout)))
-    assert (model.layout, model.output, model.size) == (layout, "output", SIZE)
+    model = Detector(save(blob_detector(layout)), layout)
+    assert model.size == SIZE
     assert found_in(model) == {PERSON: [[32, 16, 48, 32]], CAR: [[80, 48, 96, 64]]}
 
 
-def test_the_input_may_have_channels_last_and_half_precision(save: Save) -> None:
-    model = Detector(save(blob_detector(channels_last=True, dtype=onnx.TensorProto.FLOAT16)))
+def test_the_input_may_have_half_precision(save: Save) -> None:
+    model = Detector(save(blob_detector(dtype=onnx.TensorProto.FLOAT16)), "v8")
     assert found_in(model) == {PERSON: [[32, 16, 48, 32]], CAR: [[80, 48, 96, 64]]}
 
 
 def test_boxes_come_back_to_a_picture_of_another_size(save: Save) -> None:
     # Twice as large and not as wide: 128x128 becomes 64x64 with 16 columns of grey on each side.
     picture = np.kron(painted({(1, 2): GREEN}, (64, 64)), np.ones((2, 2, 1), np.uint8))
-    assert found_in(Detector(save(blob_detector())), picture) == {PERSON: [[64, 32, 96, 64]]}
+    assert found_in(Detector(save(blob_detector()), "v8"), picture) == {PERSON: [[64, 32, 96, 64]]}
 
 
 @pytest.mark.parametrize("picture", [(480, 640), (640, 480), (33, 517), (64, 96), (7, 5)])
@@ -201,193 +180,101 @@ def test_suppression_is_that_of_the_slow_form(rng: np.random.Generator) -> None:
     boxes[:2], classes[:2] = [[40, 40, 80, 80], [-41, -41, -1, -1]], [0, 1]
     scores = np.zeros((300, 2))
     scores[np.arange(300), classes] = np.concatenate([[0.99, 0.98], rng.permutation(298) / 298 * 0.9 + 0.01])
-    found = detector._suppressed(boxes, scores, {0: 0, 1: 2})
+    found = detector._suppressed(boxes, scores, np.array([0, 2]))
     expected = slow_nms(boxes, scores.max(axis=1), classes, detector.NMS_IOU)
     assert 20 < len(expected) < 250
     assert found.boxes.tolist() == boxes[expected].tolist()
     assert found.classes.tolist() == (classes[expected] * 2).tolist()
 
 
-def test_several_classes_of_the_detector_can_be_one_of_the_labels() -> None:
-    boxes, scores = np.array([[0.0, 0, 10, 10], [20, 0, 30, 10]]), np.array([[0.3, 0.6, 0.9], [0.2, 0, 0.9]])
-    found = detector._suppressed(boxes, scores, {0: 7, 1: 7})
-    assert (found.scores.tolist(), found.classes.tolist()) == ([0.6, 0.2], [7, 7])
-
-
-def test_the_layout_is_found_among_other_outputs(save: Save) -> None:
-    heads = {"head": np.zeros((1, 3, 8, 12, 7)), "output": np.zeros((1, 90, 8)), "stride": np.zeros((1, 90, 9, 1))}
-    model = Detector(save(constant_detector(heads)))
-    assert (model.output, model.layout, model.class_count) == ("output", "v5", 3)
-    assert len(model(STREET, EQUAL).scores) == 0
-
-
-def test_one_class_with_objectness_is_told_from_nms_in_the_graph_by_its_rows(save: Save) -> None:
-    many = np.zeros((1, 3 * 8400, 6))
-    assert Detector(save(constant_detector({"o": many}, (1, 3, 640, 640)))).layout == "v5"
-    few = np.zeros((1, 300, 6))
-    assert Detector(save(constant_detector({"o": few}, (1, 3, 640, 640)))).layout == "v10"
-
-
-UNCLEAR = [
-    # 30 cells at strides 16 and 32: three boxes each with objectness, or 90 rows that NMS left.
-    (
-        {"o": np.zeros((1, 90, 6))},
-        {},
-        {},
-        "can be read in several ways; choose one: --output o --layout v5, --output o",
-    ),
-    (
-        {"aux": np.zeros((1, 7, 30)), "main": np.zeros((1, 7, 30))},
-        *({}, {}, "choose one: --output aux --layout v8, --output main --layout v8"),
-    ),
-    (
-        {"o": np.zeros((1, 7, 31))},
-        {},
-        {},
-        "gives o (1, 7, 31) for a 64x96 input; known: v5 (1, N, 5+C), v8 (1, 4+C, N)",
-    ),
-    ({"o": np.zeros((1, 300, 84))}, {}, {}, "if it is one of them, say so by --layout, else export it so"),
-    ({"o": np.zeros((1, 7, 31))}, {"layout": "v10"}, {}, "for a 64x96 input; known: v10 (1, N, 6)"),
-    ({"o": np.zeros((1, 7, 30))}, {}, {"names": "{0: 'person', 1: 'car'}"}, "input with 2 classes; known: v5"),
-    ({"o": np.zeros((1, 7, 30))}, {}, {"task": "segment"}, "is a network for 'segment'; needed one for detection"),
-    ({"o": np.zeros((1, 7, 30))}, {"output": "p"}, {}, "--output is 'p'; "),
-    ({"o": np.zeros((1, 7, 30))}, {"layout": "v6"}, {}, "--layout is 'v6'; known: v5, v8, v10, v7-nms"),
-    ({"o": np.zeros((1, 7, 30))}, {"size": (96, 96)}, {}, "takes 64x96; leave --size out"),
-]
-
-
-@pytest.mark.parametrize(("outputs", "options", "metadata", "words"), UNCLEAR)
-def test_an_unclear_output_is_refused(
-    outputs: dict[str, Any], options: dict[str, Any], metadata: dict[str, str], words: str, save: Save
-) -> None:
-    with pytest.raises(OptionError, match=re.escape(words)):
-        Detector(save(constant_detector(outputs), **metadata), **options)
-
-
-def test_a_choice_settles_what_was_unclear(save: Save) -> None:
-    both = save(constant_detector({"aux": np.zeros((1, 7, 30)), "main": np.zeros((1, 7, 30))}))
-    assert Detector(both, output="main").output == "main"
-    other_grid = save(constant_detector({"o": np.zeros((1, 7, 31))}))
-    assert Detector(other_grid, layout="v8").class_count == 3
-    named = save(constant_detector({"o": np.zeros((1, 90, 6))}), names="{0: 'person', 1: 'car'}")
-    assert (Detector(named).layout, Detector(named).class_count) == ("v10", 2)
-
-
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
-        ((1, 1, 64, 96), 1, "takes x (1, 1, 64, 96); needed one RGB picture, (1, 3, H, W) or (1, H, W, 3)"),
-        ((2, 3, 64, 96), 1, "takes x (2, 3, 64, 96); needed one RGB picture"),
-        ((1, 3, 64), 1, "takes x (1, 3, 64); needed one RGB picture"),
-        ((1, 3, 64, 96), 2, "takes tensor(uint8); needed float or float16 in 0 to 1"),
-        ((1, 3, "h", "w"), 1, "takes pictures of any size; say the one it was trained for, as --size 640"),
+        ((1, 1, 64, 96), 1, "takes tensor(float) [1, 1, 64, 96]; needed float (1, 3, H, W); export it so"),
+        ((1, 3, 64), 1, "needed float (1, 3, H, W)"),
+        ((1, 3, 64, 96), 2, "takes tensor(uint8)"),
+        ((1, 3, "h", "w"), 1, "takes images of any size; say the one it was trained for, as --size 640x640"),
     ],
 )
 def test_other_inputs_are_refused(shape: tuple[Any, ...], dtype: int, words: str, save: Save) -> None:
     with pytest.raises(OptionError, match=re.escape(words)):
-        Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, shape, dtype)))
+        Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, shape, dtype)), "v8")
 
 
 def test_a_size_is_taken_where_the_input_has_none(save: Save) -> None:
-    model = Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, ("n", 3, "h", "w"))), size=SIZE)
-    assert (model.size, model.layout) == (SIZE, "v8")
+    path = save(constant_detector({"o": np.zeros((1, 7, 30))}, ("n", 3, "h", "w")))
+    assert Detector(path, "v8", size=SIZE).size == SIZE
 
 
 @pytest.mark.parametrize(
-    ("layout", "outputs", "words"),
+    ("layout", "output", "words"),
     [
         ("v8", np.full((1, 7, 30), 3.5), "read as v8, scores run from 3.5 to 3.5, needed 0 to 1"),
-        ("v8", np.full((1, 7, 30), -3.5), "scores run from -3.5 to -3.5"),
         ("v8", np.full((1, 7, 30), np.nan), "scores run from nan to nan"),
-        ("v5", np.full((1, 90, 8), 2.0), "read as v5, scores run from 2 to 2"),
-        ("v10", np.full((1, 90, 6), 0.5), "read as v10, class numbers are broken; choose another --layout"),
+        ("v10", np.full((1, 90, 6), 2), "read as v10, scores run from 2 to 2"),
+        ("v8", np.zeros((1, 300, 84)), "gives (1, 300, 84); --layout v8 is (1, 4+C, N)"),
+        ("v10", np.zeros((1, 7, 30)), "gives (1, 7, 30); --layout v10 is (1, N, 6)"),
     ],
 )
-def test_a_wrong_reading_shows_in_its_values(layout: str, outputs: np.ndarray, words: str, save: Save) -> None:
+def test_a_wrong_reading_is_refused(layout: str, output: np.ndarray, words: str, save: Save) -> None:
     with pytest.raises(OptionError, match=re.escape(words)):
-        Detector(save(constant_detector({"o": outputs})), layout=layout)(STREET, EQUAL)
+        Detector(save(constant_detector({"o": output})), layout)(STREET, NAMES)
 
 
 def test_files_that_are_no_detector_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match=r"none.onnx does not exist; give the ONNX file of a detector"):
-        Detector(tmp_path / "none.onnx")
+        Detector(tmp_path / "none.onnx", "v8")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(BackendError, match=r"text.onnx is no network that ONNX Runtime opens: .*; export it again"):
-        Detector(tmp_path / "text.onnx")
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("0", "--classes is '0'; it must list detector:label class numbers, such as 0:0,2:2"),
-        ("0:0,x:2", "--classes is '0:0,x:2'"),
-        ("0:1", "--classes has label class 1, which no box has; labelled are 0 (person), 2 (car)"),
-        (
-            "0:0,3:2",
-            "never finds class 3, it knows 3 (0 to 2); labelled are 0 (person), 2 (car); map them by --classes",
-        ),
-    ],
-)
-def test_maps_that_do_not_fit_are_refused(text: str, words: str, save: Save) -> None:
-    model = Detector(save(blob_detector()))
-    assert class_map("", NAMES, model) == EQUAL
-    assert class_map("0:0, 2:2,1:2", NAMES, model) == {0: 0, 1: 2, 2: 2}
-    with pytest.raises(OptionError, match=re.escape(words)):
-        class_map(text, NAMES, model)
-
-
-def test_a_labelled_class_that_the_detector_lacks_is_refused_by_default(save: Save) -> None:
-    model = Detector(save(constant_detector({"o": np.zeros((1, 6, 30))})))
-    words = "never finds class 2, it knows 2 (0 to 1)"
-    with pytest.raises(OptionError, match=re.escape(words)):
-        class_map("", NAMES, model)
+        Detector(tmp_path / "text.onnx", "v8")
+    with pytest.raises(OptionError, match="--layout is 'v6'; known: v8, v10"):
+        Detector(tmp_path / "text.onnx", "v6")
 
 
 def judged(
     moved: float, classes: tuple[int, ...] = (PERSON, CAR), stems: tuple[str, ...] = ("1D", "2N")
 ) -> dict[str, Any]:
     """Return what COCO says of boxes 100 wide, all moved to the right by so many pixels."""
-    coco = Coco(NAMES)
+    judge = Coco(NAMES)
     boxes = np.array([[50.0, 50, 150, 100], [300, 200, 400, 300]])
     for stem in stems:
         labels = Labels(np.array([PERSON, CAR]), boxes / (640, 480, 640, 480))
-        coco.add_picture(stem, (480, 640), labels)
+        judge.add_image(stem, (480, 640), labels)
         own = np.isin(labels.classes, classes)
         found = boxes[own] + (moved, 0, moved, 0)
-        coco.add_found("fused", Detections(found, np.full(len(found), 0.5), labels.classes[own]))
-    return coco.mean_precisions("fused")
+        judge.add_found("fused", Detections(found, np.full(len(found), 0.5), labels.classes[own]))
+    return judge.row("fused")
 
 
 def test_perfect_boxes_have_precision_1_everywhere() -> None:
-    result = judged(0)
-    for found in (result["all"], result["day"], result["night"], *result["classes"].values()):
-        assert found == {"map_50": pytest.approx(1), "map_50_95": pytest.approx(1)}
-    assert list(result["classes"]) == ["person", "car"]
+    row = judged(0)
+    assert row.pop("source") == "fused"
+    names = ["map_50", "map_50_95", "person_ap_50", "car_ap_50", "day_map_50", "night_map_50"]
+    assert row == {name: pytest.approx(1) for name in names}
 
 
 @pytest.mark.parametrize("moved", [2, 8, 14, 22, 30, 40])
 def test_moved_boxes_count_at_the_thresholds_below_their_overlap(moved: float) -> None:
     overlap = (100 - moved) / (100 + moved)
     passed = sum(overlap >= threshold for threshold in np.linspace(0.5, 0.95, 10))
-    result = judged(moved)["all"]
-    assert result["map_50"] == pytest.approx(float(overlap >= 0.5))
-    assert result["map_50_95"] == pytest.approx(passed / 10)
+    row = judged(moved)
+    assert row["map_50"] == pytest.approx(float(overlap >= 0.5))
+    assert row["map_50_95"] == pytest.approx(passed / 10)
 
 
 def test_a_class_that_is_never_found_has_precision_0_and_one_without_boxes_none() -> None:
-    result = judged(0, classes=(CAR,), stems=("1D", "2D"))
-    assert result["classes"]["person"]["map_50"] == 0
-    assert result["all"]["map_50"] == pytest.approx(0.5)
-    assert result["night"] == {"map_50": None, "map_50_95": None}
-    assert judged(0, classes=())["all"]["map_50"] == 0
+    row = judged(0, classes=(CAR,), stems=("1D", "2D"))
+    assert (row["person_ap_50"], row["night_map_50"]) == (0, None)
+    assert row["map_50"] == pytest.approx(0.5)
+    assert judged(0, classes=())["map_50"] == 0
 
 
 def test_a_false_box_of_a_higher_score_halves_the_precision() -> None:
-    coco = Coco({PERSON: "person"})
-    coco.add_picture("1D", (100, 100), Labels(np.array([PERSON]), np.array([[0.1, 0.1, 0.3, 0.3]])))
+    judge = Coco({PERSON: "person"})
+    judge.add_image("1D", (100, 100), Labels(np.array([PERSON]), np.array([[0.1, 0.1, 0.3, 0.3]])))
     boxes = np.array([[60.0, 60, 90, 90], [10, 10, 30, 30]])
-    coco.add_found("fused", Detections(boxes, np.array([0.9, 0.5]), np.array([PERSON, PERSON])))
-    assert coco.mean_precisions("fused")["all"]["map_50"] == pytest.approx(0.5)
+    judge.add_found("fused", Detections(boxes, np.array([0.9, 0.5]), np.array([PERSON, PERSON])))
+    assert judge.row("fused")["map_50"] == pytest.approx(0.5)
 
 
 def test_labels_are_read_and_named(tmp_path: Path) -> None:
@@ -444,63 +331,37 @@ def run(*arguments: object) -> Any:
     return result
 
 
-@pytest.mark.parametrize("layout", ["v8", "v5", "v10"])
-def test_a_run_gives_the_precisions_that_the_pictures_have(layout: str, streets: Path, save: Save) -> None:
-    results = streets.parent / "results"
-    path = save(blob_detector(layout))
-    ran = run("--detector", path, "--data", streets, "--results", results, "--threads", 1)
+@pytest.mark.parametrize("layout", ["v8", "v10"])
+def test_a_run_gives_the_precisions_that_the_images_have(layout: str, streets: Path, save: Save) -> None:
+    path, out = save(blob_detector(layout)), streets.parent / "d.json"
+    ran = run("--detector", path, "--data", streets, "--layout", layout, "--out", out, "--threads", 1)
     assert ran.exit_code == 0, ran.output
-    (written,) = results.glob("detection-blobs-nano-*.json")
-    result = json.loads(written.read_text())
-    rows = {row["source"]: row for row in result["rows"]}
-    precisions = {source: [rows[source]["classes"][name]["map_50_95"] for name in ("person", "car")] for source in rows}
+    result = Result.read(out)
+    assert result.file_name.startswith("detection-blobs-nano-")
+    rows = {row["source"]: row for row in result.rows}
+    precisions = {source: [row["person_ap_50"], row["car_ap_50"]] for source, row in rows.items()}
     assert precisions["infrared"] == pytest.approx([1, 0])
     assert precisions["visible"] == pytest.approx([0, 1])
     assert precisions["max"] == pytest.approx([1, 1])
     assert list(rows)[-1] == "fused"
-    assert rows["infrared"]["all"]["map_50"] == pytest.approx(0.5)
     # By day three people and one car, at night three people and two cars.
-    assert rows["max"]["night"]["map_50"] == pytest.approx(1)
-    counts = result["counts"]
-    assert [counts[name] for name in ("pictures", "day", "night", "unlabelled")] == [3, 2, 1, 1]
-    assert counts["boxes"] == {"person": 6, "car": 3}
-    assert (counts["boxes_left_out"], counts["labels_without_picture"]) == ({}, 0)
-    assert result["detector"]["layout"] == layout
-    assert result["detector"]["sha256"] == detector.hashlib.sha256(path.read_bytes()).hexdigest()
-    assert result["bundle"] == "nano"
-    assert len(result["files"]["fusion.onnx"]) == 64
-    assert "left out: 1 pictures without labels" in ran.output
-
-    table = TABLES["detection"](results)
-    assert "| infrared | 50.0 | 50.0 | 100.0 | 0.0 | 50.0 | 50.0 |" in table
-    assert "| paper: CLED-Fusion | 95.4 | 72.8 | - | - | - | - |" in table
-    assert "The paper retrains YOLOv9 for each method" in table
-    assert "3 pictures, 2 by day, 1 at night; boxes: 6 of person, 3 of car; fused by nano" in table
-
-
-def test_a_map_leaves_out_what_it_does_not_list(streets: Path, save: Save) -> None:
-    results = streets.parent / "results"
-    ran = run(
-        *("--detector", save(blob_detector()), "--data", streets, "--results", results, "--classes", "0:0"),
-        *("--threads", 1),
-    )
-    assert ran.exit_code == 0, ran.output
-    result = json.loads(next(results.glob("*.json")).read_text())
-    assert result["counts"]["boxes"] == {"person": 6}
-    assert result["counts"]["boxes_left_out"] == {"car": 3}
-    assert result["rows"][0]["all"]["map_50"] == pytest.approx(1)
+    assert rows["max"]["night_map_50"] == pytest.approx(1)
+    said = result.settings
+    assert [said[name] for name in ("pictures", "day", "night", "unlabelled")] == [3, 2, 1, 1]
+    assert (said["person_boxes"], said["car_boxes"], said["detector_layout"]) == (6, 3, layout)
+    assert said["detector_sha256"] == detector.hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(result.provenance.bundles["nano"]) == 64
+    assert "| infrared | 50.0% | 50.0% | 100.0% | 0.0% | 50.0% | 50.0% |" in ran.output
+    assert "| paper: CLED-Fusion | 95.4% | 72.8% | - | - | - | - |" in ran.output
 
 
 def test_msrs_own_folder_names_and_a_graph_that_drops_low_scores(streets: Path, save: Save) -> None:
     for own, published in (("infrared", "ir"), ("visible", "vi")):
         (streets / own).rename(streets / published)
-    people = np.zeros((1, 9, 6))
-    people[..., 4] = 0.25
-    path = save(constant_detector({"o": people}))
-    ran = run(
-        *("--detector", path, "--data", streets, "--results", streets.parent / "results", "--classes", "0:0"),
-        *("--threads", 1),
-    )
+    found = np.zeros((1, 9, 6))
+    found[..., 4], found[0, 4:, 5] = 0.25, CAR
+    path = save(constant_detector({"o": found}))
+    ran = run("--detector", path, "--data", streets, "--layout", "v10", "--threads", 1)
     assert ran.exit_code == 0, ran.output
     assert "the graph gives no score below 0.25: export it with a threshold of 0.001, or mAP is too low" in ran.output
 
@@ -514,10 +375,11 @@ def test_refusals_of_a_run(streets: Path, save: Save) -> None:
     silent = np.zeros((1, 9, 6))
     silent[..., 4] = 0.5
     path = save(constant_detector({"o": silent}))
-    code, words = refusal("--detector", path, "--data", streets, "--results", streets.parent, "--threads", 1)
+    out = streets.parent / "d.json"
+    code, words = refusal("--detector", path, "--data", streets, "--layout", "v10", "--out", out, "--threads", 1)
     assert code == OptionError.exit_code
-    assert "never found class 2 (car) in 3 pictures of 7 sources, at no score above 0.001" in words
-    assert not list(streets.parent.glob("detection-*.json"))
+    assert "never found class 2 (car) in 3 images of 7 sources; it must count classes as the labels do" in words
+    assert not out.exists()
 
     code, words = refusal("--detector", path, "--data", streets, "--labels", streets / "none")
     assert code == SourceMissingError.exit_code
@@ -527,21 +389,21 @@ def test_refusals_of_a_run(streets: Path, save: Save) -> None:
     (streets.parent / "other" / "77D.txt").write_text("0 0.5 0.5 0.2 0.4\n")
     code, words = refusal("--detector", path, "--data", streets, "--labels", streets.parent / "other")
     assert code == NoPairsError.exit_code
-    assert re.search(r"none of 4 pictures of .*infrared has the stem of one of 1 label files, such as 77D.txt", words)
+    assert re.search(r"none of 4 images of .*infrared has the stem of one of 1 label files, such as 77D.txt", words)
 
     code, words = refusal("--detector", path, "--data", streets, "--size", "a")
-    assert (code, "--size is 'a'; it must be a side such as 640" in words) == (2, True)
+    assert (code, "--size is 'a'; it must be HEIGHTxWIDTH in pixels" in words) == (2, True)
 
 
 def test_without_pycocotools_the_line_that_installs_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}")
 
-    monkeypatch.setattr(detection.importlib, "import_module", missing)
+    monkeypatch.setattr(coco.importlib, "import_module", missing)
     with pytest.raises(
         OptionError, match=r"mAP needs pycocotools .*; install it: pip install 'cled-edge\[benchmarks\]'"
     ):
-        detection._pycocotools("coco")
+        coco.pycocotools("coco")
 
 
 def test_halves_of_unequal_size_are_refused() -> None:

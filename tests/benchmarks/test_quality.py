@@ -1,40 +1,41 @@
 """The quality benchmark: what degrades and what fuses trivially, boxes, means, shares, bars, and the program."""
 
 import json
+import re
 import shutil
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from benchmarks import (
     ablation,
+    baselines,
     ems,
     held_out,
+    measures,
     medical,
     quality,
-    quality_report,
-    quality_tables,
-    sections,
-    sheet,
-    trivial,
+    result,
+    summary,
+    tables_paper,
+    tables_quality,
 )
-from benchmarks import quality_measures as measures
-from benchmarks import quality_summary as summary
 from benchmarks.ems import CASES, INFRARED, SINGLE, VISIBLE, Case
 from benchmarks.held_out import Box, Scene
-from cled_edge.bundle.reader import shipped_bundle
+from benchmarks.result import Result
+from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.contract import Controls
 from cled_edge.data.datasets import DataSet, pairs_of_set
 from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError, OptionError
 from cled_edge.frame import FusedFrame
-from cled_edge.image import Uint8, read_image, write_png
+from cled_edge.image import Uint8, write_png
 from cled_edge.metrics.psnr import psnr_db
 
 SIZE = (72, 96)
@@ -66,7 +67,7 @@ class FakeFuser:
         self.calls += 1
         balance = (controls or Controls()).balance
         infrared, visible = self.restore(infrared), self.restore(visible)
-        luma = trivial.luma_of(visible)
+        luma = baselines.luma_of(visible)
         chosen = luma if balance == 0 else infrared if balance == 1 else np.maximum(infrared, luma)
         return FusedFrame(np.repeat(chosen[:, :, None], 3, axis=2), infrared, visible)
 
@@ -127,9 +128,9 @@ def test_the_cases_are_nine_single_ones_and_more() -> None:
     assert sum(len(case.infrared) + len(case.visible) > 1 for case in CASES) >= 4
 
 
-def test_trivial_fusions_of_flat_pictures_are_known() -> None:
+def test_baselines_of_flat_pictures_are_known() -> None:
     dark, light = np.full((64, 64), 50, np.uint8), np.full((64, 64), 100, np.uint8)
-    values = {name: int(fusion(light, dark)[32, 32]) for name, fusion in trivial.TRIVIAL.items()}
+    values = {name: int(fusion(light, dark)[32, 32]) for name, fusion in baselines.BASELINES.items()}
     assert values["average"] == 75
     assert values["max"] == 100
     assert values["copy of visible"] == 50
@@ -142,23 +143,23 @@ def test_the_pyramid_keeps_the_stronger_detail_of_each_place() -> None:
     left, right = plain.copy(), plain.copy()
     left[20:40, 10:12] = 200
     right[20:40, 50:52] = 200
-    fused = trivial.laplacian_maximum(left, right).astype(int)
+    fused = baselines.laplacian_maximum(left, right).astype(int)
     assert fused[30, 10] > 170
     assert fused[30, 50] > 170
-    assert np.array_equal(trivial.laplacian_maximum(left, left), left)
+    assert np.array_equal(baselines.laplacian_maximum(left, left), left)
 
 
 def test_enhancing_lifts_contrast_and_not_noise() -> None:
     soft = np.clip(110 + np.outer(np.linspace(-15, 15, 96), np.ones(128)), 0, 255)
     noisy = np.clip(soft + np.random.default_rng(0).normal(0, 4, soft.shape), 0, 255).astype(np.uint8)
-    enhanced = trivial.enhanced(noisy).astype(float)
+    enhanced = baselines.enhanced(noisy).astype(float)
     assert enhanced.mean(axis=1).std() > 1.2 * soft.std()
     assert np.diff(enhanced, axis=1).std() < np.diff(noisy.astype(float), axis=1).std()
 
 
 def test_colours_are_those_of_the_visible() -> None:
     visible = picture(3, 3)
-    assert np.abs(trivial.with_color(trivial.luma_of(visible), visible).astype(int) - visible).max() <= 2
+    assert np.abs(baselines.with_color(baselines.luma_of(visible), visible).astype(int) - visible).max() <= 2
 
 
 def test_a_spread_has_both_ends() -> None:
@@ -181,15 +182,15 @@ def test_pairs_are_held_out_ones_unless_all(tmp_path: Path) -> None:
     stems = write_data(tmp_path)
     assert [s.stem for s in held_out.read_scenes(tmp_path, "pairs/a", 0)] == stems
     assert len(held_out.find_pairs(tmp_path, "pairs/a", 0, everything=True)) == 3
-    with pytest.raises(DataError, match=r"infrared is not a folder; --data must hold NAME/infrared"):
+    with pytest.raises(DataError, match=r"pairs/b is not a folder; --data must hold"):
         held_out.find_pairs(tmp_path, "pairs/b", 0, everything=True)
 
 
 def test_large_pictures_are_scaled_and_medical_halves_found(tmp_path: Path) -> None:
     for half, channels in (("mri", 0), ("pet", 3)):
-        (tmp_path / "pet-mri" / half).mkdir(parents=True)
-        write_png(tmp_path / "pet-mri" / half / "1.png", picture(1, channels, (500, 800)))
-    (only,) = held_out.read_scenes(tmp_path, "pet-mri", 0, everything=True)
+        (tmp_path / "medical/pet-mri" / half).mkdir(parents=True)
+        write_png(tmp_path / "medical/pet-mri" / half / "1001.png", picture(1, channels, (500, 800)))
+    (only,) = held_out.read_scenes(tmp_path, "medical/pet-mri", 0, everything=True)
     assert only.infrared.shape == (400, 640)
     assert only.visible.shape == (400, 640, 3)
 
@@ -270,19 +271,19 @@ def test_a_fuser_that_does_nothing_gains_nothing_and_max_is_max() -> None:
     with measures.scorer() as score:
         fused, halves = measures.degraded_rows(fuser, scene(), CASES[:2], score)
     assert fuser.calls == 3
-    assert {row["method"] for row in fused} == {measures.OURS, measures.CEILING, *trivial.TRIVIAL}
+    assert {row["method"] for row in fused} == {measures.OURS, measures.CEILING, *baselines.BASELINES}
     by = {(row["case"], row["method"]): row for row in fused}
     assert by["visible low_light", "ours"]["vif"] == by["visible low_light", "max"]["vif"]
     with measures.scorer() as score:
         clean = {row["method"]: row for row in measures.clean_rows(fuser, scene(), score)}
     assert by["clean", measures.CEILING]["vif"] == clean["max"]["vif"] != by["visible low_light", "max"]["vif"]
-    assert [(r["case"], r["half"]) for r in halves] == [
+    assert [(r["case"], r["modality"]) for r in halves] == [
         *(("clean", half) for half in ("infrared", "visible")),
         *((case.name, "visible") for case in CASES[:2]),
     ]
-    assert all(row["psnr_before"] == row["psnr_after"] for row in halves)
-    assert halves[0]["psnr_after"] == measures.EQUAL_DB
-    assert 3 < halves[2]["psnr_after"] < 30
+    assert all(row["psnr_before_db"] == row["psnr_after_db"] for row in halves)
+    assert halves[0]["psnr_after_db"] == measures.EQUAL_DB
+    assert 3 < halves[2]["psnr_after_db"] < 30
 
 
 def test_without_a_scorer_only_halves_are_measured() -> None:
@@ -294,19 +295,19 @@ def test_without_a_scorer_only_halves_are_measured() -> None:
 def test_clean_rows_have_both_profiles() -> None:
     with measures.scorer() as score:
         rows = measures.clean_rows(FakeFuser(), scene(), score)
-    assert [row["method"] for row in rows] == ["ours", *trivial.TRIVIAL]
+    assert [row["method"] for row in rows] == ["ours", *baselines.BASELINES]
     assert {"scd", "en", "paper_ssim", "paper_nabf"} <= rows[0].keys()
     assert rows[0]["paper_ssim"] != rows[0]["ssim"]
 
 
 def test_balance_and_references_look_at_the_right_half() -> None:
     low, high = measures.balance_rows(FakeFuser(), scene())
-    assert (low["half"], high["half"]) == ("visible", "infrared")
+    assert (low["modality"], high["modality"]) == ("visible", "infrared")
     assert low["ssim"] == pytest.approx(1)
     assert high["ssim"] == pytest.approx(1)
     grey = picture(4)
     row = measures.reference_row(FakeFuser(lambda x: 255 - x), "f", "infrared 1", grey, 255 - grey)
-    assert row["psnr_after"] == measures.EQUAL_DB
+    assert row["psnr_after_db"] == measures.EQUAL_DB
     assert row["stem"] == "1"
 
 
@@ -315,7 +316,7 @@ def test_people_are_compared_with_the_infrared() -> None:
     pair.infrared[:] = 40
     pair.infrared[20:50, 40:60] = 240
     pair.visible[:] = 140
-    found = summary.people_summary(measures.people_rows(FakeFuser(), pair, [Box(20, 40, 50, 60)]))
+    found = summary.people_means(measures.people_rows(FakeFuser(), pair, [Box(20, 40, 50, 60)]))
     ratios = {row["method"]: row["ratio"] for row in found}
     assert ratios["infrared"] == 1
     assert ratios["ours"] == ratios["max"] == pytest.approx(0.5)
@@ -344,16 +345,16 @@ def test_a_share_is_of_the_way_from_max_to_the_ceiling() -> None:
     rows = [fused_row("clean", measures.CEILING, 1.0)]
     for case, low, ours in (("visible haze", 0.5, 0.75), ("visible rain", 0.99, 0.5), ("infrared blur", 0.0, 1.0)):
         rows += [fused_row(case, "max", low), fused_row(case, "ours", ours)]
-    found = {row["case"]: row for row in summary.degraded_summary(rows)["shares"] if row["light"] == "day"}
+    found = {row["case"]: row for row in summary.shares(summary.degraded_means(rows)) if row["light"] == "day"}
     assert found["visible haze"]["vif"] == 0.5
     assert found["visible rain"]["vif"] is None  # the way is too short
     # The blur of the infrared is not one of the nine: (0.625 - 0.745) / (1 - 0.745).
-    assert found[summary.NINE]["ssim"] == pytest.approx(-0.471, abs=1e-3)
+    assert found[measures.NINE]["ssim"] == pytest.approx(-0.471, abs=1e-3)
 
 
 def half(case: str, half: str, gain: float, light: str = "day", before: float = 10.0) -> dict[str, Any]:
-    tags = {"folder": "pairs/msrs", "stem": f"{gain}", "light": light, "case": case, "half": half}
-    return {**tags, "psnr_before": before, "psnr_after": before + gain, "ssim_before": 0.5, "ssim_after": 0.5}
+    tags = {"folder": "pairs/msrs", "stem": f"{gain}", "light": light, "case": case, "modality": half}
+    return {**tags, "psnr_before_db": before, "psnr_after_db": before + gain, "ssim_before": 0.5, "ssim_after": 0.5}
 
 
 def restored_rows() -> list[dict[str, Any]]:
@@ -363,29 +364,30 @@ def restored_rows() -> list[dict[str, Any]]:
     return [*rows, half("clean", "visible", 0.0, before=39.0), half("clean", "infrared", 0.0, before=37.0)]
 
 
-def test_bars_judge_daylight_visible_and_all_infrared() -> None:
-    restored = summary.halves_summary(restored_rows())
-    met = {row["bar"]: (row["met"], row["measured"]) for row in summary.bars({"restored": restored})}
+def test_targets_judge_daylight_visible_and_all_infrared() -> None:
+    restored = summary.image_means(restored_rows())
+    met = {row["target"]: (row["met"], row["measured"]) for row in summary.targets({"restored": restored})}
     assert met["restored visible, low light, overexposure, haze, noise: mean gain in dB"] == (True, 6.5)
     assert met["restored visible rain: gain in dB"] == (False, 1.9)
     assert met["restored infrared stripes: gain in dB"] == (False, 5.9)
     assert met["restored infrared noise: gain in dB"] == (True, 7.9)
-    assert met["restored, the least gain of all 9 (a visible half, visible rain), dB"] == (True, 1.9)
-    assert met["clean visible, PSNR of the restored against itself in dB, the worst picture"] == (True, 39.0)
+    assert met["restored, the least gain of all 9 (visible of visible rain), dB"] == (True, 1.9)
+    assert met["clean visible, PSNR of the restored against itself in dB, the worst image"] == (True, 39.0)
     assert met["clean infrared, PSNR of the restored against itself in dB, mean"] == (False, 37.0)
 
 
-def test_the_other_bars_take_ours_and_name_the_peers() -> None:
+def test_the_other_targets_take_ours_and_name_the_peers() -> None:
     clean = [
         {"folder": f"pairs/{s}", "method": "ours", "light": "all", "pictures": 3, "vif": 0.9, "qabf": 0.6}
         for s in ("msrs", "mine")
     ]
     people = [
-        {"method": m, "boxes": 3, "pictures": 2, "levels": 1.0, "ratio": r} for m, r in (("max", 2.0), ("ours", 0.7))
+        {"method": m, "boxes": 3, "pictures": 2, "contrast_levels": 1.0, "ratio": r}
+        for m, r in (("max", 2.0), ("ours", 0.7))
     ]
-    balance = [{"balance": 0.0, "half": "visible", "light": "all", "pictures": 1, "ssim": 0.96}]
-    scores = {"shares": [{"case": summary.NINE, "light": "day", "pictures": 9, "vif": 0.51, "qabf": 0.4, "ssim": None}]}
-    found = summary.bars({"clean": clean, "people": people, "smoke": people, "balance": balance, "degraded": scores})
+    balance = [{"balance": 0.0, "modality": "visible", "light": "all", "pictures": 1, "ssim": 0.96}]
+    share = [{"case": measures.NINE, "light": "day", "pictures": 9, "vif": 0.51, "qabf": 0.4, "ssim": None}]
+    found = summary.targets({"clean": clean, "people": people, "smoke": people, "balance": balance, "share": share})
     assert [(row["needed"], row["measured"], row["met"]) for row in found] == [
         (0.5, 0.51, True),
         (0.5, 0.4, False),
@@ -398,79 +400,63 @@ def test_the_other_bars_take_ours_and_name_the_peers() -> None:
     ]
 
 
-def test_rows_are_kept_as_lines() -> None:
-    rows = [{"folder": "a", "case": "x, y", "n": 1.23456789, "k": 2}]
-    assert quality.compact(rows) == {"columns": ["folder", "case", "n", "k"], "rows": ["a,x; y,1.235,2"]}
-    assert quality.compact([]) == {"columns": [], "rows": []}
+def test_gains_are_parted_by_set_without_clean_and_dark_images() -> None:
+    rows = [
+        half("visible rain", "visible", gain) | {"folder": folder} for folder, gain in (("a", 2), ("a", 4), ("b", -1))
+    ]
+    rows += [half("visible rain", "visible", 90.0, "night"), half("clean", "visible", 0.0)]
+    found = {row["folder"]: (row["gain_db"], row["pictures"]) for row in summary.gains_by_set(rows)}
+    assert found == {"a": (3, 2), "b": (-1, 1)}
 
 
-def test_a_sheet_holds_every_picture_whole() -> None:
-    red = np.zeros((30, 60, 3), np.uint8)
-    red[:, :, 0] = 255
-    drawn = sheet.draw_sheet([sheet.Strip("a", (red, picture(1)))] * 3, columns=2, tile=(40, 50))
-    assert drawn.shape == (2 * (40 + sheet.TEXT_HEIGHT), 2 * 2 * 50, 3)
-    top = drawn[sheet.TEXT_HEIGHT : sheet.TEXT_HEIGHT + 40, :50]
-    assert (top == (255, 0, 0)).all(axis=2).sum() == 23 * 46
-    assert sheet.data_uri(drawn).startswith("data:image/jpeg;base64,/9j/")
+def run(*arguments: Any, of: Any = quality.main) -> Any:
+    app = typer.Typer()
+    app.command()(of)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
-def test_the_sheets_pairs_come_from_all_folders_in_turn(tmp_path: Path) -> None:
-    write_data(tmp_path, 5)
-    (tmp_path / "pairs/a").rename(tmp_path / "big")
-    write_data(tmp_path, 1)
-    (tmp_path / "pairs/a").rename(tmp_path / "small")
-    found = [s.folder for s in quality_report.pairs_in_turn(tmp_path, ["big", "small"], 4, everything=False)]
-    assert found == ["big"] * 3 + ["small"]
-
-
-def test_the_program_measures_the_shipped_bundle_and_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_program_measures_the_shipped_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_data(tmp_path, 1)
     monkeypatch.setattr(quality, "CASES", CASES[:2])
-    monkeypatch.setattr(quality_report, "CASES", CASES[:2])
     folders = ["--folders", "pairs/a", "--degraded-folders", "pairs/a"]
-    done = run("--data", tmp_path, *folders, "--results", tmp_path / "out", "--report", tmp_path / "report")
+    done = run("--data", tmp_path, *folders, "--out", tmp_path / "q.json")
     assert done.exit_code == 0, done.output
-    (path,) = (tmp_path / "out").glob("quality-nano-*.json")
-    result = json.loads(path.read_text())
-    assert result["skipped"].keys() == {"references", "people", "smoke"}
-    assert set(result["files"]) >= {"unet_step.onnx", "fusion.onnx"}
-    assert len(result["pictures"]["clean"]["rows"]) == 6
-    assert [row["bar"] for row in result["bars"] if "balance" in row["bar"]]
-    for build in (quality_tables.clean_table, quality_tables.degraded_table, quality_tables.restored_table):
-        table = build(result)
-        assert table.rows
-        assert {len(row) for row in table.rows} == {len(table.header)}
-    page = (tmp_path / "report/report.html").read_text()
-    assert "<svg" in page
-    assert page.count("data:image/jpeg") == 2
-    assert {p.name for p in (tmp_path / "report").glob("*.png")} == {"sheet.png", "worst.png"}
+    for part in ("references", "people", "smoke"):
+        assert f"without {part}: " in done.output
+    found = Result.read(tmp_path / "q.json")
+    assert found.provenance.bundles == {"nano": result.bundle_hash(Bundle.open().manifest)}
+    assert found.file_name.startswith("quality-nano-")
+    parts = {row["part"] for row in found.rows}
+    assert parts == {"target", "clean", "degraded", "share", "restored", "restored_set", "balance"}
+    assert [row for row in found.rows if row["part"] == "target" and "balance" in row["target"]]
+    for table in (tables_quality.FUSED, tables_quality.NINE_DEGRADED, tables_quality.RESTORED, tables_paper.TABLE_1):
+        assert len(table.lines(found)) > 2
 
 
 def test_the_program_refuses_unknown_parts_and_folders_without_held_out_pairs(tmp_path: Path) -> None:
     write_data(tmp_path, 0)
     assert isinstance(run("--data", tmp_path, "--only", "x").exception, OptionError)
-    report = run("--data", tmp_path, "--report", "benchmarks/results/pictures").exception
-    assert "its pictures are not ours to commit: give runs/NAME" in str(report)
-    error = run("--data", tmp_path, "--folders", "pairs/a", "--only", "balance", "--results", tmp_path).exception
+    error = run("--data", tmp_path, "--folders", "pairs/a", "--only", "balance").exception
     assert isinstance(error, DataError)
     assert "no pair is held out from training; --all takes every pair" in str(error)
+    partly = run("--data", tmp_path, "--only", "balance", "--update").exception
+    assert "--update with a part of the measurement; needed all of --only and --count 14 or more" in str(partly)
 
 
 def test_variants_are_scored_on_the_papers_sets(tmp_path: Path) -> None:
     write_data(tmp_path, 1)
     for name in ("m3fd", "llvip"):
         shutil.copytree(tmp_path / "pairs/a", tmp_path / f"pairs/{name}")
-    done = run(shipped_bundle(), "--data", tmp_path, "--results", tmp_path / "out", of=ablation.main)
+    done = run(shipped_bundle(), "--data", tmp_path, "--out", tmp_path / "a.json", of=ablation.main)
     assert done.exit_code == 0, done.output
-    (path,) = (tmp_path / "out").glob("ablation-*.json")
-    (row,) = json.loads(path.read_text())["rows"]
-    assert row["variant"] == "nano"
-    assert row["fuse"]["weight_intensity"] > 0
-    table = sections.ablation(tmp_path / "out")
-    assert "| nano | 1 and 1 of ours |" in table
+    rows = Result.read(tmp_path / "a.json").rows
+    assert [(row["method"], row["folder"]) for row in rows] == [("nano", "pairs/m3fd"), ("nano", "pairs/llvip")]
+    assert rows[0]["iterations"] > 0
+    assert re.search(r"\| nano \| \d+ \| 1 and 1 \|", done.output)
+    assert "| paper: one stage | - | the paper's | 3.720 / 0.715 / 0.436 / 0.030 / 0.850 | 1.733" in done.output
 
 
-def test_medical_slices_are_scored_by_kind_and_drawn(tmp_path: Path) -> None:
+def test_medical_slices_are_scored_by_kind(tmp_path: Path) -> None:
     for kind, patient in {"ct": "37", "pet": "30", "spect": "29"}.items():
         for half, channels in (("mri", 0), (kind, 3)):
             (tmp_path / f"medical/{kind}-mri" / half).mkdir(parents=True)
@@ -479,32 +465,18 @@ def test_medical_slices_are_scored_by_kind_and_drawn(tmp_path: Path) -> None:
     shutil.copytree(shipped_bundle(), renamed)
     manifest = json.loads((renamed / "manifest.json").read_text())
     (renamed / "manifest.json").write_text(json.dumps({**manifest, "name": "other"}))
-    bundles = shipped_bundle(), renamed
-    options = "--results", tmp_path / "out", "--sheet", tmp_path / "new/sheet.png"
-    done = run(*bundles, "--data", tmp_path, *options, of=medical.main)
+    done = run(shipped_bundle(), renamed, "--data", tmp_path, "--out", tmp_path / "m.json", of=medical.main)
     assert done.exit_code == 0, done.output
-    (path,) = (tmp_path / "out").glob("medical-*.json")
-    result = json.loads(path.read_text())
-    assert [bundle["name"] for bundle in result["bundles"]] == ["nano", "other"]
-    by = {(row["folder"], row["method"]): row for row in result["scores"]}
+    found = Result.read(tmp_path / "m.json")
+    assert set(found.provenance.bundles) == {"nano", "other"}
+    by = {(row["folder"], row["method"]): row for row in found.rows if row["part"] == "clean"}
     kinds = [by[folder, "max"]["vif"] for folder in medical.FOLDERS]
     assert by["all", "max"]["vif"] == pytest.approx(np.mean(kinds), abs=1e-4)
     assert by["all", "max"]["pictures"] == 3
-    cases = {row["case"] for row in result["restored"]}
-    assert cases == {"clean", *(case.name for case in medical.CASES)}
-    assert "| pet-mri | 1 | max |" in sections.medical(tmp_path / "out")
-    assert read_image(tmp_path / "new/sheet.png", color=True).shape[1] == 2 * 4 * medical.TILE[1]
+    restored = [row for row in found.rows if row["part"] == "restored"]
+    assert {row["case"] for row in restored} == {"clean", *(case.name for case in medical.CASES)}
+    assert {row["method"] for row in restored} == {"nano", "other"}
     assert by["all", "nano"] == {**by["all", "other"], "method": "nano"}
-    assert {row["bundle"] for row in result["restored"]} == {"nano", "other"}
-    refused = run(*bundles, "--data", tmp_path, "--sheet", "benchmarks/x.png", of=medical.main).exception
-    assert "--sheet is in benchmarks; its pictures are not ours to commit" in str(refused)
-    refused = run(bundles[0], bundles[0], "--data", tmp_path, of=medical.main).exception
-    assert "two bundles are named 'nano'; export one with another --name" in str(refused)
-
-
-def run(*arguments: object, of: Callable[..., None] = quality.main) -> Any:
-    import typer
-
-    app = typer.Typer()
-    app.command()(of)
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert "| pet-mri | 1 | max |" in done.output
+    twice = run(shipped_bundle(), shipped_bundle(), "--data", tmp_path, of=medical.main).exception
+    assert "two bundles are named 'nano'" in str(twice)

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="needs torch: make test installs it"
 
 import numpy as np  # noqa: E402
 
-from benchmarks.trivial import luma_of  # noqa: E402
+from benchmarks.baselines import luma_of  # noqa: E402
 from cled_edge.metrics import fused as score  # noqa: E402
 from cled_edge.metrics.edges import edge_preservation as scored_edges  # noqa: E402
 from cled_edge.scene.night_street import night_street  # noqa: E402

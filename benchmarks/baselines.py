@@ -1,7 +1,7 @@
-"""Fusions that anybody can write in a few lines: what a network must beat before it is worth anything.
+"""Baselines: fusions that anybody can write in a few lines. A network must beat them before it is worth anything.
 
 Each takes the infrared and the visible luma, (H, W) uint8, and returns the fused luma. The colours are the visible
-picture's throughout: `with_color` puts them back.
+image's throughout: `with_color` puts them back.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from cled_edge.image import Uint8
 
 LumaFusion = Callable[[Uint8, Uint8], Uint8]
-LEVELS = 5  # of the pyramid; fewer in small pictures
+LEVELS = 5  # of the pyramid; fewer in small images
+MAXIMUM = "max"
 
 
 def average(infrared: Uint8, visible: Uint8) -> Uint8:
@@ -33,9 +34,9 @@ def copy_of_visible(infrared: Uint8, visible: Uint8) -> Uint8:  # noqa: ARG001  
 
 
 def laplacian_maximum(infrared: Uint8, visible: Uint8) -> Uint8:
-    """Return the picture whose Laplacian pyramid has the stronger detail of both, over the mean of both bases."""
+    """Return the image whose Laplacian pyramid has the stronger detail of both, over the mean of both bases."""
     levels = max(1, min(LEVELS, int(np.log2(min(infrared.shape))) - 2))
-    bases: list[NDArray[Any]] = [picture.astype(np.float32) for picture in (infrared, visible)]
+    bases: list[NDArray[Any]] = [image.astype(np.float32) for image in (infrared, visible)]
     details: list[NDArray[Any]] = []
     for _ in range(levels):
         smaller: list[NDArray[Any]] = [cv2.pyrDown(base) for base in bases]
@@ -60,22 +61,22 @@ def enhanced(luma: Uint8) -> Uint8:
     return np.asarray(cv2.createCLAHE(2.0, (8, 8)).apply(calm), np.uint8)
 
 
-TRIVIAL: dict[str, LumaFusion] = {
+BASELINES: dict[str, LumaFusion] = {
     "average": average,
-    "max": maximum,
+    MAXIMUM: maximum,
     "copy of visible": copy_of_visible,
     "Laplacian max": laplacian_maximum,
     "max after CLAHE + NLM": enhanced_maximum,
 }
 
 
-def luma_of(picture: Uint8) -> Uint8:
-    """Return the luma, (H, W) uint8, of RGB (H, W, 3) or of a grey picture."""
-    return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8) if picture.ndim == 3 else picture
+def luma_of(image: Uint8) -> Uint8:
+    """Return the luma, (H, W) uint8, of RGB (H, W, 3) or of a grey image."""
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8) if image.ndim == 3 else image
 
 
 def with_color(luma: Uint8, visible: Uint8) -> Uint8:
-    """Return RGB (H, W, 3) of a fused luma and the colours of a visible RGB picture."""
+    """Return RGB (H, W, 3) of a fused luma and the colours of a visible RGB image."""
     planes = cv2.cvtColor(visible, cv2.COLOR_RGB2YCrCb)
     planes[:, :, 0] = luma
     return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YCrCb2RGB), np.uint8)
