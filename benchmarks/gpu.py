@@ -136,21 +136,21 @@ def open_runner(frame: GpuFrame) -> Form:
             arrays[name][...] = value
         call = partial(backend.run, graph, arrays)
         call()
-        (said,) = backend.details["cuda_graph"].values()
+        (said,) = backend.runs.cuda_graph.values()
         if said != ONE_GRAPH:
             raise BackendError(f"no CUDA graph could be made: {said}; look at cled-edge doctor")
     except BaseException:
         backend.close()
         raise
     row = {"build_s": record.build_s, "engine_mb": round(record.plan.bytes / 1e6, 2), "note": said}
-    return Form(call, lambda: backend.details["gpu_ms"], str(backend.details["sdk"]), row, backend.close)
+    return Form(call, lambda: backend.runs.gpu_ms, backend.facts.sdk, row, backend.close)
 
 
 def open_onnxruntime(frame: GpuFrame) -> Form:
     """Return ONNX Runtime on CUDA, which copies from and to pageable memory and tells no time of the GPU's."""
     backend = open_backend(BackendChoice("onnxruntime-cuda", "fp16"), frame.bundle)
     call = partial(backend.run, frame.loop((OPSETS[0],)), frame.inputs)
-    return Form(call, lambda: None, str(backend.details["sdk"]), {}, backend.close)
+    return Form(call, lambda: None, backend.facts.sdk, {}, backend.close)
 
 
 def open_form(frame: GpuFrame, form: str, checkpoints: Path | None) -> Form:

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -62,7 +62,7 @@ def open_chosen(
 ) -> Backend:
     """Open the backend that is named; for `auto`, the one that `choose` finds at `size`, height and width.
 
-    Raises what `open_backend` and `choose` raise. Why `auto` took it stands in the backend's details, as `auto`.
+    Raises what `open_backend` and `choose` raise. Why `auto` took it stands in the facts of the backend, as `chosen`.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     check_threads(threads)
@@ -70,7 +70,7 @@ def open_chosen(
     verdict = resolved(choice, bundle, threads, size)
     backend = open_backend(verdict.choice, bundle, threads, cuda)
     if verdict.line:
-        backend.details["auto"] = verdict.line
+        backend.facts = replace(backend.facts, chosen=verdict.line)
     return backend
 
 

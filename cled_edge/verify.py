@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from cled_edge.backend.choice import BackendChoice
-from cled_edge.backend.notes import notes
+from cled_edge.backend.facts import details, notes
 from cled_edge.backend.opener import open_backend
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
@@ -132,7 +132,7 @@ def verify(
                 )
                 key = (case.size, form, steps)
                 checks[key] = _merged(checks[key], check) if key in checks else check
-            said += [f"{choice}: {note}" for note in notes(fuser.backend.details)]
+            said += [f"{choice}: {note}" for note in notes(details(fuser.backend.facts, fuser.backend.runs))]
     if remarks is not None:
         remarks.notes += dict.fromkeys(said)
     order = dict.fromkeys((case.size, form, steps) for case, steps in counted for form, _ in _ways(steps))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.bundle.manifest import OPSETS, REFERENCE_GRAPHS
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls
@@ -146,7 +147,8 @@ class _Loop:
     description = "dense convolutions in INT8"
 
     def __init__(self, bundle: Bundle, pairs: Sequence[Pair]) -> None:
-        self.details: dict[str, Any] = {}
+        self.facts = BackendFacts("onnxruntime", "CPU", "fp32")
+        self.runs = RunFacts()
         self._graphs: dict[str, onnx.ModelProto] = {
             name: onnx.load_from_string(bundle.graph(name)) for name in REFERENCE_GRAPHS
         }

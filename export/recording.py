@@ -39,7 +39,7 @@ class _Recorder:
 
     def __init__(self, backend: Backend, graph: str) -> None:
         self.choice, self.opsets = backend.choice, backend.opsets
-        self.description, self.details = backend.description, backend.details
+        self.description, self.facts, self.runs = backend.description, backend.facts, backend.runs
         self._backend, self._graph, self._kept = backend, graph, list[Inputs]()
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:

@@ -31,7 +31,7 @@ class Replay:
 
     def __init__(self, inner: Backend, choice: BackendChoice, error: float = 0.0, delay_s: float = 0.0) -> None:
         self.inner, self.choice, self.error, self.delay_s = inner, choice, error, delay_s
-        self.details: dict[str, object] = {}
+        self.facts, self.runs = inner.facts, inner.runs
         self.closed = False
         self._kept: dict[str, list[list[Array]]] = {}
 
@@ -135,10 +135,10 @@ def test_one_backend_needs_no_measurement(bundle: Bundle, cache: Path) -> None:
 def test_auto_is_opened_above_the_fuser(bundle: Bundle, monkeypatch) -> None:
     monkeypatch.setattr("cled_edge.backend.opener.available_backends", lambda: [REFERENCE, FP32])
     with closing(open_chosen("auto", bundle, size=SIZE)) as backend:
-        assert backend.details["auto"].endswith("measured now")
+        assert (backend.facts.chosen or "").endswith("measured now")
         assert backend.choice in (REFERENCE, FP32)
     with closing(open_chosen("onnxruntime", bundle)) as backend:
-        assert "auto" not in backend.details
+        assert backend.facts.chosen is None
     with pytest.raises(OptionError, match=r"backend is auto, needed one by name; .* cled_edge\.select\.choose"):
         Fuser.load(backend="auto")
     with pytest.raises(OptionError, match="options of CUDA are given for backend auto; they are of backend tensorrt"):

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from io import BytesIO
 from itertools import cycle
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.backend.failures import missing_package, one_line
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Array
@@ -50,13 +52,9 @@ class OpenVinoBackend:
         self.opsets = OPSETS
         self.choice = choice
         self.description = f"{self.sdk(choice.name)} {device.lower()} {choice.precision}"
-        self.details: dict[str, Any] = {
-            "sdk": self.sdk(choice.name),
-            "device": f"{device} {self._core.get_property(device, 'FULL_DEVICE_NAME')}",
-            "precision": choice.precision,
-            "threads": threads or None,
-            "cache": {},
-        }
+        full_name = f"{device} {self._core.get_property(device, 'FULL_DEVICE_NAME')}"
+        self.facts = BackendFacts(self.sdk(choice.name), full_name, str(choice.precision), threads or None)
+        self.runs = RunFacts()
 
     @classmethod
     def precisions(cls, name: str) -> tuple[str, ...]:
@@ -111,9 +109,9 @@ class OpenVinoBackend:
         imported = self._import(name)
         compiled = imported or self._compile_anew(graph, shapes)
         self._check_precision(compiled)
-        self.details["cache"][graph] = "read" if imported else self._export(compiled, name)
+        self.runs.cache[graph] = "read" if imported else self._export(compiled, name)
         if self._device == "CPU":
-            self.details["threads"] = compiled.get_property("INFERENCE_NUM_THREADS")
+            self.facts = replace(self.facts, threads=compiled.get_property("INFERENCE_NUM_THREADS"))
         return cycle([compiled.create_infer_request() for _ in range(2)])
 
     def _compile_anew(self, graph: str, shapes: dict[str, list[int]]) -> Any:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cled_edge.backend.choice import REGISTRY, BackendChoice
+from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.backend.failures import missing_package, one_line
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Array
@@ -30,7 +31,7 @@ class OnnxRuntimeBackend:
     """One session per graph. See `Backend`; here outputs are the caller's to keep.
 
     On a GPU nothing falls back: a node that only the CPU could run, or a provider that does not load, is an error.
-    details: `providers` says of each graph what its session really runs on.
+    `runs.providers` says of each graph what its session really runs on.
     """
 
     def __init__(self, bundle: Bundle, choice: BackendChoice, threads: int = 0) -> None:
@@ -51,15 +52,9 @@ class OnnxRuntimeBackend:
         self.opsets = OPSETS
         self.choice = choice
         self.description = f"{self.sdk(choice.name)} {device.lower()} {choice.precision}"
-        self.details: dict[str, Any] = {
-            "sdk": self.sdk(choice.name),
-            "device": device,
-            "precision": choice.precision,
-            "threads": self._threads if self._is_cpu else None,
-            "cache": {},
-        }
-        if not self._is_cpu:
-            self.details["providers"] = {}
+        used = self._threads if self._is_cpu else None
+        self.facts = BackendFacts(self.sdk(choice.name), device, str(choice.precision), used)
+        self.runs = RunFacts()
 
     @classmethod
     def precisions(cls, name: str) -> tuple[str, ...]:
@@ -110,9 +105,9 @@ class OnnxRuntimeBackend:
             optimised = read_cached(name)
             if optimised is None:
                 session, optimised = self._optimise(graph)
-                self.details["cache"][graph] = write_cached(name, optimised)
+                self.runs.cache[graph] = write_cached(name, optimised)
                 return session
-            self.details["cache"][graph] = "read"
+            self.runs.cache[graph] = "read"
             options = self._options()
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             return self._session(optimised, options)
@@ -147,7 +142,7 @@ class OnnxRuntimeBackend:
                 f"ONNX Runtime runs {graph} on {', '.join(session.get_providers())}, needed "
                 f"{', '.join(self._providers)}; {_GPU_ADVICE}"
             )
-        self.details["providers"][graph] = ", ".join(used)
+        self.runs.providers[graph] = ", ".join(used)
         return session
 
     def _optimise(self, graph: str) -> tuple[Any, bytes]:

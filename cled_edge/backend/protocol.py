@@ -6,6 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 from numpy.typing import NDArray
 
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.bundle.manifest import StepRows
 from cled_edge.bundle.reader import Bundle
 
@@ -16,15 +17,16 @@ class Backend(Protocol):
     """Runs the graphs of one bundle on one device. A graph is made ready when it first runs at a shape.
 
     choice: what was opened; it names the precision of the graphs to run. opsets: of the graphs that it runs, the
-    preferred first. description: SDK, version, device and precision, in one line. details: what a benchmark should
-    record; `cache` says of each graph whether a file spared work, and fills as they run. One thread at a time may run a
-    backend, and any may close it: closing waits for the run under way.
+    preferred first. description: SDK, version, device and precision, in one line. facts: what it is. runs: what its
+    graphs did so far. One thread at a time may run a backend, and any may close it: closing waits for the run under
+    way.
     """
 
     choice: BackendChoice
     opsets: tuple[int, ...]
     description: str
-    details: dict[str, Any]
+    facts: BackendFacts
+    runs: RunFacts
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         """Return the outputs of a graph, named as in the manifest, in its order; BackendError says what failed.

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Column, Table
 
-from cled_edge.backend.notes import notes
+from cled_edge.backend.facts import notes
 from cled_edge.bench.compare import Comparison
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import BackendResult, Record, Summary

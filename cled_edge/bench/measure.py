@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cled_edge.backend.facts import details
 from cled_edge.bench.clock import Clock, SystemClock, others_percent
 from cled_edge.bench.machine import Monitor, describe_machine, library_versions
 from cled_edge.bench.project import project_commit
@@ -204,7 +205,7 @@ def _result(subject: FuserSubject, measured: Measured, budget: Budget, begin_ns:
         backend=fuser.backend.description,
         precision=fuser.backend.choice.precision or "",
         threads=subject.threads,
-        details=fuser.backend.details,
+        details=details(fuser.backend.facts, fuser.backend.runs),
         steps=subject.controls.steps or manifest.schedule.default_steps,
         bundle=BundleSpec(
             name=manifest.name,

@@ -3,7 +3,7 @@
 from importlib.resources import files
 
 from cled_edge import __version__
-from cled_edge.backend.notes import notes
+from cled_edge.backend.facts import notes
 from cled_edge.bench.console import headline_text
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import Record

@@ -118,7 +118,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Say whether B is faster or slower than A, or that no difference shows."""
-    from cled_edge.backend.notes import notes  # noqa: PLC0415
+    from cled_edge.backend.facts import details, notes  # noqa: PLC0415
     from cled_edge.bench.clock import SystemClock  # noqa: PLC0415
     from cled_edge.bench.compare import (  # noqa: PLC0415
         DelayedSubject,
@@ -137,7 +137,7 @@ def compare(
     if is_result(a):
         results = find_result(a), find_result(b)
         comparison = compare_results(*results, margin_percent, seed)
-        details = [(result.label, result.details) for _, result in results]
+        found = [(result.label, result.details) for _, result in results]
     else:
         clock, inputs = SystemClock(), Inputs(infrared, visible, _size(height, width))
         candidates = [Candidate.parse(a), Candidate.parse(b)]
@@ -153,8 +153,11 @@ def compare(
                     seed=seed,
                     advance=advance,
                 )
-            details = [(subject.label, subject.fuser.backend.details) for subject in (one, other)]
-    said = [f"{label}: {note}" for label, found in details for note in notes(found)]
+            found = [
+                (subject.label, details(subject.fuser.backend.facts, subject.fuser.backend.runs))
+                for subject in (one, other)
+            ]
+    said = [f"{label}: {note}" for label, told in found for note in notes(told)]
     comparison = replace(comparison, notes=[*comparison.notes, *said])
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), indent=2))

@@ -149,7 +149,7 @@ def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | No
 def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> None:
     """Open what the configuration names, fuse, and print the report."""
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
-    from cled_edge.backend.notes import notes  # noqa: PLC0415
+    from cled_edge.backend.facts import details, notes  # noqa: PLC0415
     from cled_edge.backend.tensorrt.run_options import CudaOptions  # noqa: PLC0415
     from cled_edge.build.builder import build_missing  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
@@ -172,14 +172,14 @@ def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> No
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out.
         Fuser(bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR") as fuser,
     ):
-        if "auto" in fuser.backend.details:
-            console.print(fuser.backend.details["auto"], soft_wrap=True, markup=False, highlight=False)
+        if fuser.backend.facts.chosen:
+            console.print(fuser.backend.facts.chosen, soft_wrap=True, markup=False, highlight=False)
         limits = (*(pairs.announced or ()), *((run.max_frames,) if run.max_frames else ()))
         with progress_bar("fusing", min(limits, default=None), console) as advance:
             report = fuse_pairs(
                 pairs, fuser, outputs, controls, tiling=tiling, max_frames=run.max_frames, advance=advance
             )
-    values, noted = report.as_dict(), notes(fuser.backend.details)
+    values, noted = report.as_dict(), notes(details(fuser.backend.facts, fuser.backend.runs))
     if run.as_json:
         typer.echo(json.dumps({**values, "notes": noted}, indent=2))
     else:

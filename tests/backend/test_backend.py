@@ -212,8 +212,8 @@ def test_a_second_start_reads_what_the_first_wrote(bundle: Bundle, name: str, ca
             spoil(path)
         backend = open_backend(name, bundle)
         outputs.append(backend.run("unet_step", inputs)[0].copy())
-        states.append(backend.details["cache"]["unet_step"])
-        assert backend.details["threads"] >= 1
+        states.append(backend.runs.cache["unet_step"])
+        assert backend.facts.threads >= 1
     assert states == ["written", "read", "written"]
     assert np.array_equal(outputs[0], outputs[1])
     assert np.array_equal(outputs[0], outputs[2])
@@ -224,7 +224,7 @@ def test_a_cache_that_cannot_be_written_only_says_so(bundle: Bundle, tmp_path: P
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "file"))
     backend = open_backend(FIRST, bundle)
     backend.run("unet_step", step_inputs(5))
-    assert backend.details["cache"]["unet_step"].startswith("not written: ")
+    assert backend.runs.cache["unet_step"].startswith("not written: ")
 
 
 def test_the_cache_keeps_the_files_used_last(cache: Path) -> None:
@@ -265,8 +265,8 @@ def test_description_ends_with_the_precision_and_details_are_plain(bundle: Bundl
     assert str(backend.choice) == f"{name}:fp32"
     assert backend.description.startswith(f"{name} ")
     assert backend.description.endswith(" cpu fp32")
-    assert (backend.details["precision"], backend.details["threads"]) == ("fp32", 1)
-    assert backend.details["device"].startswith("CPU")
+    assert (backend.facts.precision, backend.facts.threads) == ("fp32", 1)
+    assert backend.facts.device.startswith("CPU")
 
 
 def test_every_registered_backend_has_the_class_and_install_line_it_names() -> None:

@@ -6,7 +6,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 
-from cled_edge.backend.notes import notes
+from cled_edge.backend.facts import details, notes
 from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.errors import BackendError, OptionError
 from tests.backend.tensorrt.test_runner import loop_inputs
@@ -60,9 +60,9 @@ def test_it_runs_on_the_gpu_alone_and_says_so(bundle, monkeypatch, name) -> None
     options = dict(ort.seen["providers"])
     assert options.get(TENSORRT, {"trt_fp16_enable": "1"}) == {"trt_fp16_enable": "1"}
     assert options[CUDA] == {}
-    assert notes(backend.details) == [f"providers: fused_loop-fp16: {', '.join(NAMES[name])}"]
+    assert notes(details(backend.facts, backend.runs)) == [f"providers: fused_loop-fp16: {', '.join(NAMES[name])}"]
     assert backend.description == f"{name} 1.31.1 gpu fp16"
-    assert (backend.details["device"], backend.details["threads"]) == ("GPU", None)
+    assert (backend.facts.device, backend.facts.threads) == ("GPU", None)
     assert f"{name}:fp32" in {str(choice) for choice in available_backends()}
 
 

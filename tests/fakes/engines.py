@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.build_record import BuildRecord, GraphFacts, PlanSpec, ReadBack, TrialRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
@@ -62,7 +63,8 @@ class NumpyBackend:
     description = "numpy"
 
     def __init__(self, bundle: Bundle, choice: str = "tensorrt:fp16") -> None:
-        self.bundle, self.choice, self.details = bundle, BackendChoice.parse(choice), {}
+        self.bundle, self.choice = bundle, BackendChoice.parse(choice)
+        self.facts, self.runs = BackendFacts("numpy", "CPU", "fp32"), RunFacts()
 
     def run(self, graph: str, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
         return list(compute(self.bundle.manifest.graphs[graph], inputs).values())

@@ -21,7 +21,7 @@ class CudaOptions:
     `cled_edge.build.builder.build_missing`, which lies above the backends and so is handed in.
     engines: the folder they are in; None is CLED_EDGE_ENGINES or, without it, in the user's cache folder.
     graphs: False launches call by call, to measure what CUDA graphs gain. timed: keep each frame's time on the GPU, by
-    events, as `details["gpu_ms"]`.
+    events, as `runs.gpu_ms`.
     """
 
     binding: str = "cuda"

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.backend.failures import one_line
 from cled_edge.backend.protocol import Array
 from cled_edge.backend.tensorrt.build_options import BuildOptions
@@ -50,8 +51,8 @@ class TensorRtBackend:
     """Engines of one picture size each, opened on first use. See `Backend` and `FrameBackend`.
 
     `run` of any graph, a `fused_loop` above all, is one launch of one CUDA graph; so is `fused_frame`, which runs all
-    steps and the fusion without coming back to the host between them. `details["cuda_graph"]` says of each whether it
-    is, and if not, why; `details["engines"]` names the files, as several may fit, see `pick_engine`.
+    steps and the fusion without coming back to the host between them. `runs.cuda_graph` says of each whether it
+    is, and if not, why; `runs.engines` names the files, as several may fit, see `pick_engine`.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class TensorRtBackend:
         module = import_tensorrt()
         self._cuda = open_cuda(self._options.binding)
         self._tensorrt = TensorRt(module, capabilities(module))
-        self._facts = _device_facts(self._cuda, str(module.__version__))
+        self._device = _device_facts(self._cuda, str(module.__version__))
         self._bundle = bundle
         self._stream = self._cuda.stream()  # not the default one: TensorRT would synchronise the device around it
         self._handle = self._cuda.handle(self._stream)
@@ -76,17 +77,11 @@ class TensorRtBackend:
         newest = self._tensorrt.capable.newest_opset
         self.opsets = tuple(opset for opset in sorted(OPSETS, reverse=True) if newest is None or opset <= newest)
         self.choice = choice
-        self.description = f"{self.sdk(choice.name)} {self._facts.gpu} {choice.precision}"
-        self.details: dict[str, Any] = {
-            "sdk": self.sdk(choice.name),
-            "device": f"GPU {self._facts.gpu}",
-            "precision": choice.precision,
-            "threads": None,
-            "cuda": self._cuda.sdk,
-            "cuda_graph": {},
-            "engines": {},
-            "cache": {},
-        }
+        self.description = f"{self.sdk(choice.name)} {self._device.gpu} {choice.precision}"
+        self.facts = BackendFacts(
+            self.sdk(choice.name), f"GPU {self._device.gpu}", str(choice.precision), cuda=self._cuda.sdk
+        )
+        self.runs = RunFacts()
 
     @classmethod
     def precisions(cls, name: str) -> tuple[str, ...]:  # noqa: ARG003  one device
@@ -154,9 +149,9 @@ class TensorRtBackend:
 
     def _told(self, launch: Launch, inputs: Mapping[str, Array]) -> list[Array]:
         outputs = launch(inputs)
-        self.details["cuda_graph"][launch.name] = launch.how
+        self.runs.cuda_graph[launch.name] = launch.how or ""
         if launch.gpu_ms is not None:
-            self.details["gpu_ms"] = launch.gpu_ms
+            self.runs.gpu_ms = launch.gpu_ms
         return outputs
 
     def _launch(self, key: tuple[object, ...], engines: tuple[EngineKey, ...], wire: Wire) -> Launch:
@@ -248,7 +243,7 @@ class TensorRtBackend:
         self._drop_launches()
         self._drop_arena()
         self._arena = allocated(self._cuda, (max(size, 1),), "uint8")
-        self.details["arena_bytes"] = size
+        self.runs.arena_bytes = size
 
     def _drop_arena(self) -> None:
         if self._arena.address:
@@ -268,18 +263,18 @@ class TensorRtBackend:
         """Return an engine's verified bytes; EngineError says how to build it, unless that may be done here."""
         state = "read"
         try:
-            plan, record = pick_engine(self._bundle, graph, size, self._facts, self._folder)
+            plan, record = pick_engine(self._bundle, graph, size, self._device, self._folder)
         except EngineError:
             if self._options.build_missing is None:
                 raise
             _LOG.warning("building the engine of %s for %dx%d, which takes minutes", graph, *size)
             binding = self._options.binding
-            self._options.build_missing(self._bundle, graph, size, self._facts, self._folder, binding)
-            plan, record = pick_engine(self._bundle, graph, size, self._facts, self._folder)
+            self._options.build_missing(self._bundle, graph, size, self._device, self._folder, binding)
+            plan, record = pick_engine(self._bundle, graph, size, self._device, self._folder)
             state = "built"
-        self.details["cache"][graph] = state
+        self.runs.cache[graph] = state
         file = engine_paths(self._folder, graph, record.key)[0].name
-        self.details["engines"][f"{graph} {size_text(size)}"] = f"{file}{_unusual(record.options)}"
+        self.runs.engines[f"{graph} {size_text(size)}"] = f"{file}{_unusual(record.options)}"
         return plan
 
 

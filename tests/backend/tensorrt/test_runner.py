@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from cled_edge.backend.facts import details, notes
 from cled_edge.backend.graph_cache import FOLDER_VARIABLE
-from cled_edge.backend.notes import notes
 from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.backend.protocol import FrameBackend
 from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile
@@ -113,8 +113,8 @@ def test_every_release_computes_what_numpy_does_in_both_forms(any_release: Machi
         for pair in frames(3):
             for controls in (Controls(), STEPS, Controls(strength_visible=0.3, balance=0.9)):
                 assert same(fuser(*pair, controls), reference(*pair, controls))
-        assert set(fuser.backend.details["cuda_graph"]) == {f"{LOOP} 16x24", f"3 x {STEP}, {FUSION} 16x24"}
-        assert set(fuser.backend.details["cuda_graph"].values()) == {ONE_GRAPH}
+        assert set(fuser.backend.runs.cuda_graph) == {f"{LOOP} 16x24", f"3 x {STEP}, {FUSION} 16x24"}
+        assert set(fuser.backend.runs.cuda_graph.values()) == {ONE_GRAPH}
     assert any_release.empty()
 
 
@@ -133,7 +133,7 @@ def test_a_thousand_frames_each_with_strengths_of_its_own(either: Machine) -> No
         gpu = either.gpu
         assert (gpu.used, len(gpu.pinned), len(gpu.graphs), gpu.calls["cudaMalloc"]) == held
         assert gpu.calls["cudaStreamBeginCapture"] == captures == (0 if either.binding == "pycuda" else 4)
-        assert set(fuser.backend.details["cuda_graph"].values()) == {LAUNCHED[either.binding]}
+        assert set(fuser.backend.runs.cuda_graph.values()) == {LAUNCHED[either.binding]}
     assert either.empty()
 
 
@@ -182,7 +182,7 @@ def test_a_strength_map_goes_step_by_step_and_into_a_loop_that_takes_one(machine
     with machine.fuser() as fuser:
         for controls in (Controls(), STEPS):
             assert same(fuser(*pair, controls, strength_map=shares), reference(*pair, controls, strength_map=shares))
-        assert f"{STEP} 16x24" in fuser.backend.details["cuda_graph"]
+        assert f"{STEP} 16x24" in fuser.backend.runs.cuda_graph
 
 
 def test_a_state_never_outlives_its_frame(machine: Machine) -> None:
@@ -215,9 +215,9 @@ def test_a_graph_that_cannot_be_or_is_wrong_falls_back_and_says_why(machine: Mac
     with machine.fuser() as fuser:
         for pair in frames(5):
             assert same(fuser(*pair), reference(*pair))
-        (said,) = fuser.backend.details["cuda_graph"].values()
+        (said,) = fuser.backend.runs.cuda_graph.values()
         assert not machine.gpu.graphs
-        engine, line = notes(fuser.backend.details)
+        engine, line = notes(details(fuser.backend.facts, fuser.backend.runs))
         assert engine.startswith(f"engine: {LOOP} 16x24: {LOOP}-")
         for text in (said, line):
             with pytest.raises(BackendError, match=f"stream launches: {words}"):
@@ -247,7 +247,7 @@ def test_an_interrupt_within_a_capture_leaves_a_stream_that_works(machine: Machi
     assert np.array_equal(
         backend.run(LOOP, loop_inputs(2))[0], NumpyBackend(machine.bundle).run(LOOP, loop_inputs(2))[0]
     )
-    assert backend.details["cuda_graph"] == {f"{LOOP} 16x24": ONE_GRAPH}
+    assert backend.runs.cuda_graph == {f"{LOOP} 16x24": ONE_GRAPH}
 
 
 def test_a_refusal_outside_a_capture_is_an_error(either: Machine) -> None:
@@ -291,7 +291,7 @@ def test_memory_grows_for_a_hungrier_engine_and_what_ran_before_still_does(machi
     for _ in range(2):
         assert np.array_equal(backend.run(STEP, inputs)[1], reference.run(STEP, inputs)[1])
         assert np.array_equal(backend.run(LOOP, loop_inputs(1))[2], reference.run(LOOP, loop_inputs(1))[2])
-    assert backend.details["arena_bytes"] == 2000
+    assert backend.runs.arena_bytes == 2000
 
 
 def test_an_engine_of_any_size_is_told_the_size(any_release: Machine) -> None:
@@ -396,7 +396,7 @@ def test_what_builds_on_demand_is_handed_in(machine: Machine) -> None:
     backend.run(LOOP, loop_inputs(1))
     backend.run(LOOP, loop_inputs(1, (24, 32)))
     assert built == [(LOOP, (24, 32))]
-    assert backend.details["cache"] == {LOOP: "built"}
+    assert backend.runs.cache == {LOOP: "built"}
     with pytest.raises(OptionError, match="for backend onnxruntime:fp32; they are of backend tensorrt alone; leave"):
         open_backend("onnxruntime", machine.bundle, cuda=cuda)
 
@@ -423,7 +423,7 @@ def test_a_release_runs_the_newest_graphs_that_it_parses(monkeypatch, tmp_path, 
         for size in (SIZE, (24, 24)):
             fuser(*next(frames(1, size)), STEPS)
         word = "" if release == "8.6" else "-opset20"
-        assert list(fuser.backend.details["cuda_graph"]) == [
+        assert list(fuser.backend.runs.cuda_graph) == [
             f"3 x {STEP}{word}, {FUSION}{word} 16x24",
             f"3 x {STEP}, {FUSION} 24x24",
         ]
@@ -454,7 +454,7 @@ def test_it_is_found_with_its_precisions_and_says_what_it_is(machine: Machine) -
     assert not isinstance(NumpyBackend(machine.bundle), FrameBackend)
     assert backend.description == "tensorrt 10.3.0 Fake Orin fp32"
     backend.run("fused_loop", loop_inputs(1))
-    assert json.loads(json.dumps(backend.details)) == {
+    assert json.loads(json.dumps(details(backend.facts, backend.runs))) == {
         "sdk": "tensorrt 10.3.0",
         "device": "GPU Fake Orin",
         "precision": "fp32",
@@ -505,7 +505,7 @@ def test_engines_of_other_options_and_folders_run_and_are_named(
     monkeypatch.delenv("CLED_EDGE_ENGINES")
     backend = open_backend("tensorrt", machine.bundle, cuda=CudaOptions(engines=elsewhere))
     backend.run(LOOP, loop_inputs(1))
-    assert "TF32" in backend.details["engines"][f"{LOOP} 16x24"]
+    assert "TF32" in backend.runs.engines[f"{LOOP} 16x24"]
 
 
 def test_verify_runs_the_sizes_that_have_engines_and_counts_the_others(machine: Machine, monkeypatch) -> None:
@@ -550,8 +550,8 @@ def test_launches_call_by_call_can_be_asked_for_and_the_gpu_be_timed(either: Mac
     with Fuser(either.bundle, open_backend("tensorrt", either.bundle, cuda=options)) as fuser:
         reference, (pair,) = Fuser(either.bundle, NumpyBackend(either.bundle)), frames(1)
         assert same(fuser(*pair), reference(*pair))
-        assert fuser.backend.details["cuda_graph"] == {f"{LOOP} 16x24": "stream launches: as was asked for"}
-        assert fuser.backend.details["gpu_ms"] == 0.5
+        assert fuser.backend.runs.cuda_graph == {f"{LOOP} 16x24": "stream launches: as was asked for"}
+        assert fuser.backend.runs.gpu_ms == 0.5
         assert not either.gpu.calls["cudaStreamBeginCapture"]
     del fuser
     assert either.empty()
