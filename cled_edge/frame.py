@@ -61,7 +61,7 @@ class FusedFrame:
     picture: fused, (H, W, 3) uint8 in `color_order`. infrared: restored, (H, W) uint8. visible: restored, (H, W, 3)
     uint8 in `color_order`.
     controls: what was asked for; its `steps` is the number that ran.
-    latency_ns: time of each stage, by the names in `cled_edge.latency.STAGES`.
+    latency_ns: time of each stage, by the names in `cled_edge.stage_times.STAGES`.
     infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if its clock is not
     MONOTONIC. skew_ns: see `FramePair.skew_ns`. name: see `FramePair.name`, "" for images that came without a frame.
     """

@@ -10,11 +10,11 @@ from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError, SourceUnreadableError
 from cled_edge.frame import FramePair, FusedFrame
 from cled_edge.fuser import Fuser, timed
-from cled_edge.latency import IDLE, LatencyLog, process_age_s
 from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import Output, OutputSettings
 from cled_edge.pairing import PairedCameras
 from cled_edge.queues import ReadAhead
+from cled_edge.stage_times import IDLE, LatencyLog, process_age_s
 from cled_edge.tiling import Tiling, fuse_tiled
 
 

@@ -15,7 +15,7 @@ from cled_edge.bench.stats import PERCENTILES, percentile_name, samples_needed
 from cled_edge.errors import ResultError
 from cled_edge.files import read_json
 from cled_edge.json_text import first_problem
-from cled_edge.latency import STAGES
+from cled_edge.stage_times import STAGES
 
 SCHEMA_VERSION = 1
 

@@ -7,9 +7,9 @@ from typing import Any
 
 from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
-from cled_edge.latency import LatencyLog
 from cled_edge.output.sink import Output, OutputSettings, Policy, open_output
 from cled_edge.queues import WriteBehind, WriteBetween
+from cled_edge.stage_times import LatencyLog
 
 WAITING_FRAMES, DROPPING_FRAMES = 1, 4  # lengths of queues unless the user chooses; each frame is about 2 MB at 480x640
 

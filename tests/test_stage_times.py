@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from cled_edge.latency import KEPT_FRAMES, LatencyLog
+from cled_edge.stage_times import KEPT_FRAMES, LatencyLog
 
 
 def test_percentiles_are_those_of_the_samples() -> None:
@@ -41,9 +41,8 @@ def test_nothing_measured_is_an_empty_table() -> None:
 
 
 def test_the_age_of_a_process_counts_from_its_start() -> None:
-    code = (
-        "from cled_edge.latency import process_age_s as age; import time; a = age(); time.sleep(0.2); print(a, age())"
-    )
+    code = "from cled_edge.stage_times import process_age_s as age; import time; a = age(); time.sleep(0.2)"
+    code += "; print(a, age())"
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     lived_s = time.perf_counter() - start
