@@ -1,5 +1,6 @@
 """A window on this machine's screen as an output."""
 
+from contextlib import suppress
 from types import TracebackType
 
 import cv2
@@ -42,4 +43,5 @@ class Window(Output):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        cv2.destroyWindow(self.title)
+        with suppress(cv2.error):  # the user has closed it
+            cv2.destroyWindow(self.title)
