@@ -131,7 +131,8 @@ def _first_problem(error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
         return f"{where} is {shown(repr(first['input']), 40)}: {shown(message, 300)}"
     plain = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
-    known = list(known_keys())
-    tables = list(dict.fromkeys(key.partition(".")[0] for key in known))
-    nearest = difflib.get_close_matches(plain, known if "." in plain else [*tables, *known], 1, 0)[0]
-    return f"{where} is unknown; needed one of the keys of robot.example.toml; the nearest is {nearest}"
+    keys = list(known_keys())
+    table, dot, _ = plain.rpartition(".")
+    known = [key for key in keys if key.startswith(f"{table}.")] if dot else list(RobotConfig.model_fields)
+    nearest = difflib.get_close_matches(plain, known if dot else [*known, *keys], 1, 0)[0]
+    return f"{where} is unknown; known: {', '.join(known)}; write {nearest}"

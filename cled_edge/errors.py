@@ -5,7 +5,7 @@
     ├── SourceMissingError       3   a file, folder or camera that is not there
     ├── SourceUnreadableError    4   it is there, but no picture can be read from it
     ├── NoPairsError             5   nothing to fuse
-    ├── UnmatchedStemsError      6   pictures without their other half
+    ├── UnmatchedStemsError      6   pictures without a partner of the same stem
     ├── SizeMismatchError        7   infrared and visible differ in size
     ├── BundleMissingError       8   no bundle, or a file of it is absent
     ├── BundleCorruptError       9   a file of the bundle is truncated or altered

@@ -68,11 +68,14 @@ def test_no_output_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[model]\nbackned = 'x'", "model.backned is unknown; .* the nearest is model.backend"),
-        ("[modle]\nbackend = 'x'", "modle is unknown; .* the nearest is model"),
-        ("backend = 'x'", "backend is unknown; .* the nearest is model.backend"),
-        ("[run]\nas_json = true", "run.as_json is unknown; .* the nearest is run.json"),
-        ("[[outputs]]\nto = 'a'\nshow = 'visible'", "outputs.0.show is unknown; .* the nearest is outputs.shows"),
+        (
+            "[model]\nbackned = 'x'",
+            r"model\.backned is unknown; known: model\.bundle, .*, model\.tile; write model\.backend",
+        ),
+        ("[modle]\nbackend = 'x'", "modle is unknown; .* write model"),
+        ("backend = 'x'", "backend is unknown; .* write model.backend"),
+        ("[run]\nas_json = true", "run.as_json is unknown; .* write run.json"),
+        ("[[outputs]]\nto = 'a'\nshow = 'visible'", "outputs.0.show is unknown; .* write outputs.shows"),
         ("[[outputs]]\nshows = 'visible'", "outputs.0.to is missing; needed a value"),
         ("[[outputs]]\nto = 'a'\npolicy = 'hurry'", "outputs.0.policy is 'hurry': .*'wait' or 'drop'"),
         ("[[outputs]]\nto = 'a'\nqueue_frames = 0", "queue_frames is 0; it must be 1 or more"),

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cled_edge.config import RobotConfig
+    from cled_edge.live import Report
     from cled_edge.output.sink import OutputSettings
 
 INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
 PLACES, MODEL, RUN = "Cameras and outputs", "Model", "Run"  # groups of the help
 
 
+# Longer than a screen: each option is a parameter.
 @control_options
 def fuse(
     infrared: Annotated[
@@ -179,8 +181,13 @@ def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> No
             report = fuse_pairs(
                 pairs, fuser, outputs, controls, tiling=tiling, max_frames=run.max_frames, advance=advance
             )
-    values, noted = report.as_dict(), notes(details(fuser.backend.facts, fuser.backend.runs))
-    if run.as_json:
+    _end(report, notes(details(fuser.backend.facts, fuser.backend.runs)), run.as_json)
+
+
+def _end(report: "Report", noted: "Sequence[str]", as_json: bool) -> None:
+    """Print the report, then raise what ended the run early. noted: lines about the backend."""
+    values = report.as_dict()
+    if as_json:
         typer.echo(json.dumps({**values, "notes": noted}, indent=2))
     else:
         print_report(values, noted)

@@ -381,4 +381,4 @@ def test_what_is_missing_is_named_with_where_to_write_it(write_pairs, tmp_path: 
     config.write_text("[model]\nbackned = 1\n")
     done = run("fuse", "--config", config, "--out", tmp_path / "out")
     assert done.returncode == 2
-    assert done.stderr.strip().endswith("the nearest is model.backend")
+    assert done.stderr.strip().endswith("write model.backend")
