@@ -62,7 +62,7 @@ def read_curves(logs: Sequence[Path]) -> dict[str, Curves]:
 
 
 def gains(curves: Curves) -> dict[str, list[tuple[int, float]]]:
-    """Return what one step of restoration gains on held-out crops in dB, by half and kind of degradation."""
+    """Return what one step of restoration gains on held-out crops in dB, by modality and kind of degradation."""
     before = {name.removesuffix("_input"): dict(points) for name, points in curves.logged.items() if "_input" in name}
     kinds = {kind: points for kind, points in before.items() if not kind.endswith("_clean")}
     return {
@@ -126,7 +126,7 @@ def _lines(axes: "Axes", series: dict[str, list[tuple[int, float]]], title: str)
 
 def main(
     logs: Annotated[list[Path], typer.Argument(metavar="LOG...", help="log.jsonl of runs, in their order")],
-    out: Annotated[Path, typer.Option(metavar="FILE.svg", help="where the picture goes")],
+    out: Annotated[Path, typer.Option(metavar="FILE.svg", help="where the drawing goes")],
 ) -> None:
     """Draw the curves of LOG... into one SVG."""
     found = read_curves(logs)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import patches_from_pictures
+from cled_edge.network.blocks import patches_from_images
 from training.fidelity import edge_preservation, information_fidelity, sobel
 
 Weighting = Literal["pixel", "share"]
@@ -42,7 +42,7 @@ def pattern_loss(error: Tensor, side: int) -> Tensor:
     side: of the network's patches, which H and W are multiples of. It is no part of the paper. The error at each place
     of a patch is averaged over four by four patches: what then differs from place to place is no chance.
     """
-    places = patches_from_pictures(error, side)
+    places = patches_from_images(error, side)
     around = F.avg_pool2d(places, 4, stride=2).unflatten(1, (side**2, -1))
     return (around - around.mean(dim=1, keepdim=True)).abs().mean()
 

@@ -9,7 +9,6 @@ network is its time over that of both together. They take turns, and medians cou
 meanwhile.
 """
 
-import json
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from cled_edge.bench.machine import describe_machine, library_versions
 from cled_edge.errors import DataError, one_line_errors
-from cled_edge.files import check_writable, write_whole
+from cled_edge.files import check_writable, json_text, write_whole
 from cled_edge.network.sampler import CledFusion
 from training.batches import FusionBatch, RestorationBatch, from_bytes
 from training.loader import prepared
@@ -136,6 +135,23 @@ def summary(times: Mapping[str, Sequence[float]], workers: Sequence[int]) -> dic
     return result | shares
 
 
+def show(
+    recipe: Recipe, stage: StageName, precision: Precision, compiled: bool, workers: int, result: Mapping[str, float]
+) -> None:
+    """Print a summary as a table, and whether something else ran meanwhile."""
+    form = f"{precision}{', compiled' if compiled else ''}"
+    title = f"{recipe.preset}, {stage}, {form}, {torch.get_num_threads()} threads"
+    table = Table("ms an iteration", "", "in the network", title=title)
+    table.add_row("data alone", f"{result['data_ms']:.1f}", "")
+    table.add_row("network alone", f"{result['network_ms']:.1f}", "")
+    for count in (0, workers):
+        share = f"{result[f'network_share_{count}_workers']:.0%}"
+        table.add_row(f"together, {count} workers", f"{result[f'together_{count}_workers_ms']:.1f}", share)
+    Console().print(table, f"batches are the same with 0 and {workers} workers")
+    if result["network_ms"] > 1.05 * result["together_0_workers_ms"]:
+        print("the network alone took longer than with its data: something else ran meanwhile; measure again")
+
+
 def _nothing(batch: Batch) -> None:
     """Leave a batch alone."""
 
@@ -159,18 +175,7 @@ def main(
     refuse_other_batches(make, 6, workers)
     times = measure(make, step_of(recipe, stage, precision, compiled), iterations, (0, workers))
     result = summary(times, (0, workers))
-    title = (
-        f"{recipe.preset}, {stage}, {precision}{', compiled' if compiled else ''}, {torch.get_num_threads()} threads"
-    )
-    table = Table("ms an iteration", "", "in the network", title=title)
-    table.add_row("data alone", f"{result['data_ms']:.1f}", "")
-    table.add_row("network alone", f"{result['network_ms']:.1f}", "")
-    for count in (0, workers):
-        share = f"{result[f'network_share_{count}_workers']:.0%}"
-        table.add_row(f"together, {count} workers", f"{result[f'together_{count}_workers_ms']:.1f}", share)
-    Console().print(table, f"batches are the same with 0 and {workers} workers")
-    if result["network_ms"] > 1.05 * result["together_0_workers_ms"]:
-        print("the network alone took longer than with its data: something else ran meanwhile; measure again")
+    show(recipe, stage, precision, compiled, workers, result)
     if out is not None:
         sizes = recipe.restore if stage == "restore" else recipe.fuse
         setting: dict[str, Any] = {
@@ -182,7 +187,7 @@ def main(
         setting |= {"batch": sizes.batch, "crop": sizes.crop, "threads": torch.get_num_threads(), "workers": workers}
         where = {"machine": describe_machine(), "versions": library_versions()}
         rounds_ms = {name: [round(value, 3) for value in values] for name, values in times.items()}
-        write_whole(out, json.dumps({**where, **setting, **result, "rounds_ms": rounds_ms}, indent=1) + "\n")
+        write_whole(out, json_text({**where, **setting, **result, "rounds_ms": rounds_ms}))
         print(f"wrote {out}")
 
 

@@ -31,11 +31,12 @@ from training.run import Run
 
 log = logging.getLogger("training")
 Precision = Literal["auto", "fp32", "bf16"]
-StageName = Literal["restore", "fuse"]
+Stages = Literal["all", "restore", "fuse"]
+Device = Literal["auto", "cpu", "cuda"]
 STAGES = {"restore": restore_stage, "fuse": fuse_stage}
 
 
-def train_stages(model: CledFusion, run: Run, stage: Literal["all", "restore", "fuse"], earlier: list[Any]) -> None:
+def train_stages(model: CledFusion, run: Run, stage: Stages, earlier: list[Any]) -> None:
     """Train the stages that are asked for, and write the model after each that took an iteration.
 
     earlier: the records of what trained the model before, the last one last.
@@ -54,6 +55,15 @@ def train_stages(model: CledFusion, run: Run, stage: Literal["all", "restore", "
             save_checkpoint(model, {**record, "earlier": earlier}, path)
             log.info("wrote %s", path)
         earlier = [*earlier, record]
+
+
+def accelerator_of(device: Device) -> Accelerator:
+    """Return where to train: `auto` is a GPU if there is one. OptionError if a GPU is asked for and there is none."""
+    if device == "cuda" and not torch.cuda.is_available():
+        raise OptionError("--device cuda: torch sees no GPU here; install a CUDA build of torch, or give --device cpu")
+    # Buffers are constants, the same everywhere, and some are views that cannot be written to.
+    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
+    return Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers)
 
 
 def pick_precision(asked: Precision, device: torch.device) -> str:
@@ -85,11 +95,11 @@ def main(
     recipe_path: Annotated[Path, typer.Argument(metavar="RECIPE", help="TOML file, see training/recipes")],
     data: Annotated[Path, typer.Option(help="folder that holds the folders named in the recipe")],
     out: Annotated[Path, typer.Option(help="folder of the run; an earlier run there is continued")],
-    stage: Annotated[Literal["all", "restore", "fuse"], typer.Option(help="which stage to run")] = "all",
+    stage: Annotated[Stages, typer.Option(help="which stage to run")] = "all",
     init: Annotated[
         Path | None, typer.Option(help="model.safetensors to start from, such as training/weights/nano.safetensors")
     ] = None,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="auto is a GPU if there is one")] = "auto",
+    device: Annotated[Device, typer.Option(help="auto is a GPU if there is one")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto is bf16 where it multiplies faster, measured")] = "auto",
     workers: Annotated[
         int, typer.Option(min=0, help="processes that prepare batches; 0 on a CPU, which has nothing to spare")
@@ -105,11 +115,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     recipe = read_recipe(recipe_path)
     check_crops(recipe)
-    if device == "cuda" and not torch.cuda.is_available():
-        raise OptionError("--device cuda: torch sees no GPU here; install a CUDA build of torch, or give --device cpu")
-    # Buffers are constants, the same everywhere, and some are views that cannot be written to.
-    handlers = [DistributedDataParallelKwargs(broadcast_buffers=False)]
-    accelerator = Accelerator(cpu=device == "cpu" or not torch.cuda.is_available(), kwargs_handlers=handlers)
+    accelerator = accelerator_of(device)
     if not accelerator.is_main_process:
         for name in ("training", "cled_edge"):
             logging.getLogger(name).setLevel(logging.WARNING)

@@ -55,7 +55,7 @@ def score(
     """Score fused images against their sources, and restored ones against references."""
     # Imported here so that --help and usage errors need no OpenCV.
     from cled_edge.files import check_writable, write_whole  # noqa: PLC0415
-    from cled_edge.metrics.folders import MODALITIES, Sources, flicker_of, means, score_images  # noqa: PLC0415
+    from cled_edge.metrics.folders import Sources, score_sources  # noqa: PLC0415
     from cled_edge.metrics.reference import checked_profile  # noqa: PLC0415
 
     chosen = checked_profile(profile)
@@ -64,19 +64,7 @@ def score(
     if out:
         check_writable(out)
     with progress_bar("scoring", len(matched) * (1 + sequence), Console(stderr=True)) as advance:
-        rows = score_images(matched, chosen, advance)
-        meter = flicker_of(matched, advance) if sequence else None
-    against = {name: "reference" if name in sources.referenced else "input" for name in MODALITIES}
-    values: dict[str, Any] = {
-        "profile": profile,
-        "pictures": len(rows),
-        "sources": {name: value for name, value in vars(sources).items() if value is not None},
-        "against": against,
-        "means": means([scores for _, scores in rows]),
-        "rows": [{"stem": stem, **scores} for stem, scores in rows],
-    }
-    if meter:
-        values["flicker"] = {"levels": meter.levels, "still_percent": meter.still_percent}
+        values = score_sources(sources, matched, chosen, sequence=sequence, advance=advance)
     text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
     if out:
         write_whole(out, text)

@@ -84,7 +84,7 @@ def pairs_of_set(root: Path, entry: DataSet) -> list[Pair]:
     layout = _layout(entry)
     folder = root / entry.root
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; --data must hold the folders that the recipe names")
+        raise DataError(f"{folder} is not a folder; the folder of all data must hold it; correct the data set's root")
     if isinstance(entry.names, str):
         return _pairs_of_table(folder, entry, folder / entry.names)
     files = _images_below(folder)
@@ -144,13 +144,13 @@ def _of_modality(
     found = _by_key(folder, files, expressions)
     where = " or ".join(templates)
     if not found:
-        raise DataError(f"{folder}: no image at {where}, the layout {entry.layout!r}; correct it or root")
+        raise DataError(f"{folder}: no image at {where}, as layout {entry.layout!r} needs; correct layout or root")
     if layout.part is None:
         return found
     of_part = {key: path for key, path in found.items() if dict(key)["part"] == layout.part.lower()}
     if not of_part:
         parts = ", ".join(sorted({dict(key)["part"] for key in found}))
-        raise DataError(f"{folder}: no part {layout.part!r} at {where}, only {parts}; name one in the recipe")
+        raise DataError(f"{folder}: no part {layout.part!r} at {where}, only {parts}; name one as part")
     return of_part
 
 
@@ -179,7 +179,7 @@ def _expression_in(template: str, regular: str) -> re.Pattern[str]:
     try:
         expression = re.compile(f"{re.escape(template.removesuffix('{name}'))}(?:{regular})", re.IGNORECASE)
     except re.error as error:
-        raise DataError(f"names: {regular!r} is no regular expression, {error}; correct it in the recipe") from error
+        raise DataError(f"names: {regular!r} is no regular expression, {error}; correct it") from error
     if not expression.groups:
         raise DataError(f"names: {regular!r} has no group; put what a pair shares in round brackets")
     return expression
@@ -229,7 +229,7 @@ def _pairs_of_table(folder: Path, entry: DataSet, table: Path) -> list[Pair]:
     try:
         lines = table.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{table} cannot be read as a table of names, {error}; correct names in the recipe") from error
+        raise DataError(f"{table} cannot be read as a table of names, {error}; correct names") from error
     pairs = []
     for number, line in enumerate(lines, 1):
         if not line.strip() or line.startswith("#"):

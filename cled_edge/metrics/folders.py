@@ -93,6 +93,34 @@ def match_stems(found: Mapping[str, Sequence[Path]]) -> list[tuple[str, Files]]:
     return [(stem, by_stem[stem]) for stem in stems]
 
 
+def score_sources(
+    sources: Sources,
+    matched: Sequence[tuple[str, Files]],
+    profile: Profile,
+    *,
+    sequence: bool = False,
+    advance: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Return the scores of all stems that `sources.files` matched, and their means, as plain values.
+
+    sequence: the images are consecutive frames, and their flicker is scored too. advance: called after each image, for
+    flicker once more.
+    """
+    rows = score_images(matched, profile, advance)
+    values: dict[str, Any] = {
+        "profile": profile,
+        "pictures": len(rows),
+        "sources": {name: value for name, value in vars(sources).items() if value is not None},
+        "against": {name: "reference" if name in sources.referenced else "input" for name in MODALITIES},
+        "means": means([scores for _, scores in rows]),
+        "rows": [{"stem": stem, **scores} for stem, scores in rows],
+    }
+    if sequence:
+        meter = flicker_of(matched, advance)
+        values["flicker"] = {"levels": meter.levels, "still_percent": meter.still_percent}
+    return values
+
+
 def score_image(stem: str, files: Files, profile: Profile) -> Rows:
     """Score one fused image, the baselines and the restored images of one stem."""
     images = {source: _read(path, grey="infrared" in source) for source, path in files.items()}

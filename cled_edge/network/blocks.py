@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-def patches_from_pictures(x: Tensor, factor: int) -> Tensor:
+def patches_from_images(x: Tensor, factor: int) -> Tensor:
     """Return (N, factor^2 C, H / factor, W / factor) of (N, C, H, W); channels are rows, columns, colours of a patch.
 
     Channels come last in memory, as convolutions of CPUs and tensor cores want them; and unlike in torch's pixel
@@ -26,8 +26,8 @@ def patches_from_pictures(x: Tensor, factor: int) -> Tensor:
     return x.permute(0, 3, 1, 2)
 
 
-def pictures_from_patches(x: Tensor, factor: int) -> Tensor:
-    """Undo `patches_from_pictures`."""
+def images_from_patches(x: Tensor, factor: int) -> Tensor:
+    """Undo `patches_from_images`."""
     n, channels, height, width = x.shape
     x = x.permute(0, 2, 3, 1).reshape(n, height, width, factor, factor, channels // factor**2)
     return x.permute(0, 5, 1, 3, 2, 4).reshape(n, channels // factor**2, height * factor, width * factor)
@@ -131,7 +131,7 @@ class WindowSelfAttention(nn.Module):
     """SSAB's attention: queries of a window see keys of a window half as wide again.
 
     Three things differ from X-Restormer. What windows at the border lack is replicated, not zero: crops of training
-    have few windows, all at a border, and a large picture many that are not, which zeros made look unlike them.
+    have few windows, all at a border, and a large image many that are not, which zeros made look unlike them.
     Everything is channels-last, so that cutting windows copies whole pixels instead of transposing seven axes. And the
     relative position is a learned bias per head and offset, not a product with the query. `window` is a multiple of 4.
     """
@@ -218,7 +218,7 @@ class ChannelCrossAttention(nn.Module):
 
 
 class SpatialCrossAttention(ChannelCrossAttention):
-    """The same over all H * W positions: quadratic in the picture, meant for L4 only."""
+    """The same over all H * W positions: quadratic in the image, meant for L4 only."""
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, temperature: Tensor) -> Tensor:
         n, width, height_px, width_px = q.shape

@@ -11,8 +11,8 @@ from cled_edge.network.blocks import (
     ScaledConv2d,
     SpatialCrossAttention,
     TransformerBlock,
-    patches_from_pictures,
-    pictures_from_patches,
+    images_from_patches,
+    patches_from_images,
 )
 from cled_edge.network.presets import FusionConfig, MergeKind
 
@@ -20,9 +20,9 @@ _LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class FusionNet(nn.Module):
-    """Fuse I_in - s I_res of both modalities into one picture.
+    """Fuse I_in - s I_res of both modalities into one image.
 
-    All pictures are (N, 3, H, W) in [-1, 1], RGB; infrared repeats its channel three times. Residuals are on the same
+    All images are (N, 3, H, W) in [-1, 1], RGB; infrared repeats its channel three times. Residuals are on the same
     scale, in [-2, 2]. H and W must be multiples of `config.size_multiple`.
     """
 
@@ -55,7 +55,7 @@ class FusionNet(nn.Module):
         strength: Tensor,
         balance: Tensor,
     ) -> Tensor:
-        """Return the fused picture, (N, 3, H, W) in [-1, 1].
+        """Return the fused image, (N, 3, H, W) in [-1, 1].
 
         strength is (2,) or (N, 2), infrared then visible: 0 fuses the untouched input, 1 the clean estimate.
         balance is (1,) or (N, 1) in [0, 1]: 0 is the visible, 1 the infrared, 0.5 the loss of Eq. 16/17.
@@ -64,11 +64,11 @@ class FusionNet(nn.Module):
         infrared = remove(infrared, infrared_residual, s[:, 0])
         visible = remove(visible, visible_residual, s[:, 1])
         factor = self.config.unshuffle
-        infrared, visible = (patches_from_pictures(x, factor) for x in (infrared, visible))
-        return pictures_from_patches(self.patches(infrared, visible, balance), factor)
+        infrared, visible = (patches_from_images(x, factor) for x in (infrared, visible))
+        return images_from_patches(self.patches(infrared, visible, balance), factor)
 
     def patches(self, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
-        """Return the fused picture as patches, (N, 3 f^2, h, w) in [-1, 1]; the restored pictures are patches too."""
+        """Return the fused image as patches, (N, 3 f^2, h, w) in [-1, 1]; the restored images are patches too."""
         streams = zip(self.encoder_infrared(infrared), self.encoder_visible(visible), strict=True)
         levels = [merge(a, b) for merge, (a, b) in zip(self.merges, streams, strict=True)]
         x = self.decoder[-1](levels[-1])
@@ -132,7 +132,7 @@ class _Refinement(nn.Module):
 
 
 class _Draw(nn.Module):
-    """Draw the picture itself from the features; `balance` has no part in it."""
+    """Draw the image itself from the features; `balance` has no part in it."""
 
     def __init__(self, width: int, factor: int) -> None:
         super().__init__()
@@ -144,7 +144,7 @@ class _Draw(nn.Module):
 
 
 class _Mix(nn.Module):
-    """Mix the luma of both pictures at full resolution; the network decides where to leave the rule.
+    """Mix the luma of both images at full resolution; the network decides where to leave the rule.
 
     With d = infrared - visible luma, the rule adds a relu(d) - b relu(-d) to the visible: a and b follow `balance` b so
     that the result is the target of Eq. 16 as `training/losses.py` bends it: the visible at 0, the maximum at 0.5, the

@@ -16,7 +16,7 @@ _EPS = 1e-5
 
 
 class LineageUNet(nn.Module):
-    """R = unet(x_t, x_in, time), 3-channel pictures in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
+    """R = unet(x_t, x_in, time), 3-channel images in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
 
     `time` is (1,) or (N,), A_t * 1000. H and W must be multiples of `config.size_multiple`; nothing is padded here.
     """

@@ -2,7 +2,7 @@
 
 The type is in the graph and nowhere else, so that a strongly typed TensorRT network, ONNX Runtime and OpenVINO mean the
 same by it. What stays FP32 are the places where FP16 breaks (method.md 2.4): embeddings, norms, softmax, means over a
-picture, the L2 norm over H * W, what is of the size of 1 / (H W), and the arithmetic that ends in a picture.
+image, the L2 norm over H * W, what is of the size of 1 / (H W), and the arithmetic that ends in an image.
 """
 
 import copy

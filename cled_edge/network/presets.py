@@ -50,8 +50,8 @@ class FusionConfig:
     refinement: blocks after the decoder, at L1: the paper's, or residual pairs of 3x3 convolutions.
     expansion: width of the gated feed-forward over that of its level.
     mix: the network corrects a rule that mixes the sources at full resolution (the target of Eq. 16); otherwise it
-        draws the picture itself.
-    detail: features that `mix` also draws from the lumas of both pictures, or 0. The patches' factor^2 pixels each get
+        draws the image itself.
+    detail: features that `mix` also draws from the lumas of both images, or 0. The patches' factor^2 pixels each get
         three numbers of what the finest level holds, which, narrower than that, cannot say them one by one.
     """
 

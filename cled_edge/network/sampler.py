@@ -13,7 +13,7 @@ from cled_edge.network.presets import ModelConfig
 from cled_edge.network.unet import ResidualUNet
 from cled_edge.schedule import Schedule
 
-RESIDUAL_CLAMP = 2.0  # pictures span [-1, 1]; the lineage clamps at 1 and cuts the residual of dark pictures
+RESIDUAL_CLAMP = 2.0  # images span [-1, 1]; the lineage clamps at 1 and cuts the residual of dark images
 
 
 class ResidualStep(nn.Module):
@@ -27,13 +27,13 @@ class ResidualStep(nn.Module):
         """Return (x_prev, residual), (N, 3, H, W) each.
 
         t is (1,), A_t * 1000; coef is (4,), a row of `StepTable.coef`. The clean estimate is clamped to [-1, 1] and
-        the residual is what it then differs by, so that x_in - residual is always a picture.
+        the residual is what it then differs by, so that x_in - residual is always an image.
         """
         return next_state(x_t, x_in, self.unet(x_t, x_in, t), coef)
 
 
 def next_state(x_t: Tensor, x_in: Tensor, predicted: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (x_prev, residual) for a predicted residual, elementwise: pictures or patches."""
+    """Return (x_prev, residual) for a predicted residual, elementwise: images or patches."""
     clean = (x_in - predicted.clamp(-RESIDUAL_CLAMP, RESIDUAL_CLAMP)).clamp(-1, 1)
     residual = x_in - clean
     return coef[0] * x_t + coef[1] * clean + coef[2] * residual + coef[3] * x_in, residual
@@ -48,7 +48,7 @@ def make_unet(config: ModelConfig) -> ResidualUNet | LineageUNet:
 
 
 class Sampler(nn.Module):
-    """The few-step loop over a batch of degraded pictures."""
+    """The few-step loop over a batch of degraded images."""
 
     def __init__(self, unet: ResidualUNet | LineageUNet, schedule: Schedule) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Sampler(nn.Module):
 
 
 class CledFusion(nn.Module):
-    """Both networks and the loop: two pictures in, one out."""
+    """Both networks and the loop: two images in, one out."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -155,7 +155,7 @@ class FusedLoop(nn.Module):
             residual = residual * self._patches(shares[0], shares[1], 255)
         restored = remove(x_in, residual, strength.reshape(2, 1, 1, 1))
         fused = self.fusion.patches(restored[:1], restored[1:], balance)
-        # The three infrared channels estimate one picture; their mean is the better estimate.
+        # The three infrared channels estimate one image; their mean is the better estimate.
         grey = F.conv2d(restored[:1], self.to_grey)
         return self._frame(fused), self._frame(grey), self._frame(restored[1:])
 

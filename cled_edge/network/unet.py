@@ -1,16 +1,16 @@
 """Our residual UNet: predicts I_res from the state and the degraded input (Eq. 14/15), one for both modalities.
 
-It works on patches: a picture's f x f blocks of pixels as channels at 1 / f of the resolution. The few-step loop stays
-there from first byte to last, so that pictures are cut up once and put together once. What a CPU or a GPU multiplies
+It works on patches: an image's f x f blocks of pixels as channels at 1 / f of the resolution. The few-step loop stays
+there from first byte to last, so that images are cut up once and put together once. What a CPU or a GPU multiplies
 fast is all that is left: dense convolutions of 32 channels and more, nothing normalised at run time, no attention over
 positions.
 
-It looks at a picture's light, x_in + 1 in [0, 2], rather than at x_in. Near black, at -1, BF16 numbers are 0.004 apart,
+It looks at an image's light, x_in + 1 in [0, 2], rather than at x_in. Near black, at -1, BF16 numbers are 0.004 apart,
 and the logarithm of 1.01 plus such a mean is off by 6%; near 0 they are as fine as light is dim. This alone brought
 nano's residuals of a night from 36 to 55 dB of FP32 in OpenVINO's BF16, from 42 to 69 in its FP16 (2026.4).
 
 Dense convolutions may have FP16 weights (cled_edge/network/precision.py). Everything else is FP32 and stays so:
-pictures, the embedding, means over a picture, and the arithmetic that ends in a picture.
+images, the embedding, means over an image, and the arithmetic that ends in an image.
 """
 
 from itertools import pairwise
@@ -19,17 +19,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import ScaledConv2d, patches_from_pictures, pictures_from_patches, sinusoid
+from cled_edge.network.blocks import ScaledConv2d, images_from_patches, patches_from_images, sinusoid
 from cled_edge.network.presets import UNetConfig
 
 _EMBEDDING = 64
 _SINUSOIDS = 32
 _PROBES = 32
-_MAX_LOG_GAIN = 3.0  # a factor of 20: below 13 of 255, an 8-bit picture holds nothing to amplify
+_MAX_LOG_GAIN = 3.0  # a factor of 20: below 13 of 255, an 8-bit image holds nothing to amplify
 
 
 class ResidualUNet(nn.Module):
-    """R = unet(x_t, x_in, time), 3-channel pictures in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
+    """R = unet(x_t, x_in, time), 3-channel images in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
 
     `time` is (1,) or (N,), A_t * 1000. H and W must be multiples of `config.size_multiple`; nothing is padded here.
     `start_input` is 1 - D_T of the schedule: the loop starts from that share of x_in. `kinds` is how many kinds of
@@ -85,16 +85,16 @@ class ResidualUNet(nn.Module):
     def judge(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
         """Return the predicted residual, (N, 3, H, W), and a logit per kind of degradation, (N, kinds)."""
         factor = self.config.unshuffle
-        states, inputs = (patches_from_pictures(x, factor) for x in (x_t, x_in))
+        states, inputs = (patches_from_images(x, factor) for x in (x_t, x_in))
         seen = self.seen(states, self.start_input * inputs)
         light = inputs + 1
         x, skips, embedding = self.encode(seen, time, self.context(light))
-        return pictures_from_patches(self.decode(x, skips, embedding, light), factor), self.kinds(embedding)
+        return images_from_patches(self.decode(x, skips, embedding, light), factor), self.kinds(embedding)
 
     def context(self, light: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the loop needs of the degraded input and never changes: an embedding and features.
 
-        light is patches of x_in + 1, (N, 3 f^2, h, w). The embedding, (N, 64), tells how the picture is exposed, by
+        light is patches of x_in + 1, (N, 3 f^2, h, w). The embedding, (N, 64), tells how the image is exposed, by
         mean and spread of its patches' mean colours, and what its patches are made of: the energies that learned probes
         find in them differ for noise, blur, rain and stripes. The features, (N, widths[0], h, w), are the input,
         brightened as its exposure asks, and the mean of its columns.
@@ -127,7 +127,7 @@ class ResidualUNet(nn.Module):
     ) -> tuple[Tensor, list[Tensor], Tensor]:
         """Return the deepest features, those of the levels above, and the embedding of the way back up, (N, 64).
 
-        That one knows what the deepest features are over the whole picture, their means and spreads: which degradation
+        That one knows what the deepest features are over the whole image, their means and spreads: which degradation
         it is shows best there, and training asks for it (`kinds`).
         """
         exposure, features = context
@@ -177,7 +177,7 @@ def _of_light(convolution: nn.Conv2d, light: Tensor) -> Tensor:
 
 
 class ColumnContext(nn.Module):
-    """What a column has in common over the height of the picture (strip pooling): where sensor stripes show.
+    """What a column has in common over the height of the image (strip pooling): where sensor stripes show.
 
     The mean of a column less that of its neighbours, through two small convolutions along the row.
     """
@@ -228,7 +228,7 @@ class ResBlock(nn.Module):
 
 
 class ChannelGate(nn.Module):
-    """x times a gate in (0, 2) per channel, from the channel means: what the whole picture looks like."""
+    """x times a gate in (0, 2) per channel, from the channel means: what the whole image looks like."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

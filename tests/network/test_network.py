@@ -13,8 +13,8 @@ from cled_edge.errors import OptionError  # noqa: E402
 from cled_edge.network.blocks import (  # noqa: E402
     ScaledConv2d,
     WindowSelfAttention,
-    patches_from_pictures,
-    pictures_from_patches,
+    images_from_patches,
+    patches_from_images,
 )
 from cled_edge.network.fusion import FusionNet, remove  # noqa: E402
 from cled_edge.network.lineage import LineageUNet  # noqa: E402
@@ -53,12 +53,12 @@ def test_lineage_parameter_counts(name: str, millions: str) -> None:
 
 def test_patches_are_rows_columns_colours_and_come_back() -> None:
     x = torch.arange(2 * 3 * 4 * 8.0).reshape(2, 3, 4, 8)
-    patches = patches_from_pictures(x, 2)
+    patches = patches_from_images(x, 2)
     assert patches.shape == (2, 12, 2, 4)
     assert patches.is_contiguous(memory_format=torch.channels_last)
     wanted = [x[1, c, 2 + row, 6 + column] for row in range(2) for column in range(2) for c in range(3)]
     assert patches[1, :, 1, 3].tolist() == [v.item() for v in wanted]
-    assert torch.equal(pictures_from_patches(patches, 2), x)
+    assert torch.equal(images_from_patches(patches, 2), x)
 
 
 def test_scaled_convolution_standardises_its_weights() -> None:
