@@ -103,8 +103,8 @@ def labelled_pairs(data: Path, labels: Mapping[str, Labels]) -> tuple[PairedCame
 def main(
     detector: Annotated[Path, typer.Option(metavar="MODEL.onnx", help="what looks for the labelled classes")],
     data: Annotated[Path, typer.Option(metavar="DIR", help="holds infrared/ and visible/")],
-    labels: Annotated[Path | None, typer.Option(metavar="DIR", help="YOLO labels [default: DATA/labels]")] = None,
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model [default: nano]")] = None,
+    labels: Annotated[Path | None, typer.Option(metavar="DIR", help="YOLO labels", show_default="DATA/labels")] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
     backend: Annotated[str, typer.Option(help="what runs the bundle")] = "onnxruntime",
     balance: Annotated[float, typer.Option(help="0 visible ... 1 infrared")] = 0.5,
     layout: Annotated[str, typer.Option(help="of the detector's output: v8 or v10")] = "v8",

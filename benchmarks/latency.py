@@ -55,7 +55,7 @@ def _percentiles(prefix: str, found: dict[str, float | None]) -> Row:
 
 def main(
     backends: Annotated[str, typer.Option(metavar="A,B", help="measured in turns")] = "onnxruntime",
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model [default: nano]")] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
     size: Annotated[str, typer.Option(metavar="HxW")] = "480x640",
     rate_hz: Annotated[float | None, typer.Option(help="of a camera; without it calls follow each other")] = None,
     duration_s: Annotated[float, typer.Option(help="seconds to measure, of each backend")] = 20.0,

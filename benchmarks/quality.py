@@ -116,7 +116,7 @@ def measure(run: Run, parts: Sequence[str], folders: Sequence[str], degraded_fol
 
 def main(
     data: Annotated[Path, typer.Option(help="folder that holds the folders of pairs")],
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model [default: nano]")] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
     backend: Annotated[str, typer.Option(help="what runs it, NAME or NAME:PRECISION")] = "onnxruntime",
     count: Annotated[int, typer.Option(min=1, help="pairs of each folder, at most")] = COUNT,
     everything: Annotated[bool, typer.Option("--all", help="take also pairs that training saw")] = False,

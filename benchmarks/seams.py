@@ -172,7 +172,7 @@ def main(
     tile: Annotated[str, typer.Option(metavar="HxW")] = "768x1024",
     overlap_px: Annotated[int, typer.Option()] = OVERLAP_PX,
     backend: Annotated[str, typer.Option()] = "onnxruntime",
-    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model [default: nano]")] = None,
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
     count: Annotated[int, typer.Option(min=1, help="scenes, at most")] = len(SCENES),
     out: Out = None,
     update: Update = False,

@@ -1,45 +1,54 @@
-"""`cled-edge bench`, `bench compare` and `bench report`: options to one library call each, and what it prints."""
+"""`cled-edge bench`, `bench compare` and `bench report`: options to one library call each, and what it prints.
+
+A command is longer than a screen where it has many options: one stands on a line.
+"""
 
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from cled_edge.cli.control_options import control_options
 from cled_edge.cli.signing import RequireSignature
+from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SlowerError
-from cled_edge.schedule import MAX_STEPS, MIN_STEPS
+
+if TYPE_CHECKING:
+    from cled_edge.bench.compare import Comparison
+    from cled_edge.bench.measure import Budget
+    from cled_edge.bench.subject import Candidate, Inputs
 
 CAMERA_RATE_HZ = 30.0
 STREAMS = 4
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False)
 
-Bundle = Annotated[Path | None, typer.Option(metavar="DIR", help="exported model [default: the shipped nano]")]
-Infrared = Annotated[str | None, typer.Option(metavar="SRC", help="video, picture, folder or glob; with --visible")]
-Visible = Annotated[str | None, typer.Option(metavar="SRC", help="as --infrared [default: a rendered street]")]
-Height = Annotated[int | None, typer.Option(help="of the rendered street, pixels [default: 480]")]
-Width = Annotated[int | None, typer.Option(help="of the rendered street, pixels [default: 640]")]
-Steps = Annotated[
-    int | None, typer.Option(help=f"network evaluations, {MIN_STEPS} to {MAX_STEPS} [default: the bundle's]")
-]
+Bundle = Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="the shipped nano")]
+Infrared = Annotated[str | None, typer.Option(metavar="SRC", help="video, image, folder or glob; with --visible")]
+Visible = Annotated[str | None, typer.Option(metavar="SRC", help="as --infrared", show_default="a rendered street")]
+Height = Annotated[int | None, typer.Option(help="of the rendered street, pixels", show_default="480")]
+Width = Annotated[int | None, typer.Option(help="of the rendered street, pixels", show_default="640")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")]
 Seconds = Annotated[float, typer.Option(help="seconds to measure, of each backend; goes on up to 4x for samples")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
 
 
 @app.callback()
+@control_options
 def run(
     context: typer.Context,
+    controls: Controls,
     bundle: Bundle = None,
     require_signature: RequireSignature = None,
     backends: Annotated[
-        str | None, typer.Option(metavar="A,B,...", help="measured in turns [default: onnxruntime]; NAME:PRECISION")
+        str | None,
+        typer.Option(metavar="A,B,...", help="measured in turns; NAME:PRECISION", show_default="onnxruntime"),
     ] = None,
     scenario: Annotated[
         str, typer.Option(help="single-stream, multi-stream, offline or camera; judged by p90, p99, pairs/s, misses")
@@ -48,13 +57,12 @@ def run(
     visible: Visible = None,
     height: Height = None,
     width: Width = None,
-    steps: Steps = None,
     threads: Threads = 0,
     duration_s: Seconds = 20.0,
     warm_up_s: Annotated[float, typer.Option(help="seconds to warm up each backend, 3 calls at least")] = 2.0,
     min_samples: Annotated[int, typer.Option(help="fewer samples make the run invalid")] = 50,
-    rate_hz: Annotated[float | None, typer.Option(help="of the camera scenario [default: 30]")] = None,
-    streams: Annotated[int | None, typer.Option(help="pairs in a multi-stream query [default: 4]")] = None,
+    rate_hz: Annotated[float | None, typer.Option(help="of the camera scenario", show_default="30")] = None,
+    streams: Annotated[int | None, typer.Option(help="pairs in a multi-stream query", show_default="4")] = None,
     peaks: Annotated[Path | None, typer.Option(metavar="FILE", help="the machine's peaks, kept in the result")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="keep the result with all samples")] = None,
     as_json: AsJson = False,
@@ -63,24 +71,14 @@ def run(
     if context.invoked_subcommand:
         _refuse_options_before(context)
         return
-    # Imported here so that --help and usage errors need no NumPy.
-    from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
+    # Imported here so that --help and usage errors take no second.
     from cled_edge.bench.console import print_record  # noqa: PLC0415
-    from cled_edge.bench.measure import Budget, bench  # noqa: PLC0415
-    from cled_edge.bench.scenario import Scenario, scenario_name  # noqa: PLC0415
-    from cled_edge.bench.subject import DEFAULT_BACKEND, Candidate, Inputs, open_subjects  # noqa: PLC0415
-    from cled_edge.contract import Controls  # noqa: PLC0415
+    from cled_edge.bench.measure import bench  # noqa: PLC0415
+    from cled_edge.bench.subject import Inputs, open_subjects  # noqa: PLC0415
     from cled_edge.files import check_writable, read_json, write_whole  # noqa: PLC0415
 
-    name = scenario_name(scenario)
-    rate_hz = CAMERA_RATE_HZ if rate_hz is None and name == "camera" else rate_hz
-    streams = streams if streams is not None else STREAMS if name == "multi-stream" else 1
-    budget = Budget(Scenario(name, rate_hz, streams), duration_s, warm_up_s, min_samples)
-    choices = [BackendChoice.parse(backend) for backend in (backends or DEFAULT_BACKEND).split(",")]
-    candidates = [Candidate(bundle, choice) for choice in choices]
-    if len(set(candidates)) < len(candidates):
-        raise OptionError(f"--backends {backends} names one twice; to measure noise use: cled-edge bench compare A A")
-    inputs, controls = Inputs(infrared, visible, _size(height, width)), Controls(steps)
+    budget = _budget(scenario, rate_hz, streams, duration_s, warm_up_s, min_samples)
+    candidates, inputs = _candidates(bundle, backends), Inputs(infrared, visible, _size(height, width))
     peak_values = read_json(peaks) if peaks else None
     if out:
         check_writable(out)
@@ -98,18 +96,19 @@ def run(
 
 
 @app.command()
+@control_options
 def compare(
     a: Annotated[
         str, typer.Argument(metavar="A", help="bundle folder, backend, BUNDLE@BACKEND, or RESULT.json[@BACKEND]")
     ],
     b: Annotated[str, typer.Argument(metavar="B", help="what is judged against A")],
+    controls: Controls,
     require_signature: RequireSignature = None,
     margin_percent: Annotated[float, typer.Option(help="smallest difference that matters")] = 3.0,
     infrared: Infrared = None,
     visible: Visible = None,
     height: Height = None,
     width: Width = None,
-    steps: Steps = None,
     threads: Threads = 0,
     duration_s: Annotated[float, typer.Option(help="seconds to measure, both together; 12 pairs at least")] = 20.0,
     insert_delay_percent: Annotated[float, typer.Option(help="make B slower, to test this command")] = 0.0,
@@ -118,47 +117,18 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Say whether B is faster or slower than A, or that no difference shows."""
-    from cled_edge.backend.facts import details, notes  # noqa: PLC0415
-    from cled_edge.bench.clock import SystemClock  # noqa: PLC0415
-    from cled_edge.bench.compare import (  # noqa: PLC0415
-        DelayedSubject,
-        compare_results,
-        compare_subjects,
-        find_result,
-        is_result,
-    )
+    from cled_edge.bench.compare import is_result  # noqa: PLC0415
     from cled_edge.bench.console import print_comparison  # noqa: PLC0415
-    from cled_edge.bench.scenario import Subject  # noqa: PLC0415
-    from cled_edge.bench.subject import Candidate, Inputs, open_subjects  # noqa: PLC0415
-    from cled_edge.contract import Controls  # noqa: PLC0415
+    from cled_edge.bench.subject import Inputs  # noqa: PLC0415
 
     if is_result(a) != is_result(b):
         raise OptionError(f"{a} and {b}: one is a result, the other is not; give two results, or two things to measure")
     if is_result(a):
-        results = find_result(a), find_result(b)
-        comparison = compare_results(*results, margin_percent, seed)
-        found = [(result.label, result.details) for _, result in results]
+        comparison = _compared_results(a, b, margin_percent, seed)
     else:
-        clock, inputs = SystemClock(), Inputs(infrared, visible, _size(height, width))
-        candidates = [Candidate.parse(a), Candidate.parse(b)]
-        with open_subjects(candidates, inputs, Controls(steps), threads, require_signature) as (one, other):
-            judged: Subject = DelayedSubject(other, insert_delay_percent, clock) if insert_delay_percent else other
-            with _progress("comparing", duration_s) as advance:
-                comparison = compare_subjects(
-                    one,
-                    judged,
-                    clock,
-                    duration_s=duration_s,
-                    margin_percent=margin_percent,
-                    seed=seed,
-                    advance=advance,
-                )
-            found = [
-                (subject.label, details(subject.fuser.backend.facts, subject.fuser.backend.runs))
-                for subject in (one, other)
-            ]
-    said = [f"{label}: {note}" for label, told in found for note in notes(told)]
-    comparison = replace(comparison, notes=[*comparison.notes, *said])
+        inputs = Inputs(infrared, visible, _size(height, width))
+        how = {"duration_s": duration_s, "margin_percent": margin_percent, "seed": seed}
+        comparison = _compared(a, b, inputs, controls, threads, require_signature, insert_delay_percent, how)
     if as_json:
         typer.echo(json.dumps(comparison.as_dict(), indent=2))
     else:
@@ -180,6 +150,80 @@ def report(
     check_writable(out)
     write_whole(out, render([(path.stem, Record.read(path)) for path in results]))
     typer.echo(f"wrote {out}")
+
+
+def _budget(
+    scenario: str,
+    rate_hz: float | None,
+    streams: int | None,
+    duration_s: float,
+    warm_up_s: float,
+    min_samples: int,
+) -> "Budget":
+    """Return what is asked for, with the defaults of the scenario."""
+    from cled_edge.bench.measure import Budget  # noqa: PLC0415
+    from cled_edge.bench.scenario import Scenario, scenario_name  # noqa: PLC0415
+
+    name = scenario_name(scenario)
+    rate_hz = CAMERA_RATE_HZ if rate_hz is None and name == "camera" else rate_hz
+    streams = streams if streams is not None else STREAMS if name == "multi-stream" else 1
+    return Budget(Scenario(name, rate_hz, streams), duration_s, warm_up_s, min_samples)
+
+
+def _candidates(bundle: Path | None, backends: str | None) -> "list[Candidate]":
+    """Return a candidate for each backend of a list; OptionError if one stands there twice."""
+    from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
+    from cled_edge.bench.subject import DEFAULT_BACKEND, Candidate  # noqa: PLC0415
+
+    found = [Candidate(bundle, BackendChoice.parse(backend)) for backend in (backends or DEFAULT_BACKEND).split(",")]
+    if len(set(found)) < len(found):
+        raise OptionError(f"--backends {backends} names one twice; to measure noise use: cled-edge bench compare A A")
+    return found
+
+
+def _compared_results(a: str, b: str, margin_percent: float, seed: int) -> "Comparison":
+    """Judge two results that were kept."""
+    from cled_edge.bench.compare import compare_results, find_result  # noqa: PLC0415
+
+    results = find_result(a), find_result(b)
+    comparison = compare_results(*results, margin_percent, seed)
+    return _with_notes(comparison, [(result.label, result.details) for _, result in results])
+
+
+def _compared(
+    a: str,
+    b: str,
+    inputs: "Inputs",
+    controls: Controls,
+    threads: int,
+    public_key: Path | None,
+    delay_percent: float,
+    how: dict[str, Any],
+) -> "Comparison":
+    """Measure both in turns; B is slowed by a share of its own time."""
+    from cled_edge.backend.facts import details  # noqa: PLC0415
+    from cled_edge.bench.clock import SystemClock  # noqa: PLC0415
+    from cled_edge.bench.compare import DelayedSubject, compare_subjects  # noqa: PLC0415
+    from cled_edge.bench.scenario import Subject  # noqa: PLC0415
+    from cled_edge.bench.subject import Candidate, open_subjects  # noqa: PLC0415
+
+    clock, candidates = SystemClock(), [Candidate.parse(a), Candidate.parse(b)]
+    with (
+        open_subjects(candidates, inputs, controls, threads, public_key) as (one, other),
+        _progress("comparing", how["duration_s"]) as advance,
+    ):
+        judged: Subject = DelayedSubject(other, delay_percent, clock) if delay_percent else other
+        comparison = compare_subjects(one, judged, clock, advance=advance, **how)
+        backends = [(subject.label, subject.fuser.backend) for subject in (one, other)]
+        return _with_notes(comparison, [(label, details(backend.facts, backend.runs)) for label, backend in backends])
+
+
+def _with_notes(comparison: "Comparison", details: list[tuple[str, Any]]) -> "Comparison":
+    """Add what the backends have to say."""
+    from cled_edge.backend.facts import notes  # noqa: PLC0415
+
+    said = [f"{label}: {note}" for label, found in details for note in notes(found)]
+    return replace(comparison, notes=[*comparison.notes, *said])
 
 
 def _refuse_options_before(context: typer.Context) -> None:
