@@ -1,6 +1,6 @@
 """How well one detector finds the labelled people and cars in infrared, visible and fused images (COCO mAP).
 
-    python -m benchmarks.detection --detector yolov9c.onnx --data ../shared/data/pairs/msrs --update
+    python -m benchmarks.detection --detector yolov10m.onnx --data ../shared/data/pairs/msrs --update
 
 The detector stays as it is, so that only the images differ; `benchmarks.detector` says which ONNX files it can be.
 `--data` holds infrared/ and visible/ (or ir/ and vi/, as MSRS has them) and, unless `--labels` names another folder,
@@ -21,7 +21,7 @@ from rich.progress import track
 
 from benchmarks.baselines import BASELINES, copy_of_visible, luma_of, with_color
 from benchmarks.coco import Coco, Labels, pycocotools, read_labels
-from benchmarks.detector import NMS_IOU, SCORE_THRESHOLD, Detections, Detector
+from benchmarks.detector import SCORE_THRESHOLD, Detections, Detector
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from benchmarks.tables_paper import DETECTION
 from cled_edge.camera.picture_folder import PictureFolder, find_pictures
@@ -34,7 +34,7 @@ from cled_edge.image import Uint8, grey_from_any, rgb_from_any
 from cled_edge.pairing import PairedCameras, pair_cameras
 from cled_edge.size import parse_size
 
-_NMS_IN_GRAPH_LOWEST = 0.01  # lowest score above which a graph is taken to have dropped boxes itself
+_LOWEST_SCORE = 0.01  # if none is lower, the graph was exported with a threshold
 
 Fuse = Callable[[NDArray[Any], NDArray[Any]], Uint8]
 
@@ -107,7 +107,6 @@ def main(
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
     backend: Annotated[str, typer.Option(help="what runs the bundle")] = "onnxruntime",
     balance: Annotated[float, typer.Option(help="0 visible ... 1 infrared")] = 0.5,
-    layout: Annotated[str, typer.Option(help="of the detector's output: v8 or v10")] = "v8",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="the detector's input, if not fixed")] = None,
     threads: Annotated[int, typer.Option(min=0, help="0 is all cores")] = 0,
     out: Out = None,
@@ -119,7 +118,7 @@ def main(
         check_target(out, update)
         found_labels, names = read_labels(labels or data / "labels")
         pairs, unlabelled = labelled_pairs(data, found_labels)
-        model = Detector(detector, layout, parse_size(size, "--size") if size else None, threads)
+        model = Detector(detector, parse_size(size, "--size") if size else None, threads)
         controls = Controls(balance=balance)
         with Fuser.load(bundle, backend=backend, threads=threads) as fuser:
             coco = detect_all(
@@ -141,15 +140,13 @@ def main(
 def _described(model: Detector, coco: Coco) -> Row:
     """Return what the detector is and what was judged; say so if its graph dropped the boxes of low scores."""
     lowest = min((entry["score"] for entries in coco.found.values() for entry in entries), default=None)
-    if not model.suppresses and lowest is not None and lowest > _NMS_IN_GRAPH_LOWEST:
+    if lowest is not None and lowest > _LOWEST_SCORE:
         print(f"the graph gives no score below {lowest:.2f}: export it with a threshold of 0.001, or mAP is too low")
     return {
         "detector": model.path.name,
         "detector_sha256": model.sha256,
-        "detector_layout": model.layout,
         "detector_size": list(model.size),
         "score_threshold": SCORE_THRESHOLD,
-        "nms_iou": NMS_IOU if model.suppresses else None,
         "lowest_score": lowest,
         "judge": f"pycocotools {importlib.metadata.version('pycocotools')}",
         **coco.counts(),

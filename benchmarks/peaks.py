@@ -35,12 +35,6 @@ _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
 _rng = np.random.default_rng(0)
 
 
-def numpy_gemm(precision: Precision, size: int) -> Call | None:
-    """Return one product, or None for a precision that NumPy lacks."""
-    a, b = _matrix(size), _matrix(size)
-    return (lambda: a @ b) if precision == "fp32" else None
-
-
 def torch_gemm(precision: Precision, size: int) -> Call | None:
     """Return one product in PyTorch (MKL or oneDNN), or None for int8."""
     torch = importlib.import_module("torch")
@@ -94,7 +88,6 @@ def onnxruntime_gemm(precision: Precision, size: int) -> Call | None:
 
 
 LIBRARIES: dict[str, Callable[[Precision, int], Call | None]] = {
-    "numpy": numpy_gemm,
     "torch": torch_gemm,
     "openvino": openvino_gemm,
     "onnxruntime": onnxruntime_gemm,

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,7 +122,7 @@ def new_result(
         checkpoints={name: found for name, m in manifests.items() if (found := checkpoint_hash(m)) is not None},
         device=device or machine_line(describe_machine()),
         date=now.date().isoformat(),
-        commit=project_commit(),
+        commit=commit_at_start(),
         command=_command(),
         versions=library_versions(),
     )
@@ -136,21 +137,23 @@ def new_result(
 
 
 def check_target(out: Path | None, update: bool) -> None:
-    """Refuse, before a measurement, what `save` would refuse after it."""
+    """Refuse, before a measurement, what could not be written after it, and note the commit that is measured."""
     if out:
         check_writable(out)
-    if update and project_commit() == UNKNOWN:
+    if commit_at_start() == UNKNOWN and update:
         raise ResultError("the project's commit is unknown, needed for benchmarks/results; run in a clone with git")
 
 
+@cache
+def commit_at_start() -> str:
+    """Return the commit when this was first asked: files may change while a program measures."""
+    return project_commit()
+
+
 def save(result: Result, out: Path | None, update: bool, folder: Path = RESULTS) -> None:
-    """Write a result to `out`, and with `update` into the repository, where an unknown commit is a ResultError."""
-    paths = [out] if out else []
-    if update:
-        if result.provenance.commit == UNKNOWN:
-            raise ResultError("the project's commit is unknown, needed for benchmarks/results; run in a clone with git")
-        paths.append(folder / result.file_name)
-    for path in paths:
+    """Write a result to `out`, and with `update` into the repository."""
+    check_target(out, update)
+    for path in filter(None, (out, folder / result.file_name if update else None)):
         write_whole(path, result.to_json())
         print(f"wrote {path}")
 
@@ -158,11 +161,7 @@ def save(result: Result, out: Path | None, update: bool, folder: Path = RESULTS)
 def bundle_hash(manifest: Manifest) -> str:
     """Return one SHA-256 for a bundle: of the hashes of its FP32 graphs, which every export of a checkpoint has."""
     names = [manifest.find(role) for role in REFERENCE_GRAPHS]
-    return joint_hash([manifest.hashes[manifest.graphs[name].file] for name in names if name])
-
-
-def joint_hash(hashes: Sequence[str]) -> str:
-    """Return the SHA-256 of hashes, a line each."""
+    hashes = [manifest.hashes[manifest.graphs[name].file] for name in names if name]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
 
 

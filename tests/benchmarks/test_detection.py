@@ -30,7 +30,7 @@ CHANNELS = {0: (0.0, 1.0, 0.0), 1: (0.0, 0.0, 0.0), 2: (0.0, -1.0, 1.0)}
 Save = Callable[..., Path]
 
 
-def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, dtype: int = 1) -> Any:
+def blob_detector(size: tuple[int, int] = SIZE, dtype: int = 1) -> Any:
     """Return a model that finds bright cells of a grid of 16 pixels, and of 32; each box is its cell.
 
     A score is 10 (mean - 0.9) of the cell in its class's weights of RGB, at least 0: 1 where it is full.
@@ -59,21 +59,18 @@ def blob_detector(layout: str = "v8", size: tuple[int, int] = SIZE, dtype: int =
     scores = node("Concat", grids, "scores", axis=2)  # (1, 3, N)
     centred = np.concatenate(boxes, axis=1)  # (4, N)
     count = centred.shape[1]
-    shapes: dict[str, list[int]] = {"v8": [1, 7, count], "v10": [1, 3 * count, 6]}
-    if layout == "v8":
-        node("Concat", [constant("boxes", centred[None]), scores], "output", axis=1)
-    else:  # a row for each class of each cell
-        flat = node("Reshape", [scores, constant("column", (1, -1, 1), np.int64)], "flat")
-        corners = np.concatenate([centred[:2] - centred[2:] / 2, centred[:2] + centred[2:] / 2]).T
-        classes = constant("classes", np.repeat([0, 1, 2], count).reshape(1, -1, 1))
-        everywhere = constant("corners", np.tile(corners, (3, 1))[None])
-        node("Concat", [everywhere, flat, classes], "output", axis=2)
+    # A row for each class of each cell.
+    flat = node("Reshape", [scores, constant("column", (1, -1, 1), np.int64)], "flat")
+    corners = np.concatenate([centred[:2] - centred[2:] / 2, centred[:2] + centred[2:] / 2]).T
+    classes = constant("classes", np.repeat([0, 1, 2], count).reshape(1, -1, 1))
+    everywhere = constant("corners", np.tile(corners, (3, 1))[None])
+    node("Concat", [everywhere, flat, classes], "output", axis=2)
     shape = [1, 3, *size]
     graph = helper.make_graph(
         nodes,
         "blobs",
         [helper.make_tensor_value_info("x", dtype, shape)],
-        [helper.make_tensor_value_info("output", 1, shapes[layout])],
+        [helper.make_tensor_value_info("output", 1, [1, 3 * count, 6])],
         constants,
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -118,22 +115,22 @@ def found_in(model: Detector, picture: np.ndarray = STREET) -> dict[int, list[li
     return {number: found.boxes[found.classes == number].round(6).tolist() for number in sorted(set(found.classes))}
 
 
-@pytest.mark.parametrize("layout", detector.LAYOUTS)
-def test_every_layout_says_the_same(layout: str, save: Save) -> None:
-    model = Detector(save(blob_detector(layout)), layout)
+def test_boxes_of_the_wanted_classes_are_found(save: Save) -> None:
+    model = Detector(save(blob_detector()))
     assert model.size == SIZE
     assert found_in(model) == {PERSON: [[32, 16, 48, 32]], CAR: [[80, 48, 96, 64]]}
+    assert set(model(STREET, [CAR]).classes) == {CAR}
 
 
 def test_the_input_may_have_half_precision(save: Save) -> None:
-    model = Detector(save(blob_detector(dtype=onnx.TensorProto.FLOAT16)), "v8")
+    model = Detector(save(blob_detector(dtype=onnx.TensorProto.FLOAT16)))
     assert found_in(model) == {PERSON: [[32, 16, 48, 32]], CAR: [[80, 48, 96, 64]]}
 
 
 def test_boxes_come_back_to_a_picture_of_another_size(save: Save) -> None:
     # Twice as large and not as wide: 128x128 becomes 64x64 with 16 columns of grey on each side.
     picture = np.kron(painted({(1, 2): GREEN}, (64, 64)), np.ones((2, 2, 1), np.uint8))
-    assert found_in(Detector(save(blob_detector()), "v8"), picture) == {PERSON: [[64, 32, 96, 64]]}
+    assert found_in(Detector(save(blob_detector())), picture) == {PERSON: [[64, 32, 96, 64]]}
 
 
 @pytest.mark.parametrize("picture", [(480, 640), (640, 480), (33, 517), (64, 96), (7, 5)])
@@ -158,35 +155,6 @@ def test_a_letterbox_is_grey_around_the_picture() -> None:
     assert (boxed[:, 80:] == 114).all()
 
 
-def slow_nms(boxes: np.ndarray, scores: np.ndarray, classes: np.ndarray, limit: float) -> list[int]:
-    kept: list[int] = []
-    for i in np.argsort(-scores, kind="stable"):
-        for j in kept:
-            low, high = np.maximum(boxes[i, :2], boxes[j, :2]), np.minimum(boxes[i, 2:], boxes[j, 2:])
-            shared = np.prod(np.clip(high - low, 0, None))
-            areas = [np.prod(boxes[k, 2:] - boxes[k, :2]) for k in (i, j)]
-            if classes[i] == classes[j] and shared / (sum(areas) - shared) > limit:
-                break
-        else:
-            kept.append(int(i))
-    return kept
-
-
-def test_suppression_is_that_of_the_slow_form(rng: np.random.Generator) -> None:
-    boxes = np.concatenate([rng.uniform(-40, 40, (300, 2)), np.zeros((300, 2))], axis=1)
-    boxes[:, 2:] = boxes[:, :2] + rng.uniform(30, 40, (300, 2))
-    classes = rng.integers(0, 2, 300)
-    # OpenCV moves the second class by 81 and, were there no care, upon the first.
-    boxes[:2], classes[:2] = [[40, 40, 80, 80], [-41, -41, -1, -1]], [0, 1]
-    scores = np.zeros((300, 2))
-    scores[np.arange(300), classes] = np.concatenate([[0.99, 0.98], rng.permutation(298) / 298 * 0.9 + 0.01])
-    found = detector._suppressed(boxes, scores, np.array([0, 2]))
-    expected = slow_nms(boxes, scores.max(axis=1), classes, detector.NMS_IOU)
-    assert 20 < len(expected) < 250
-    assert found.boxes.tolist() == boxes[expected].tolist()
-    assert found.classes.tolist() == (classes[expected] * 2).tolist()
-
-
 @pytest.mark.parametrize(
     ("shape", "dtype", "words"),
     [
@@ -198,37 +166,33 @@ def test_suppression_is_that_of_the_slow_form(rng: np.random.Generator) -> None:
 )
 def test_other_inputs_are_refused(shape: tuple[Any, ...], dtype: int, words: str, save: Save) -> None:
     with pytest.raises(OptionError, match=re.escape(words)):
-        Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, shape, dtype)), "v8")
+        Detector(save(constant_detector({"o": np.zeros((1, 7, 30))}, shape, dtype)))
 
 
 def test_a_size_is_taken_where_the_input_has_none(save: Save) -> None:
     path = save(constant_detector({"o": np.zeros((1, 7, 30))}, ("n", 3, "h", "w")))
-    assert Detector(path, "v8", size=SIZE).size == SIZE
+    assert Detector(path, size=SIZE).size == SIZE
 
 
 @pytest.mark.parametrize(
-    ("layout", "output", "words"),
+    ("output", "words"),
     [
-        ("v8", np.full((1, 7, 30), 3.5), "read as v8, scores run from 3.5 to 3.5, needed 0 to 1"),
-        ("v8", np.full((1, 7, 30), np.nan), "scores run from nan to nan"),
-        ("v10", np.full((1, 90, 6), 2), "read as v10, scores run from 2 to 2"),
-        ("v8", np.zeros((1, 300, 84)), "gives (1, 300, 84); --layout v8 is (1, 4+C, N)"),
-        ("v10", np.zeros((1, 7, 30)), "gives (1, 7, 30); --layout v10 is (1, N, 6)"),
+        (np.full((1, 30, 6), 3.5), "scores run from 3.5 to 3.5, needed 0 to 1 in the fifth column"),
+        (np.full((1, 30, 6), np.nan), "scores run from nan to nan"),
+        (np.zeros((1, 84, 300)), "gives (1, 84, 300); needed (1, N, 6); export it with suppression inside"),
     ],
 )
-def test_a_wrong_reading_is_refused(layout: str, output: np.ndarray, words: str, save: Save) -> None:
+def test_a_wrong_output_is_refused(output: np.ndarray, words: str, save: Save) -> None:
     with pytest.raises(OptionError, match=re.escape(words)):
-        Detector(save(constant_detector({"o": output})), layout)(STREET, NAMES)
+        Detector(save(constant_detector({"o": output})))(STREET, NAMES)
 
 
 def test_files_that_are_no_detector_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceMissingError, match=r"none.onnx does not exist; give the ONNX file of a detector"):
-        Detector(tmp_path / "none.onnx", "v8")
+        Detector(tmp_path / "none.onnx")
     (tmp_path / "text.onnx").write_text("hello")
     with pytest.raises(BackendError, match=r"text.onnx is no network that ONNX Runtime opens: .*; export it again"):
-        Detector(tmp_path / "text.onnx", "v8")
-    with pytest.raises(OptionError, match="--layout is 'v6'; known: v8, v10"):
-        Detector(tmp_path / "text.onnx", "v6")
+        Detector(tmp_path / "text.onnx")
 
 
 def judged(
@@ -331,10 +295,9 @@ def run(*arguments: object) -> Any:
     return result
 
 
-@pytest.mark.parametrize("layout", ["v8", "v10"])
-def test_a_run_gives_the_precisions_that_the_images_have(layout: str, streets: Path, save: Save) -> None:
-    path, out = save(blob_detector(layout)), streets.parent / "d.json"
-    ran = run("--detector", path, "--data", streets, "--layout", layout, "--out", out, "--threads", 1)
+def test_a_run_gives_the_precisions_that_the_images_have(streets: Path, save: Save) -> None:
+    path, out = save(blob_detector()), streets.parent / "d.json"
+    ran = run("--detector", path, "--data", streets, "--out", out, "--threads", 1)
     assert ran.exit_code == 0, ran.output
     result = Result.read(out)
     assert result.file_name.startswith("detection-blobs-nano-")
@@ -348,7 +311,7 @@ def test_a_run_gives_the_precisions_that_the_images_have(layout: str, streets: P
     assert rows["max"]["night_map_50"] == pytest.approx(1)
     said = result.settings
     assert [said[name] for name in ("pictures", "day", "night", "unlabelled")] == [3, 2, 1, 1]
-    assert (said["person_boxes"], said["car_boxes"], said["detector_layout"]) == (6, 3, layout)
+    assert (said["person_boxes"], said["car_boxes"]) == (6, 3)
     assert said["detector_sha256"] == detector.hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(result.provenance.bundles["nano"]) == 64
     assert "| infrared | 50.0% | 50.0% | 100.0% | 0.0% | 50.0% | 50.0% |" in ran.output
@@ -361,7 +324,7 @@ def test_msrs_own_folder_names_and_a_graph_that_drops_low_scores(streets: Path, 
     found = np.zeros((1, 9, 6))
     found[..., 4], found[0, 4:, 5] = 0.25, CAR
     path = save(constant_detector({"o": found}))
-    ran = run("--detector", path, "--data", streets, "--layout", "v10", "--threads", 1)
+    ran = run("--detector", path, "--data", streets, "--threads", 1)
     assert ran.exit_code == 0, ran.output
     assert "the graph gives no score below 0.25: export it with a threshold of 0.001, or mAP is too low" in ran.output
 
@@ -376,7 +339,7 @@ def test_refusals_of_a_run(streets: Path, save: Save) -> None:
     silent[..., 4] = 0.5
     path = save(constant_detector({"o": silent}))
     out = streets.parent / "d.json"
-    code, words = refusal("--detector", path, "--data", streets, "--layout", "v10", "--out", out, "--threads", 1)
+    code, words = refusal("--detector", path, "--data", streets, "--out", out, "--threads", 1)
     assert code == OptionError.exit_code
     assert "never found class 2 (car) in 3 images of 7 sources; it must count classes as the labels do" in words
     assert not out.exists()
