@@ -56,11 +56,8 @@ def _is_whole(text: str) -> bool:
     return subprocess.run(["bash", "-nc", text], capture_output=True, check=False).returncode == 0
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_commands_of_a_page_run_as_written(page: Path, tmp_path: Path) -> None:
-    house = write_house(tmp_path)
-    blocks = blocks_of(page.read_text())
-    assert all(blocks), "a block holds no command"
+def failure_of(command: Command, house: Path) -> str | None:
+    """Run a command in the house; return what went wrong, None if nothing did."""
     programs = os.pathsep.join((str(house / "bin"), str(Path(sys.executable).parent)))
     environment = {
         **os.environ,
@@ -69,17 +66,28 @@ def test_the_commands_of_a_page_run_as_written(page: Path, tmp_path: Path) -> No
         "CLED_EDGE_CACHE": str(house.parent / "cache"),
         "OMP_NUM_THREADS": "1",
     }
+    line = ["bash", "-euo", "pipefail", "-c", command.text]
+    done = subprocess.run(line, cwd=house, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    return f"exit code {done.returncode}\n{done.stderr[-2000:]}" if done.returncode else None
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_the_commands_of_a_page_run_as_written(page: Path, tmp_path: Path) -> None:
+    house = write_house(tmp_path)
+    blocks = blocks_of(page.read_text())
+    assert all(blocks), "a block holds no command"
     for command in (command for block in blocks for command in block):
         place = f"{page.relative_to(ROOT)}:{command.line}"
-        if command.reason:
-            print(f"{place} is not run, it {command.reason}: {command.text.splitlines()[0]}")
-            continue
-        line = ["bash", "-euo", "pipefail", "-c", command.text]
-        done = subprocess.run(
-            line, cwd=house, env=environment, capture_output=True, text=True, timeout=120, check=False
-        )
-        print(f"{place} ran: {command.text.splitlines()[0]}")
-        assert done.returncode == 0, f"{place}: {command.text}\nexit code {done.returncode}\n{done.stderr[-2000:]}"
+        print(f"{place}: {f'left out, it {command.reason}' if command.reason else 'run'}: {command.text}")
+        if not command.reason:
+            failure = failure_of(command, house)
+            assert failure is None, f"{place}: {command.text}\n{failure}"
+
+
+def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:
+    ((good, bad, _),) = blocks_of("```sh\ntrue\nfalse | cat\nfalse  # needs a GPU\n```\n")
+    assert failure_of(good, tmp_path) is None
+    assert (failure_of(bad, tmp_path) or "").startswith("exit code 1")
 
 
 def test_commands_are_read_as_bash_reads_them() -> None:
