@@ -13,7 +13,7 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import BackendError, CheckpointError
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.precision import at_precision
-from cled_edge.network.sampler import FusedLoop
+from cled_edge.network.sampler import FusedLoop, InOrder
 from cled_edge.size import Size
 
 VERSION = f"torch {torch.__version__}"
@@ -80,5 +80,5 @@ def torch_frame(
         raise CheckpointError(f"{path} was trained otherwise than {bundle.path} says; give the one that was exported")
     if not torch.cuda.is_available():
         raise BackendError(f"{VERSION} sees no GPU, needed CUDA and a driver that fits; see nvidia-smi")
-    module = FusedLoop(at_precision(model, "fp16"), steps, size).eval().cuda()
+    module = InOrder(FusedLoop(at_precision(model, "fp16"), steps, size), list(inputs)).eval().cuda()
     return TorchFrame(module, inputs, cuda_graph=cuda_graph)

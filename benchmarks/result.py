@@ -17,8 +17,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from cled_edge.bench.machine import describe_machine, library_versions, machine_line
 from cled_edge.bench.project import UNKNOWN, project_commit
 from cled_edge.bundle.checkpoint_header import inspect_safetensors
-from cled_edge.bundle.manifest import REFERENCE_GRAPHS, Manifest
+from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import REFERENCE_GRAPHS
 from cled_edge.errors import ResultError
 from cled_edge.files import check_writable, read_json, write_whole
 from cled_edge.json_text import first_problem

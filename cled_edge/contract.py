@@ -5,8 +5,9 @@ trial of engines, the command line and `robot.toml` read the rest of it from her
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import Field, dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, replace
+from itertools import cycle
 from numbers import Integral, Real
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -108,6 +109,13 @@ class Controls:
             known[name].check(value, f"{where}: ")
         return cls(**values)  # type: ignore[arg-type]  # each was checked
 
+    @classmethod
+    def spread(cls, steps: int | None, *shares: float) -> "Controls":
+        """Return controls that lie at these shares of their ranges, in turn, to verify graphs with."""
+        carried = [entry for entry in CONTROLS if entry.tensor is not None]
+        values = {e.name: e.low + share * (e.high - e.low) for e, share in zip(carried, cycle(shares), strict=False)}
+        return cls(steps, **values)
+
     def tensors(self) -> dict[str, NDArray[np.float32]]:
         """Return every tensor of controls, by the name of the graphs' input."""
         return {
@@ -115,15 +123,18 @@ class Controls:
             for name, entries in CONTROL_TENSORS.items()
         }
 
-    def inputs(self, taken: Iterable["TensorSpec"], where: str) -> dict[str, NDArray[np.float32]]:
+    def known_to(self, taken: Sequence["TensorSpec"]) -> "Controls":
+        """Return these controls, but those neutral that a graph with these inputs has not."""
+        neutral: dict[str, Any] = {entry.name: entry.neutral for entry in lacking(taken)}
+        return replace(self, **neutral)
+
+    def inputs(self, taken: Sequence["TensorSpec"], where: str) -> dict[str, NDArray[np.float32]]:
         """Return the tensors among the inputs that a graph takes, `where` names the graph for messages.
 
         OptionError if a control is not at its neutral value and the graph, of an older bundle, has no such control.
         """
-        lengths = {spec.name: spec.shape[0] for spec in taken if spec.name in CONTROL_TENSORS}
-        for entry in CONTROLS:
-            if entry.tensor is None or entry.place < int(lengths.get(entry.tensor, 0)):
-                continue
+        lengths = _lengths(taken)
+        for entry in lacking(taken):
             value = getattr(self, entry.name)
             if value != entry.neutral:
                 raise OptionError(
@@ -131,7 +142,7 @@ class Controls:
                     "or export the bundle again with this release"
                 )
         tensors = self.tensors()
-        return {name: tensors[name][: int(length)] for name, length in lengths.items()}
+        return {name: tensors[name][:length] for name, length in lengths.items()}
 
 
 def _entry(told: Field[Any]) -> Control:
@@ -144,6 +155,16 @@ CONTROL_TENSORS: dict[str, tuple[Control, ...]] = {
     name: tuple(sorted((c for c in CONTROLS if c.tensor == name), key=lambda c: c.place))
     for name in dict.fromkeys(c.tensor for c in CONTROLS if c.tensor is not None)
 }
+
+
+def lacking(taken: Sequence["TensorSpec"]) -> list[Control]:
+    """Return the controls that a graph with these inputs has not: it was exported before they came."""
+    lengths = _lengths(taken)
+    return [entry for entry in CONTROLS if entry.tensor and entry.place >= lengths.get(entry.tensor, 0)]
+
+
+def _lengths(taken: Sequence["TensorSpec"]) -> dict[str, int]:
+    return {spec.name: int(spec.shape[0]) for spec in taken if spec.name in CONTROL_TENSORS}
 
 
 # --- The tensors of each role -----------------------------------------------------------------------------------------

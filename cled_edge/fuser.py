@@ -14,20 +14,23 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
 from cled_edge.backend.tensorrt.run_options import CudaOptions
-from cled_edge.bundle.manifest import REFERENCE_GRAPHS, GraphRole
+from cled_edge.bundle.manifest import StepRows
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import Controls
+from cled_edge.contract import REFERENCE_GRAPHS, STEP_TO_STEP, Controls, GraphRole, wired
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.image import (
-    ColorOrder,
-    Float32,
-    Uint8,
-    bytes_from_network,
-    grey_from_any,
-    network_from_bytes,
-    rgb_from_any,
-    swapped,
+from cled_edge.image import ColorOrder, Float32, Uint8, grey_from_any, rgb_from_any, swapped
+from cled_edge.size import Size
+from cled_edge.tensors import (
+    check_maps,
+    fused_image,
+    fusion_inputs,
+    loop_inputs,
+    maps_of,
+    network_batch,
+    restored_images,
+    row_inputs,
+    shares_of,
 )
 
 
@@ -77,20 +80,25 @@ class Fuser:
         *,
         strength_map: Uint8 | None = None,
     ) -> FusedFrame:
-        """Fuse a pair of equal height and width.
+        """Fuse a pair of equal height and width, at least 1 pixel each; arrays and frames stay as they are.
 
         infrared: uint8 or uint16, (H, W) or (H, W, 3). visible: uint8, (H, W, 3) or (H, W). Arrays are in the fuser's
             colour order; frames say their own, and give the result its ages, its skew and its name.
-        controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) keeps half of it.
+        controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) keeps half of the haze.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is 255 everywhere.
+
+        The result holds arrays of its own. OptionError for another type or shape, and for a control that this bundle
+        has not and that is not at its neutral value. SizeMismatchError for two sizes. BackendError or EngineError if
+        the backend cannot run the graphs at this size.
         """
         controls = controls or Controls()
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
-        _check_map(strength_map, images[0].shape)
-        has_loop = self.loop_graph(images[0].shape[:2], controls, strength_map is not None) is not None
-        fuse = self.in_one_graph if has_loop else self.step_by_step
+        size = images[0].shape[0], images[0].shape[1]
+        maps = maps_of(strength_map)
+        check_maps(maps, size)
+        fuse = self.step_by_step if self.loop_graph(size, controls, tuple(maps)) is None else self.in_one_graph
         fused = fuse(*images, controls, strength_map)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
@@ -103,169 +111,97 @@ class Fuser:
         is_other = frame.image.ndim == 3 and frame.image.shape[2] == 3 and frame.color_order != self.color_order
         return cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB) if is_other else frame.image
 
-    def loop_graph(self, size: tuple[int, ...], controls: Controls, strength_map: bool = False) -> str | None:
-        """Return the name of the `fused_loop` for pictures of `size`, (height, width), if the bundle has it."""
-        steps = controls.steps or self.bundle.manifest.schedule.default_steps
-        return self._find("fused_loop", size, steps, strength_map)
+    def steps(self, controls: Controls) -> int:
+        """Return how many steps run: those asked for, or the bundle's default."""
+        return controls.steps or self.bundle.manifest.schedule.default_steps
 
-    def _find(
-        self, role: GraphRole, size: tuple[int, ...], steps: int | None = None, strength_map: bool = False
-    ) -> str | None:
-        height, width = size
-        precision = self.backend.choice.graphs
-        found = (
-            self.bundle.manifest.find(role, precision, opset, (height, width), steps, strength_map)
-            for opset in self.opsets
-        )
-        return next((name for name in found if name is not None), None)
-
-    def _reference_graph(self, role: GraphRole, size: tuple[int, ...]) -> str:
-        found = self._find(role, size)
-        if found is None:
-            raise BackendError(
-                f"{self.bundle.path} has no {role} graph in {self.backend.choice.graphs}, opset "
-                f"{' or '.join(map(str, self.opsets))}, for "
-                f"{size[0]}x{size[1]} (height x width); export it: python -m export.to_onnx --size {size[0]}x{size[1]}"
-            )
-        return found
+    def loop_graph(self, size: Size, controls: Controls, maps: tuple[str, ...] = ()) -> str | None:
+        """Return the name of the `fused_loop` for images of `size`, (height, width), that takes these maps, or None."""
+        return self._find("fused_loop", size, self.steps(controls), maps)
 
     def in_one_graph(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
     ) -> FusedFrame:
-        """Fuse by `fused_loop`: bytes in, bytes out. OptionError if the bundle has none for this."""
+        """Fuse by `fused_loop`: bytes in, bytes out. Arguments as in `__call__`; OptionError without one."""
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
-        graph = self.loop_graph((height, width), controls, strength_map is not None)
+        maps = maps_of(strength_map)
+        graph = self.loop_graph((height, width), controls, tuple(maps))
         if graph is None:
-            raise OptionError(f"{self.bundle.path} has no fused_loop of {controls.steps} steps for {height}x{width}")
-        multiple = 1 if self.bundle.manifest.graphs[graph].size else self.bundle.manifest.size_multiple
-        grey, rgb = self._padded_bytes(infrared, visible, multiple)
-        inputs: dict[str, NDArray[Any]] = {
-            "infrared": grey[None, :, :, None],
-            "visible": rgb[None],
-            **controls.tensors(),
-        }
-        if strength_map is not None:
-            bottom, right = (-side % multiple for side in (height, width))
-            inputs["strength_map"] = _padded(strength_map, bottom, right)[None]
+            raise OptionError(
+                f"{self.bundle.path} has no fused_loop of {self.steps(controls)} steps for {height}x{width}; export "
+                "one, or fuse step by step"
+            )
+        manifest = self.bundle.manifest
+        images = self._bytes(infrared, visible)
+        inputs = loop_inputs(manifest.graphs[graph], *images, maps, controls, manifest.size_multiple)
         clock.lap("prepare")
         outputs = self.backend.run(graph, inputs)
         clock.lap("network")
         # The backend will write over its outputs: what leaves here is a copy.
         picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs)
-        fused = self._ordered_copy(picture), restored_infrared[:, :, 0].copy(), self._ordered_copy(restored_visible)
-        clock.lap("output")
-        return FusedFrame(*fused, self._ran(controls), self.color_order, clock.laps_ns)
+        return self._result((picture, restored_infrared[:, :, 0].copy(), restored_visible), controls, clock)
 
     def step_by_step(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
     ) -> FusedFrame:
-        """Fuse by `unet_step` and `fusion`: the reference form, for any number of steps."""
+        """Fuse by `unet_step` and `fusion`: the reference form, for any steps. Arguments as in `__call__`."""
         clock = _Stopwatch()
-        height, width = infrared.shape[:2]
+        size = infrared.shape[0], infrared.shape[1]
         x_in = self.prepare(infrared, visible)
         clock.lap("prepare")
         if strength_map is None and isinstance(self.backend, FrameBackend):
             residual, fused = self.residual_and_fused(x_in, controls)
             clock.lap("network")
-            return self._outputs(x_in, residual, fused, controls, (height, width), clock)
-        residual = self.residual(x_in, controls)
-        if strength_map is not None:
-            # Both uses below take strength times residual: the map may as well be part of the residual.
-            bottom, right = (after - before for after, before in zip(x_in.shape[2:], (height, width), strict=True))
-            shares = _padded(strength_map, bottom, right).transpose(2, 0, 1)[:, None].astype(np.float32)
-            residual = residual * (shares / np.float32(255))
-        clock.lap("steps")
-        fused = self.fusion(x_in, residual, controls)
-        clock.lap("fusion")
-        return self._outputs(x_in, residual, fused, controls, (height, width), clock)
+        else:
+            residual = self.residual(x_in, controls)
+            if strength_map is not None:
+                residual = residual * shares_of(strength_map, self.bundle.manifest.size_multiple)
+            clock.lap("steps")
+            fused = self.fusion(x_in, residual, controls)
+            clock.lap("fusion")
+        images = fused_image(fused, size), *restored_images(x_in, residual, controls, size)
+        return self._result(images, controls, clock)
+
+    def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
+        """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
+        return network_batch(*self._bytes(infrared, visible), self.bundle.manifest.size_multiple)
+
+    def start(self, x_in: Float32) -> dict[str, NDArray[Any]]:
+        """Return the images that the first step takes."""
+        return {"x_t": x_in * np.float32(self.bundle.manifest.schedule.start_input), "x_in": x_in}
+
+    def rows(self, controls: Controls) -> StepRows:
+        """Return the rows of the schedule table, one for each step."""
+        return self.bundle.manifest.schedule.tables[self.steps(controls)]
 
     def residual_and_fused(self, x_in: Float32, controls: Controls) -> tuple[Float32, Float32]:
         """Return what `residual` and `fusion` do, in one call if the backend has it; the shapes of both."""
         if not isinstance(self.backend, FrameBackend):
             residual = self.residual(x_in, controls)
             return residual, self.fusion(x_in, residual, controls)
-        schedule = self.bundle.manifest.schedule
         step, fusion = (self._reference_graph(role, x_in.shape[2:]) for role in REFERENCE_GRAPHS)
-        inputs = {
-            "x_t": x_in * np.float32(schedule.start_input),
-            "x_in": x_in,
-            **controls.tensors(),
-        }
-        rows = schedule.tables[controls.steps or schedule.default_steps]
-        return self.backend.fused_frame(step, fusion, rows, inputs)
-
-    def _outputs(
-        self,
-        x_in: Float32,
-        residual: Float32,
-        fused: Float32,
-        controls: Controls,
-        size: tuple[int, int],
-        clock: "_Stopwatch",
-    ) -> FusedFrame:
-        height, width = size
-        strength = controls.tensors()["strength"]
-        restored = (x_in - strength[:, None, None, None] * residual)[:, :, :height, :width]
-        # The three infrared channels estimate one picture; their mean is the better estimate.
-        restored_infrared = bytes_from_network(restored[0].mean(axis=0, keepdims=True))[:, :, 0]
-        restored_visible = self._ordered_copy(bytes_from_network(restored[1]))
-        picture = self._ordered_copy(bytes_from_network(fused[0, :, :height, :width]))
-        clock.lap("output")
-        images = picture, restored_infrared, restored_visible
-        return FusedFrame(*images, self._ran(controls), self.color_order, clock.laps_ns)
-
-    def _ran(self, controls: Controls) -> Controls:
-        """Return the controls with the number of steps that ran."""
-        return replace(controls, steps=controls.steps or self.bundle.manifest.schedule.default_steps)
-
-    def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
-        """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
-        grey, rgb = self._padded_bytes(infrared, visible, self.bundle.manifest.size_multiple)
-        x_in = np.empty((2, 3, *grey.shape), np.float32)
-        x_in[0] = network_from_bytes(grey)
-        x_in[1] = network_from_bytes(rgb).transpose(2, 0, 1)
-        return x_in
-
-    def _padded_bytes(self, infrared: NDArray[Any], visible: NDArray[Any], multiple: int) -> tuple[Uint8, Uint8]:
-        """Return grey (H', W') and RGB (H', W', 3), padded by reflection to a multiple."""
-        grey = grey_from_any(infrared, self.color_order)
-        rgb = rgb_from_any(visible, self.color_order)
-        bottom, right = (-side % multiple for side in grey.shape)
-        if bottom or right:
-            grey, rgb = (_padded(x, bottom, right) for x in (grey, rgb))
-        return grey, rgb
+        taken = self.bundle.manifest.graphs[fusion]
+        inputs = {**self.start(x_in), **controls.inputs(taken.inputs, f"graph {taken.file} of this bundle")}
+        return self.backend.fused_frame(step, fusion, self.rows(controls), inputs)
 
     def residual(self, x_in: Float32, controls: Controls) -> Float32:
         """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
-        schedule = self.bundle.manifest.schedule
-        rows = schedule.tables[controls.steps or schedule.default_steps]
         graph = self._reference_graph("unet_step", x_in.shape[2:])
-        x_t, residual = x_in * np.float32(schedule.start_input), x_in
-        for step_time, coef in zip(rows.time, rows.coef, strict=True):
-            inputs = {
-                "x_t": x_t,
-                "x_in": x_in,
-                "t": np.array([step_time], np.float32),
-                "coef": np.array(coef, np.float32),
-            }
-            x_t, residual = self.backend.run(graph, inputs)
-        return residual
+        names = [spec.name for spec in self.bundle.manifest.graphs[graph].outputs]
+        step, rows = self.start(x_in), self.rows(controls)
+        found: dict[str, NDArray[Any]] = {}
+        for index in range(len(rows.time)):
+            outputs = self.backend.run(graph, {**step, **row_inputs(rows, index)})
+            found = dict(zip(names, outputs, strict=True))
+            step |= wired(STEP_TO_STEP, found)
+        return found["residual"]
 
     def fusion(self, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
         """Run the fusion graph; return (1, 3, H', W') in [-1, 1]."""
-        inputs = {
-            "infrared": x_in[:1],
-            "infrared_residual": residual[:1],
-            "visible": x_in[1:],
-            "visible_residual": residual[1:],
-            **controls.tensors(),
-        }
-        return self.backend.run(self._reference_graph("fusion", x_in.shape[2:]), inputs)[0]
-
-    def _ordered_copy(self, rgb: Uint8) -> Uint8:
-        """Return the picture as an array of its own, in the caller's colour order."""
-        return swapped(rgb) if self.color_order == "BGR" else rgb.copy()
+        graph = self._reference_graph("fusion", x_in.shape[2:])
+        step = {"x_in": x_in, "residual": residual}
+        return self.backend.run(graph, fusion_inputs(self.bundle.manifest.graphs[graph], step, controls))[0]
 
     def close(self) -> None:
         """Give back what the backend holds."""
@@ -279,6 +215,36 @@ class Fuser:
     ) -> None:
         self.close()
 
+    def _find(self, role: GraphRole, size: Size, steps: int | None = None, maps: tuple[str, ...] = ()) -> str | None:
+        manifest, precision = self.bundle.manifest, self.backend.choice.graphs
+        found = (manifest.find(role, precision, opset, size, steps, maps) for opset in self.opsets)
+        return next((name for name in found if name is not None), None)
+
+    def _reference_graph(self, role: GraphRole, padded: tuple[int, ...]) -> str:
+        height, width = padded
+        found = self._find(role, (height, width))
+        if found is None:
+            raise BackendError(
+                f"{self.bundle.path} has no {role} graph in {self.backend.choice.graphs}, opset "
+                f"{' or '.join(map(str, self.opsets))}, for {height}x{width} (height x width); export it again with "
+                "graphs of that size"
+            )
+        return found
+
+    def _bytes(self, infrared: NDArray[Any], visible: NDArray[Any]) -> tuple[Uint8, Uint8]:
+        """Return grey (H, W) and RGB (H, W, 3)."""
+        return grey_from_any(infrared, self.color_order), rgb_from_any(visible, self.color_order)
+
+    def _result(self, images: tuple[Uint8, Uint8, Uint8], controls: Controls, clock: "_Stopwatch") -> FusedFrame:
+        """Return the fused, RGB, and both restored images as arrays of their own, in the caller's colour order."""
+        fused, restored_infrared, restored_visible = images
+        picture, restored_visible = (
+            swapped(rgb) if self.color_order == "BGR" else rgb.copy() for rgb in (fused, restored_visible)
+        )
+        clock.lap("output")
+        ran = replace(controls, steps=self.steps(controls))
+        return FusedFrame(picture, restored_infrared, restored_visible, ran, self.color_order, clock.laps_ns)
+
 
 def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
     """Raise SizeMismatchError unless both shapes start with the same height and width."""
@@ -288,19 +254,6 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
             f"infrared is {h}x{w}, visible {other_h}x{other_w} (height x width); they must be registered to the same "
             "pixels: warp one onto the other, or crop and resize both to one size first"
         )
-
-
-def _check_map(strength_map: Uint8 | None, shape: tuple[int, ...]) -> None:
-    if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*shape[:2], 2)):
-        raise OptionError(
-            f"strength_map is {strength_map.dtype} {strength_map.shape}, needed uint8 {(*shape[:2], 2)}: height, "
-            "width, infrared and visible"
-        )
-
-
-def _padded(picture: Uint8, bottom: int, right: int) -> Uint8:
-    padded = cv2.copyMakeBorder(picture, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
-    return np.asarray(padded, np.uint8)
 
 
 def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:

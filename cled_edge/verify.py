@@ -20,7 +20,7 @@ from cled_edge.backend.facts import details, notes
 from cled_edge.backend.opener import open_backend
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import Controls
+from cled_edge.contract import STRENGTH_MAP, Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
@@ -51,6 +51,11 @@ class Case:
     expected: dict[str, Array]
     strength_map: Uint8 | None = None
     positions: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """Names of the maps that it has."""
+        return () if self.strength_map is None else (STRENGTH_MAP.name,)
 
     @property
     def size(self) -> tuple[int, int]:
@@ -168,7 +173,7 @@ def _computed(fuser: Fuser, opset: int, case: Case, form: Form) -> dict[str, Arr
     """Return what the bundle makes of a case in one form; None if it has not the graphs."""
     manifest = fuser.bundle.manifest
     if form == "one graph":
-        if fuser.loop_graph(case.size, case.controls, case.strength_map is not None) is None:
+        if fuser.loop_graph(case.size, case.controls, case.maps) is None:
             return None
         frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
         return {name: getattr(frame, name) for name in _FRAMES}

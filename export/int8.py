@@ -22,14 +22,14 @@ from onnx import TensorProto, helper, numpy_helper
 
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.facts import BackendFacts, RunFacts
-from cled_edge.bundle.manifest import OPSETS, REFERENCE_GRAPHS
+from cled_edge.bundle.manifest import OPSETS
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import Controls
+from cled_edge.contract import REFERENCE_GRAPHS, Controls
 from cled_edge.errors import ParityError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32
 from cled_edge.verify import NEEDED_DB, judge
-from export.golden import Pair, cut, noise
+from export.golden import ImagePair, cut, noise
 from export.recording import Inputs, recorded_inputs
 
 log = logging.getLogger("export")
@@ -107,7 +107,7 @@ def key(weights: Array) -> str:
     return hashlib.sha256(weights.tobytes()).hexdigest()
 
 
-def measured_scales(bundle: Bundle, pairs: Sequence[Pair]) -> Scales:
+def measured_scales(bundle: Bundle, pairs: Sequence[ImagePair]) -> Scales:
     """Return scales with which the loop stays MARGIN_DB above what is needed, the worst convolutions left out.
 
     Each is measured alone first, at every clip, and gets its best. Then all are INT8, and the one that alone does the
@@ -146,7 +146,7 @@ class _Loop:
     opsets: tuple[int, ...] = OPSETS
     description = "dense convolutions in INT8"
 
-    def __init__(self, bundle: Bundle, pairs: Sequence[Pair]) -> None:
+    def __init__(self, bundle: Bundle, pairs: Sequence[ImagePair]) -> None:
         self.facts = BackendFacts("onnxruntime", "CPU", "fp32")
         self.runs = RunFacts()
         self._graphs: dict[str, onnx.ModelProto] = {
@@ -205,9 +205,9 @@ class _Loop:
         """Nothing to give back."""
 
 
-def dark(pair: Pair) -> Pair:
+def dark(pair: ImagePair) -> ImagePair:
     """Return the pair with a quarter of the light and half the thermal contrast: what the loop amplifies most."""
-    return Pair(pair.infrared // 2 + 64, pair.visible // 4)
+    return ImagePair(pair.infrared // 2 + 64, pair.visible // 4)
 
 
 def _session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:

@@ -37,14 +37,17 @@ from cled_edge.bundle.manifest import (
     VerificationSpec,
 )
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import MAPS
 from cled_edge.errors import OptionError, OutputError, ParityError, one_line_errors
+from cled_edge.files import write_whole
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
 from cled_edge.size import parse_size
 from cled_edge.verify import verify, write_golden
-from export.golden import Pair, golden_cases, read_pairs, synthetic_pairs, whole_cases
-from export.graphs import Plan, graph_name, graphs_of, node_counts, write_graph
+from export.golden import ImagePair, golden_cases, read_pairs, synthetic_pairs, whole_cases
+from export.graphs import GraphSet, graphs_of, manifest_name
 from export.int8 import measured_scales, quantised
+from export.tracing import node_counts, write_graph
 
 log = logging.getLogger("export")
 
@@ -53,62 +56,114 @@ def export_bundle(
     model: CledFusion,
     training: dict[str, Any],
     out: Path,
-    pairs: list[Pair],
+    pairs: list[ImagePair],
     inputs: str,
-    plan: Plan | None = None,
+    graph_set: GraphSet | None = None,
     name: str | None = None,
 ) -> Manifest:
     """Write and verify a bundle in `out`, replacing a bundle there only after the new one has passed.
 
-    plan: None is FP32 at opset 17 for any size, with the loop of the default number of steps. name: None is that of the
-    preset.
+    graph_set: None is FP32 at opset 17 for any size, with the loop of the default number of steps. inputs: what the
+    pairs are, for the manifest. name: None is that of the preset.
     ParityError if any output is too far from eager; OutputError if `out` is something else than a bundle.
     """
-    plan, name = plan or default_plan(model), name or model.config.name
+    graph_set, name = graph_set or default_set(model), name or model.config.name
     if out.exists() and not (out / MANIFEST_NAME).exists():
         raise OutputError(f"{out} exists and is no bundle; choose another folder, or remove it")
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-        folder = Path(scratch) / out.name
-        folder.mkdir()
-        unverified = VerificationSpec(inputs="none yet", backend="none yet", checks=())
-        graphs = _write_graphs(folder, model, plan)
-        (folder / GOLDEN_NAME).write_bytes(write_golden(golden_cases(model, pairs, plan)))
-        _write_manifest(folder, name, model, graphs, training, unverified)
-        if "int8" in plan.precisions:
-            graphs |= _quantise(folder, graphs, pairs)
-            _write_manifest(folder, name, model, graphs, training, unverified)
-        verification = verify_bundle(
-            folder, model, pairs, inputs, plan, report=out.with_name(f"{out.name}.verification.json")
-        )
-        manifest = _write_manifest(folder, name, model, graphs, training, verification)
+        draft = _Draft(Path(scratch) / out.name, name, model, training)
+        draft.write_graphs(graph_set, pairs)
+        if "int8" in graph_set.precisions:
+            draft.write_int8(pairs)
+        report = out.with_name(f"{out.name}.verification.json")
+        manifest = draft.write_manifest(verify_bundle(draft.folder, model, pairs, inputs, graph_set, report))
         if out.exists():
             shutil.rmtree(out)
-        folder.rename(out)
+        draft.folder.rename(out)
     return manifest
 
 
-def default_plan(model: CledFusion) -> Plan:
+def default_set(model: CledFusion) -> GraphSet:
     """Return FP32 at opset 17 for any size, with the loop of the default number of steps."""
-    return Plan(steps=(model.config.default_steps,))
+    return GraphSet(steps=(model.config.default_steps,))
+
+
+class _Draft:
+    """A bundle that is being written. Its manifest says that it is not verified until it is."""
+
+    def __init__(self, folder: Path, name: str, model: CledFusion, training: dict[str, Any]) -> None:
+        self.folder, self.name, self.model, self.training = folder, name, model, training
+        self.graphs: dict[str, GraphSpec] = {}
+        folder.mkdir()
+
+    def write_graphs(self, graph_set: GraphSet, pairs: list[ImagePair]) -> None:
+        """Write every graph but those in INT8, and the golden pairs."""
+        for graph in graphs_of(self.model, graph_set):
+            log.info("tracing %s", graph.name)
+            self.graphs[graph.name] = write_graph(graph, self.model.config.size_multiple, self.folder / graph.file)
+        write_whole(self.folder / GOLDEN_NAME, write_golden(golden_cases(self.model, pairs, graph_set)))
+        self.write_manifest(_UNVERIFIED)
+
+    def write_int8(self, pairs: list[ImagePair]) -> None:
+        """Write the INT8 form of each FP32 graph of the reference opset; ParityError if the loop cannot bear any."""
+        bundle = Bundle.open(self.folder)
+        log.info("measuring what INT8 does to the loop, a convolution at a time")
+        scales = measured_scales(bundle, pairs)
+        default_steps = bundle.manifest.schedule.default_steps
+        for name, spec in bundle.manifest.graphs.items():
+            if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET:
+                continue
+            new = manifest_name(spec.role, "int8", spec.opset, spec.size, spec.steps, spec.maps, default_steps)
+            graph = quantised(onnx.load_from_string(bundle.graph(name)), scales)
+            write_whole(self.folder / f"{new}.onnx", graph.SerializeToString())
+            update = {"file": f"{new}.onnx", "precision": "int8", "nodes": node_counts(graph)}
+            self.graphs[new] = spec.model_copy(update=update)
+        self.write_manifest(_UNVERIFIED)
+
+    def write_manifest(self, verification: VerificationSpec) -> Manifest:
+        """Write `manifest.json` for the files that there are."""
+        names = (*(graph.file for graph in self.graphs.values()), GOLDEN_NAME)
+        contents = {name: (self.folder / name).read_bytes() for name in names}
+        config = self.model.config
+        manifest = Manifest(
+            schema_version=SCHEMA_VERSION,
+            name=self.name,
+            created_by=f"cled-edge {__version__}",
+            size_multiple=config.size_multiple,
+            graphs=self.graphs,
+            schedule=ScheduleSpec.from_schedule(self.model.sampler.schedule, config.default_steps),
+            preprocessing=PreprocessingSpec(),
+            files={
+                name: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+                for name, content in contents.items()
+            },
+            training=self.training,
+            verification=verification,
+        )
+        write_whole(self.folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
+        return manifest
+
+
+_UNVERIFIED = VerificationSpec(inputs="none yet", backend="none yet", checks=())
 
 
 def verify_bundle(
-    folder: Path, model: CledFusion, pairs: list[Pair], inputs: str, plan: Plan, report: Path
+    folder: Path, model: CledFusion, pairs: list[ImagePair], inputs: str, graph_set: GraphSet, report: Path
 ) -> VerificationSpec:
-    """Run every variant on whole pictures; ParityError, and a report, unless each is finite and close enough."""
+    """Run every variant on whole images; ParityError, and a report, unless each is finite and close enough."""
     bundle = Bundle.open(folder)
     log.info("verifying on %d pairs (%s) and noise", len(pairs), inputs)
-    cases = list(whole_cases(model, pairs, plan))
+    cases = list(whole_cases(model, pairs, graph_set))
     checks: list[CheckSpec] = []
-    for precision, opset in dict.fromkeys((precision, opset) for precision, opset, _ in plan.variants()):
+    for precision, opset in dict.fromkeys((precision, opset) for precision, opset, _ in graph_set.variants()):
         found = verify(bundle, f"onnxruntime:{precision}", cases, opset)
         worst = min((check.psnr_db for check in found), default=0.0)
         log.info("  %s, opset %d: %d checks, worst %.1f dB", precision, opset, len(found), worst)
         checks += found
     failed = [check for check in checks if check.verdict != "OK"]
     if failed:
-        report.write_text(json.dumps([check.model_dump() for check in checks], indent=2) + "\n")
+        write_whole(report, json.dumps([check.model_dump() for check in checks], indent=2) + "\n")
         first = failed[0]
         raise ParityError(
             f"{first.verdict}: {first.tensor}, {first.form}, {first.steps} steps, {first.precision}, opset "
@@ -124,59 +179,6 @@ def _reference_backend() -> str:
     import onnxruntime  # noqa: PLC0415
 
     return f"onnxruntime {onnxruntime.__version__} cpu"
-
-
-def _write_graphs(folder: Path, model: CledFusion, plan: Plan) -> dict[str, GraphSpec]:
-    specs = {}
-    for graph in graphs_of(model, plan):
-        log.info("tracing %s", graph.name)
-        specs[graph.name] = write_graph(graph, model.config.size_multiple, folder / graph.file)
-    return specs
-
-
-def _quantise(folder: Path, graphs: dict[str, GraphSpec], pairs: list[Pair]) -> dict[str, GraphSpec]:
-    """Write the INT8 form of each FP32 graph of the reference opset; ParityError if the loop cannot bear any."""
-    bundle, specs = Bundle.open(folder), {}
-    log.info("measuring what INT8 does to the loop, a convolution at a time")
-    scales = measured_scales(bundle, pairs)
-    for name, spec in graphs.items():
-        if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET:
-            continue
-        default_steps = bundle.manifest.schedule.default_steps
-        new = graph_name(spec.role, "int8", spec.opset, spec.size, spec.steps, spec.strength_map, default_steps)
-        model = quantised(onnx.load_from_string(bundle.graph(name)), scales)
-        onnx.save(model, folder / f"{new}.onnx")
-        update = {"file": f"{new}.onnx", "precision": "int8", "nodes": node_counts(model)}
-        specs[new] = spec.model_copy(update=update)
-    return specs
-
-
-def _write_manifest(
-    folder: Path,
-    name: str,
-    model: CledFusion,
-    graphs: dict[str, GraphSpec],
-    training: dict[str, Any],
-    verification: VerificationSpec,
-) -> Manifest:
-    contents = {file: (folder / file).read_bytes() for file in (*(g.file for g in graphs.values()), GOLDEN_NAME)}
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        name=name,
-        created_by=f"cled-edge {__version__}",
-        size_multiple=model.config.size_multiple,
-        graphs=graphs,
-        schedule=ScheduleSpec.from_schedule(model.sampler.schedule, model.config.default_steps),
-        preprocessing=PreprocessingSpec(),
-        files={
-            file: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-            for file, content in contents.items()
-        },
-        training=training,
-        verification=verification,
-    )
-    (folder / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2) + "\n")
-    return manifest
 
 
 def read_precision(text: str) -> GraphPrecision:
@@ -222,17 +224,17 @@ def main(
             f"--name is {name!r}, needed letters, digits, dots, dashes and underscores: results are named by it"
         )
     model, training = load_checkpoint(checkpoint)
-    usual = default_plan(model)
-    plan = Plan(
+    usual = default_set(model)
+    graph_set = GraphSet(
         precisions=tuple(read_precision(text) for text in precision or usual.precisions),
         opsets=tuple(opset or usual.opsets),
         sizes=tuple(parse_size(text) for text in size or ()),
         steps=tuple(unrolled or usual.steps),
-        strength_map=strength_map,
+        maps=MAPS if strength_map else (),
     )
     chosen = read_pairs(pairs, count) if pairs else synthetic_pairs(count)
     inputs = f"real pairs of {pairs.name}" if pairs else "rendered night street"
-    manifest = export_bundle(model, training, bundle_dir, chosen, inputs, plan, name)
+    manifest = export_bundle(model, training, bundle_dir, chosen, inputs, graph_set, name)
     checks = manifest.verification.checks
     worst = min(checks, key=lambda check: check.psnr_db - check.needed_db)
     log.info(

@@ -86,11 +86,12 @@ class FusionTask:
 
     def loss(self, network: nn.Module, inputs: FusionInputs) -> Losses:
         """Return Eq. 19 with the recipe's weights; in one stage with Eq. 15."""
-        infrared, visible, strength, balance = inputs.infrared, inputs.visible, inputs.strength, inputs.balance
+        infrared, visible, balance = inputs.infrared, inputs.visible, inputs.balance
+        controls = {"strength": inputs.strength, "balance": balance}
         if self.recipe.one_stage:
-            fused, *residuals = network(infrared, visible, strength, balance)
+            fused, *residuals = network(infrared, visible, controls)
         else:
-            fused = network(infrared, inputs.infrared_residual, visible, inputs.visible_residual, strength, balance)
+            fused = network(infrared, inputs.infrared_residual, visible, inputs.visible_residual, controls)
         targets = fusion_targets(inputs, self.recipe.target)
         with torch.autocast(infrared.device.type, enabled=False):  # a gradient of 1/256 is what bf16 would round away
             images = _unit(fused.float()), _unit(targets[0]), _unit(targets[1])
@@ -109,10 +110,10 @@ class Joint(nn.Module):
         super().__init__()
         self.model, self.steps = model, steps
 
-    def forward(self, infrared: Tensor, visible: Tensor, strength: Tensor, balance: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, infrared: Tensor, visible: Tensor, controls: dict[str, Tensor]) -> tuple[Tensor, ...]:
         """Return the fused image and the residuals of both modalities, (N, 3, H, W) each."""
         residuals = self.model.restore(infrared, visible, self.steps)
-        return self.model.fusion(infrared, residuals[0], visible, residuals[1], strength, balance), *residuals
+        return self.model.fusion(infrared, residuals[0], visible, residuals[1], controls), *residuals
 
 
 def fusion_targets(inputs: FusionInputs, target: Literal["clean", "source"] = "clean") -> tuple[Tensor, Tensor]:

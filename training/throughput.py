@@ -66,11 +66,10 @@ def step_of(recipe: Recipe, stage: StageName, precision: Precision, compiled: bo
         if isinstance(batch, RestorationBatch):
             predicted = model.unet(table.start_input * batch.degraded, batch.degraded, at_start)
             return (predicted.float() - (batch.degraded - batch.clean)).abs().mean()
-        infrared, visible, count = batch.infrared, batch.visible, len(batch.infrared)
+        infrared, visible = batch.infrared, batch.visible
         with torch.no_grad():
             residuals = model.restore(infrared, visible, recipe.fuse.steps)
-        strength, balance = torch.ones(count, 2), torch.full((count, 1), 0.5)
-        fused: Tensor = model.fusion(infrared, residuals[0], visible, residuals[1], strength, balance)
+        fused: Tensor = model.fusion(infrared, residuals[0], visible, residuals[1])
         return (fused.float() - batch.visible_clean).abs().mean()
 
     def step(batch: Batch) -> None:

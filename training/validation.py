@@ -94,13 +94,13 @@ class FusionValidation:
         """Return the losses of Eq. 16 to 18 at full strength and balance 0.5, towards the clean pair."""
         device = next(model.parameters()).device
         infrared, visible = (x.to(device) for x in self.clean)
-        strength, balance = torch.ones(2, device=device), torch.full((1,), 0.5, device=device)
+        balance = torch.full((1,), 0.5, device=device)
         result: dict[str, float] = {}
         samples: dict[str, list[Tensor]] = {}
         for name, pair in (("clean", self.clean), ("degraded", self.degraded)):
             seen = [x.to(device) for x in pair]
             residuals = model.restore(seen[0], seen[1])
-            fused = model.fusion(seen[0], residuals[0], seen[1], residuals[1], strength, balance)
+            fused = model.fusion(seen[0], residuals[0], seen[1], residuals[1], {"balance": balance})
             parts = fusion_losses((fused + 1) / 2, (infrared + 1) / 2, (visible + 1) / 2, balance)
             result |= {f"held_out_{name}_{part}": value.item() for part, value in parts.items()}
             restored = remove(seen[1], residuals[1], torch.ones(1, device=device))

@@ -6,7 +6,8 @@ from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.build_record import ReadBack, TensorReadBack
 from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.backend.tensorrt.log import logger_of
-from cled_edge.bundle.manifest import GraphSpec, TensorSpec
+from cled_edge.bundle.manifest import GraphSpec
+from cled_edge.contract import TensorSpec
 from cled_edge.errors import EngineError
 
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}  # the others are called as in NumPy

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import get_args
 
-from cled_edge.backend.tensorrt.build_options import BuildOptions, graph_name
+from cled_edge.backend.tensorrt.build_options import BuildOptions, fitting_graph
 from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.build.builder import check_sizes
-from cled_edge.bundle.manifest import GraphRole, Manifest
+from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import MAPS, GraphRole
 from cled_edge.errors import EngineError
 from cled_edge.size import Size, padded
 
@@ -59,8 +60,8 @@ def _names(
     role: GraphRole = what  # type: ignore[assignment]  # it is one of them
     sized = options if is_loop else _padded(bundle.manifest, options)
     names = [
-        graph_name(bundle.manifest, role, sized, has.newest_opset, steps if is_loop else None, strength_map)
-        for strength_map in ((False, True) if is_loop else (False,))
+        fitting_graph(bundle.manifest, role, sized, has.newest_opset, steps if is_loop else None, maps)
+        for maps in (((), MAPS) if is_loop else ((),))
     ]
     found = [name for name in names if name is not None]
     if not found and (needed or not is_loop):

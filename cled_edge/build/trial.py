@@ -5,7 +5,7 @@ Runtime on the CPU, which export verified against eager PyTorch. So an engine th
 bug or FP16 can make one, never reaches the runner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,15 +16,15 @@ from cled_edge.backend.choice import REFERENCE
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import TrialRecord
-from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET
+from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, GraphSpec
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import Controls
 from cled_edge.errors import BundleMissingError
 from cled_edge.fuser import Fuser
+from cled_edge.image import Uint8
 from cled_edge.size import Size
+from cled_edge.tensors import Arrays, fusion_inputs, loop_inputs, maps_of, row_inputs
 from cled_edge.verify import NEEDED_DB, judge, read_golden
-
-Arrays = dict[str, NDArray[Any]]  # by the names of the graph's tensors
 
 
 @dataclass(frozen=True)
@@ -42,38 +42,24 @@ def make_trial(bundle: Bundle, graph_name: str, size: Size) -> Trial:
     if not cases:
         raise BundleMissingError(f"{bundle.path / GOLDEN_NAME} holds no pair to try an engine on; export it again")
     infrared, visible = _tiled(cases[0].infrared, size), _tiled(cases[0].visible, size)
-    controls = Controls(spec.steps, strength_infrared=0.8, strength_visible=0.9, balance=0.4)
+    controls = Controls.spread(spec.steps, 0.8, 0.9, 0.4).known_to(spec.inputs)
     with Fuser(bundle, open_backend(REFERENCE, bundle), opset=REFERENCE_OPSET) as fuser:
         if spec.role == "fused_loop":
-            shares = np.stack([infrared, visible[:, :, 0]], axis=2) if spec.strength_map else None
-            fused = fuser.step_by_step(infrared, visible, controls, shares)
-            inputs: Arrays = {"infrared": infrared[None, :, :, None], "visible": visible[None], **controls.tensors()}
-            expected = {
-                "fused": fused.picture[None],
-                "infrared_restored": fused.infrared[None, :, :, None],
-                "visible_restored": fused.visible[None],
-            }
-            return Trial(inputs if shares is None else {**inputs, "strength_map": shares[None]}, expected)
-        step = _first_step(fuser, infrared, visible)
+            return _loop_trial(fuser, spec, infrared, visible, controls)
+        step = _step_trial(fuser, infrared, visible)
         if spec.role == "unet_step":
             return step
-        x_in, residual = step.inputs["x_in"], step.expected["residual"]
-        inputs = {
-            **controls.tensors(),
-            "infrared": x_in[:1],
-            "infrared_residual": residual[:1],
-            "visible": x_in[1:],
-            "visible_residual": residual[1:],
-        }
-        return Trial(inputs, {"fused": fuser.fusion(x_in, residual, controls)})
+        tensors = {**step.inputs, **step.expected}
+        expected = fuser.fusion(tensors["x_in"], tensors["residual"], controls)
+        return Trial(fusion_inputs(spec, tensors, controls), _named(spec, [expected]))
 
 
 def judged(
     trial: Trial, outputs: Mapping[str, NDArray[Any]], options: BuildOptions, size: Size, how: str
 ) -> TrialRecord:
-    """Return the verdict on an engine's outputs: the worst of them, by the bar of its precision in cled_edge/verify.py.
+    """Return the verdict on an engine's outputs: the worst of them, by its precision's target in cled_edge/verify.py.
 
-    TF32 rounds FP32 to FP16's mantissa, so FP16's bar holds for it.
+    TF32 rounds FP32 to FP16's mantissa, so FP16's target holds for it.
     """
     needed_db = NEEDED_DB["fp16" if options.tf32 and options.precision == "fp32" else options.precision]
     found = [(*judge(outputs[name], needed), name) for name, needed in trial.expected.items() if name in outputs]
@@ -88,21 +74,25 @@ def judged(
     )
 
 
-def _first_step(fuser: Fuser, infrared: NDArray[np.uint8], visible: NDArray[np.uint8]) -> Trial:
-    schedule = fuser.bundle.manifest.schedule
-    rows = schedule.tables[schedule.default_steps]
-    x_in = fuser.prepare(infrared, visible)
-    inputs = {
-        "x_t": x_in * np.float32(schedule.start_input),
-        "x_in": x_in,
-        "t": np.array(rows.time[:1], np.float32),
-        "coef": np.array(rows.coef[0], np.float32),
-    }
-    x_prev, residual = fuser.backend.run(fuser.bundle.manifest.find("unet_step") or "", inputs)
-    return Trial(inputs, {"x_prev": x_prev, "residual": residual})
+def _loop_trial(fuser: Fuser, spec: GraphSpec, infrared: Uint8, visible: Uint8, controls: Controls) -> Trial:
+    strength_map = np.stack([infrared, visible[:, :, 0]], axis=2) if spec.maps else None
+    fused = fuser.step_by_step(infrared, visible, controls, strength_map)
+    inputs = loop_inputs(spec, infrared, visible, maps_of(strength_map), controls, multiple=1)
+    return Trial(inputs, _named(spec, [fused.picture[None], fused.infrared[None, :, :, None], fused.visible[None]]))
 
 
-def _tiled(picture: NDArray[np.uint8], size: Size) -> NDArray[np.uint8]:
-    """Return a picture of any size, made of copies of one."""
+def _step_trial(fuser: Fuser, infrared: Uint8, visible: Uint8) -> Trial:
+    manifest, x_in = fuser.bundle.manifest, fuser.prepare(infrared, visible)
+    inputs = {**fuser.start(x_in), **row_inputs(fuser.rows(Controls()), 0)}
+    name = manifest.find("unet_step") or ""
+    return Trial(inputs, _named(manifest.graphs[name], fuser.backend.run(name, inputs)))
+
+
+def _named(spec: GraphSpec, outputs: Sequence[NDArray[Any]]) -> Arrays:
+    return {tensor.name: output for tensor, output in zip(spec.outputs, outputs, strict=True)}
+
+
+def _tiled(picture: Uint8, size: Size) -> Uint8:
+    """Return an image of any size, made of copies of one."""
     rows, columns = (np.arange(side) % seen for side, seen in zip(size, picture.shape, strict=False))
     return np.ascontiguousarray(picture[rows][:, columns])

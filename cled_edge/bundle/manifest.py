@@ -4,17 +4,15 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from cled_edge.contract import CONTROL_TENSORS, GRAPHS, MAPS, REFERENCE_GRAPHS, STRENGTH_MAP, GraphRole, TensorSpec
 from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
-from cled_edge.size import Size
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"
 GOLDEN_NAME = "golden.safetensors"
 
-GraphRole = Literal["unet_step", "fusion", "fused_loop"]
 GraphPrecision = Literal["fp32", "fp16", "int8"]
 Verdict = Literal["OK", "NONFINITE", "CONSTANT", "TOLERANCE"]
-REFERENCE_GRAPHS: tuple[GraphRole, ...] = ("unet_step", "fusion")
 REFERENCE_OPSET = 17  # the newest that TensorRT 8.6 parses
 OPSETS = (REFERENCE_OPSET, 20)  # those that graphs are exported at
 
@@ -23,25 +21,14 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class TensorSpec(_Model):
-    """An input or output of a graph. A dimension is a number or the name of one that the caller chooses."""
-
-    name: str
-    dtype: Literal["float32", "uint8"]
-    shape: tuple[int | str, ...]
-    range: tuple[float, float]
-    layout: Literal["NCHW", "NHWC", "vector"]
-    color_order: Literal["RGB"] | None
-    meaning: str
-
-
 class GraphSpec(_Model):
     """An ONNX file of the bundle.
 
     precision: of its weights and of the arithmetic that takes the time; inputs and outputs have types of their own.
     size: (height, width) of the pictures it takes, whatever the multiple; None if it takes any multiple.
     steps, strength_map: of `fused_loop` alone: how many steps it runs from bytes to bytes, and whether it takes a map.
-    nodes: how many there are of each ONNX operator.
+    nodes: how many there are of each ONNX operator. inputs, outputs: those of its role in cled_edge/contract.py; of
+    controls and maps, those that the release knew which exported it.
     """
 
     role: GraphRole
@@ -55,6 +42,23 @@ class GraphSpec(_Model):
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @model_validator(mode="after")
+    def _of_its_role(self) -> "GraphSpec":
+        """Refuse a graph that lacks an input of its role, or has one that this release does not know."""
+        role, names = GRAPHS[self.role], [spec.name for spec in self.inputs]
+        needed, maps = [spec.name for spec in role.inputs], [spec.name for spec in role.maps]
+        known = [*needed, *(CONTROL_TENSORS if role.takes_controls else ()), *maps]
+        if not set(needed) <= set(names) <= set(known):
+            raise ValueError(f"inputs of a {self.role} are {', '.join(names)}: needed {', '.join(known)}")
+        if self.strength_map != (STRENGTH_MAP.name in names):
+            raise ValueError(f"strength_map is {self.strength_map}, but inputs are {', '.join(names)}")
+        return self
+
+    @property
+    def maps(self) -> tuple[str, ...]:
+        """The names of the maps among its inputs."""
+        return tuple(spec.name for spec in self.inputs if spec.name in MAPS)
+
 
 class StepRows(_Model):
     """Inputs `t` and `coef` of the step graph, one row per step."""
@@ -67,11 +71,6 @@ class StepRows(_Model):
         if len(self.time) != len(self.coef):
             raise ValueError(f"{len(self.time)} times for {len(self.coef)} rows of coefficients")
         return self
-
-
-def dimensions(role: GraphRole, size: Size) -> dict[str, int]:
-    """Return the numbers for the names of a graph's dimensions; a step takes infrared and visible as one batch."""
-    return {"batch": 2 if role == "unet_step" else 1, "height": size[0], "width": size[1]}
 
 
 class ScheduleSpec(_Model):
@@ -192,14 +191,17 @@ class Manifest(_Model):
         opset: int = REFERENCE_OPSET,
         size: tuple[int, int] | None = None,
         steps: int | None = None,
-        strength_map: bool = False,
+        maps: tuple[str, ...] = (),
     ) -> str | None:
-        """Return the name of the graph that does this, or None: one of just this size, or else one of any size."""
+        """Return the name of the graph that does this, or None: one of just this size, or else one of any size.
+
+        maps: names of the maps that it takes, in the order of the contract.
+        """
         found = {
             graph.size: name
             for name, graph in self.graphs.items()
             if (graph.role, graph.precision, graph.opset) == (role, precision, opset)
-            and (graph.steps, graph.strength_map) == (steps, strength_map)
+            and (graph.steps, graph.maps) == (steps, maps)
         }
         return found.get(size, found.get(None))
 

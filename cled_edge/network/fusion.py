@@ -1,11 +1,13 @@
 """The degrade-fusion network of section 3.2: dual-stream encoder, cross-attention, decoder, refinement."""
 
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cled_edge.contract import CONTROL_TENSORS
 from cled_edge.network.blocks import (
     ChannelCrossAttention,
     ScaledConv2d,
@@ -52,31 +54,46 @@ class FusionNet(nn.Module):
         infrared_residual: Tensor,
         visible: Tensor,
         visible_residual: Tensor,
-        strength: Tensor,
-        balance: Tensor,
+        controls: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
         """Return the fused image, (N, 3, H, W) in [-1, 1].
 
-        strength is (2,) or (N, 2), infrared then visible: 0 fuses the untouched input, 1 the clean estimate.
-        balance is (1,) or (N, 1) in [0, 1]: 0 is the visible, 1 the infrared, 0.5 the loss of Eq. 16/17.
+        controls: by the names of cled_edge/contract.py, (length,) or (N, length); those not given are neutral.
+        `strength` is infrared then visible: 0 fuses the untouched input, 1 the clean estimate. `balance` 0 is the
+        visible, 1 the infrared, 0.5 the loss of Eq. 16/17.
         """
-        s = strength.reshape(-1, 2, 1, 1, 1)
+        controls = all_controls(controls, infrared)
+        s = controls["strength"].reshape(-1, 2, 1, 1, 1)
         infrared = remove(infrared, infrared_residual, s[:, 0])
         visible = remove(visible, visible_residual, s[:, 1])
         factor = self.config.unshuffle
         infrared, visible = (patches_from_images(x, factor) for x in (infrared, visible))
-        return images_from_patches(self.patches(infrared, visible, balance), factor)
+        return images_from_patches(self.patches(infrared, visible, controls), factor)
 
-    def patches(self, infrared: Tensor, visible: Tensor, balance: Tensor) -> Tensor:
-        """Return the fused image as patches, (N, 3 f^2, h, w) in [-1, 1]; the restored images are patches too."""
+    def patches(self, infrared: Tensor, visible: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
+        """Return the fused image as patches, (N, 3 f^2, h, w) in [-1, 1], of the restored ones and every control."""
         streams = zip(self.encoder_infrared(infrared), self.encoder_visible(visible), strict=True)
         levels = [merge(a, b) for merge, (a, b) in zip(self.merges, streams, strict=True)]
         x = self.decoder[-1](levels[-1])
         for level in reversed(range(len(self.ups))):
             x = self.decoder[level](self.ups[level](x) + levels[level])
         x = self.refinement(x)
-        fused: Tensor = self.head(x, infrared, visible, balance)
+        fused: Tensor = self.head(x, infrared, visible, controls["balance"])
         return fused.clamp(-1, 1)
+
+
+def all_controls(given: Mapping[str, Tensor] | None, like: Tensor) -> dict[str, Tensor]:
+    """Return the tensor of every control: those given, and the others at their neutral values, (length,).
+
+    KeyError for a name that is no control. like: the tensor whose type and device those others have.
+    """
+    given = given or {}
+    if not given.keys() <= CONTROL_TENSORS.keys():
+        raise KeyError(f"controls are {', '.join(given)}, needed some of {', '.join(CONTROL_TENSORS)}")
+    return {
+        name: given[name] if name in given else like.new_tensor([entry.neutral for entry in entries])
+        for name, entries in CONTROL_TENSORS.items()
+    }
 
 
 def remove(x_in: Tensor, residual: Tensor, strength: Tensor) -> Tensor:

@@ -1,13 +1,15 @@
 """The few-step loop as torch modules: reference for every runtime, and the step graph that export writes."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.fusion import FusionNet, remove
+from cled_edge.contract import CONTROL_TENSORS, MAPS, STRENGTH_MAP
+from cled_edge.network.fusion import FusionNet, all_controls, remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.unet import ResidualUNet
@@ -95,12 +97,17 @@ class CledFusion(nn.Module):
         return first, second
 
     def forward(
-        self, infrared: Tensor, visible: Tensor, strength: Tensor, balance: Tensor, steps: int | None = None
+        self,
+        infrared: Tensor,
+        visible: Tensor,
+        controls: Mapping[str, Tensor] | None = None,
+        steps: int | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (fused, restored infrared, restored visible), (N, 3, H, W) in [-1, 1], controls as in FusionNet."""
+        controls = all_controls(controls, infrared)
         infrared_residual, visible_residual = self.restore(infrared, visible, steps)
-        fused = self.fusion(infrared, infrared_residual, visible, visible_residual, strength, balance)
-        s = strength.reshape(-1, 2, 1, 1, 1)
+        fused = self.fusion(infrared, infrared_residual, visible, visible_residual, controls)
+        s = controls["strength"].reshape(-1, 2, 1, 1, 1)
         return fused, remove(infrared, infrared_residual, s[:, 0]), remove(visible, visible_residual, s[:, 1])
 
 
@@ -135,26 +142,24 @@ class FusedLoop(nn.Module):
     to_grey: Tensor
 
     def forward(
-        self,
-        infrared: Tensor,
-        visible: Tensor,
-        strength: Tensor,
-        balance: Tensor,
-        strength_map: Tensor | None = None,
+        self, infrared: Tensor, visible: Tensor, controls: Mapping[str, Tensor] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return (fused, restored infrared, restored visible), uint8 (1, H, W, 3), (1, H, W, 1) and (1, H, W, 3).
 
-        infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB; strength is (2,), balance (1,). strength_map,
-        if any, is uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
+        infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB. controls: as in FusionNet, (length,) each,
+        and maybe `strength_map`, uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
         """
+        given = dict(controls or {})
+        strength_map = given.pop(STRENGTH_MAP.name, None)
         light = self._patches(infrared, visible, 127.5)
         x_in = light - 1
         residual = self._residual(x_in, light)
         if strength_map is not None:
             shares = strength_map.float().split(1, dim=3)
             residual = residual * self._patches(shares[0], shares[1], 255)
-        restored = remove(x_in, residual, strength.reshape(2, 1, 1, 1))
-        fused = self.fusion.patches(restored[:1], restored[1:], balance)
+        turned = all_controls(given, x_in)
+        restored = remove(x_in, residual, turned["strength"].reshape(2, 1, 1, 1))
+        fused = self.fusion.patches(restored[:1], restored[1:], turned)
         # The three infrared channels estimate one image; their mean is the better estimate.
         grey = F.conv2d(restored[:1], self.to_grey)
         return self._frame(fused), self._frame(grey), self._frame(restored[1:])
@@ -201,6 +206,20 @@ class FusedLoop(nn.Module):
         if self.size:
             x = x[:, : self.size[0], : self.size[1]]
         return x.to(torch.uint8)
+
+
+class InOrder(nn.Module):
+    """A network as its graph runs it: tensors in the order of `names`, controls and maps among them."""
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.network, self.names = network, tuple(names)
+
+    def forward(self, *tensors: Tensor) -> Any:
+        """Return what the network makes of the tensors, given by their names and controls as one mapping."""
+        named: dict[str, Any] = dict(zip(self.names, tensors, strict=True))
+        controls = {name: named.pop(name) for name in (*CONTROL_TENSORS, *MAPS) if name in named}
+        return self.network(**named, controls=controls) if controls else self.network(**named)
 
 
 def _tensor(values: np.ndarray | np.float64, like: Tensor) -> Tensor:

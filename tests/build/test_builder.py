@@ -18,7 +18,7 @@ import pytest
 
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt import device
-from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile, graph_name, tensor_shape
+from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile, fitting_graph, tensor_shape
 from cled_edge.backend.tensorrt.capabilities import RELEASES, USED, capabilities
 from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_facts
 from cled_edge.backend.tensorrt.sdk import import_cuda, import_tensorrt
@@ -547,11 +547,11 @@ def test_options_refuse_what_makes_no_sense() -> None:
 
 def test_the_lane_follows_the_release(bundle: Bundle) -> None:
     manifest = bundle.manifest
-    assert graph_name(manifest, "unet_step", FP16) == "unet_step-fp16-opset20-64x96"
-    assert graph_name(manifest, "unet_step", FP16, newest_opset=17) == "unet_step-fp16"
-    assert graph_name(manifest, "unet_step", BuildOptions(size=SIZE, opset=17)) == "unet_step-fp16"
-    assert graph_name(manifest, "unet_step", BuildOptions(size=(32, 32))) == "unet_step-fp16"
-    assert graph_name(manifest, "fusion", BuildOptions(size=SIZE, precision="int8")) is None
+    assert fitting_graph(manifest, "unet_step", FP16) == "unet_step-fp16-opset20-64x96"
+    assert fitting_graph(manifest, "unet_step", FP16, newest_opset=17) == "unet_step-fp16"
+    assert fitting_graph(manifest, "unet_step", BuildOptions(size=SIZE, opset=17)) == "unet_step-fp16"
+    assert fitting_graph(manifest, "unet_step", BuildOptions(size=(32, 32))) == "unet_step-fp16"
+    assert fitting_graph(manifest, "fusion", BuildOptions(size=SIZE, precision="int8")) is None
     new, old = (capabilities(fake_tensorrt.make(release)) for release in ("11.4", "8.6"))
     names = [name for name, _ in chosen_graphs(bundle, new, [FP16])]
     assert names == ["unet_step-fp16-opset20-64x96", "fusion-fp16-opset20-64x96", "fused_loop-fp16-opset20-64x96"]

@@ -19,7 +19,7 @@ from cled_edge.backend.opener import open_backend  # noqa: E402
 from cled_edge.backend.tensorrt.build_options import BuildOptions  # noqa: E402
 from cled_edge.build.trial import judged, make_trial  # noqa: E402
 from cled_edge.bundle.manifest import GraphSpec  # noqa: E402
-from cled_edge.contract import Controls  # noqa: E402
+from cled_edge.contract import MAPS, Controls  # noqa: E402
 from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.precision import at_precision  # noqa: E402
@@ -27,9 +27,10 @@ from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, pre
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from cled_edge.verify import judge  # noqa: E402
 from export import bisect, golden, int8, to_onnx  # noqa: E402
-from export.golden import Pair, synthetic_pairs, whole_cases  # noqa: E402
-from export.graphs import Plan, graphs_of, node_counts, write_graph  # noqa: E402
-from export.to_onnx import default_plan, export_bundle, verify_bundle  # noqa: E402
+from export.golden import ImagePair, synthetic_pairs, whole_cases  # noqa: E402
+from export.graphs import GraphSet, graphs_of  # noqa: E402
+from export.to_onnx import default_set, export_bundle, verify_bundle  # noqa: E402
+from export.tracing import node_counts, write_graph  # noqa: E402
 from export.untrained import untrained  # noqa: E402
 
 OPERATORS = Path(to_onnx.__file__).parent / "tensorrt_8_6_operators.json"
@@ -51,9 +52,9 @@ TINY = ModelConfig(
     ),
     default_steps=2,
 )
-PLAN = Plan(("fp32", "fp16", "int8"), steps=(2,), strength_map=True)
+PLAN = GraphSet(("fp32", "fp16", "int8"), steps=(2,), maps=MAPS)
 SIZES = ((116, 156), (80, 64), (75, 105))
-LANES = Plan(opsets=(17, 20), sizes=((50, 90),), steps=(1,))  # no multiple of 4: the loop pads in its graph
+LANES = GraphSet(opsets=(17, 20), sizes=((50, 90),), steps=(1,))  # no multiple of 4: the loop pads in its graph
 
 
 def randomised(config: ModelConfig) -> CledFusion:
@@ -79,7 +80,7 @@ def model() -> CledFusion:
 
 
 @pytest.fixture(scope="module")
-def pairs() -> list[Pair]:
+def pairs() -> list[ImagePair]:
     return synthetic_pairs(3)
 
 
@@ -242,14 +243,14 @@ def test_a_map_of_strengths_is_the_strength_where_it_is_constant_and_local_where
     left[:, 40:] = 0
     with Fuser.load(bundle) as fuser:
         for controls in (Controls(2), Controls(3)):  # a loop that takes a map, and step by step
-            plain, mapped = fuser(infrared, visible, controls), fuser(infrared, visible, controls, whole)
+            plain, mapped = fuser(infrared, visible, controls), fuser(infrared, visible, controls, strength_map=whole)
             assert np.abs(plain.picture.astype(int) - mapped.picture).max() <= 1
-            half = fuser(infrared, visible, controls, left)
+            half = fuser(infrared, visible, controls, strength_map=left)
             assert np.array_equal(half.visible[:, 40:], visible[:, 40:])
             assert np.abs(half.visible[:, :40].astype(int) - plain.visible[:, :40]).max() <= 1
             assert not np.array_equal(half.visible, plain.visible)
         with pytest.raises(OptionError, match=r"strength_map is uint8 \(60, 80\), needed uint8 \(60, 80, 2\)"):
-            fuser(infrared, visible, Controls(2), whole[:, :, 0])
+            fuser(infrared, visible, Controls(2), strength_map=whole[:, :, 0])
 
 
 def test_both_lanes_write_fixed_sizes_that_agree(lanes: Path) -> None:
@@ -273,7 +274,7 @@ def test_a_graph_of_the_lineage_keeps_instance_normalization_out(tmp_path: Path)
     )
     written = [
         graph
-        for graph in graphs_of(randomised(config), Plan(("fp32", "fp16"), sizes=((32, 32),)))
+        for graph in graphs_of(randomised(config), GraphSet(("fp32", "fp16"), sizes=((32, 32),)))
         if graph.role == "unet_step" and (graph.precision == "fp32") == (graph.size is None)
     ]
     assert len(written) == 2
@@ -289,7 +290,7 @@ def test_the_shipped_weights_are_near_fp32_where_openvino_works_in_bf16(tmp_path
     if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("needs a CPU with bfloat16")
     shipped, _ = load_checkpoint(Path(__file__).parents[2] / "training" / "weights" / "nano.safetensors")
-    graph = next(graph for graph in graphs_of(shipped, Plan()) if graph.role == "unet_step")
+    graph = next(graph for graph in graphs_of(shipped, GraphSet()) if graph.role == "unet_step")
     write_graph(graph, shipped.config.size_multiple, tmp_path / graph.file)
     rng = np.random.default_rng(0)
     x_in = (rng.integers(0, 6, (2, 3, 96, 128)) / 127.5 - 1).astype(np.float32)
@@ -322,14 +323,14 @@ def test_another_network_fails_the_verification_and_leaves_a_report(bundle: Path
             parameter.add_(0.05)
     report = tmp_path / "report.json"
     with pytest.raises(ParityError, match=r"TOLERANCE: .* dB from eager, needed 60; \d+ of \d+ checks failed"):
-        verify_bundle(bundle, other, pairs, "rendered", Plan(steps=(2,)), report)
+        verify_bundle(bundle, other, pairs, "rendered", GraphSet(steps=(2,)), report)
     assert {check["verdict"] for check in json.loads(report.read_text())} == {"TOLERANCE"}
 
 
 def test_nothing_but_a_report_is_written_when_verification_fails(model, pairs, tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setitem(to_onnx.verify.__globals__["NEEDED_DB"], "fp32", 500.0)
     with pytest.raises(ParityError, match="no bundle was written"):
-        export_bundle(model, {}, tmp_path / "tiny", pairs[:1], "rendered", Plan())
+        export_bundle(model, {}, tmp_path / "tiny", pairs[:1], "rendered", GraphSet())
     assert [path.name for path in tmp_path.iterdir()] == ["tiny.verification.json"]
 
 
@@ -370,15 +371,15 @@ def test_bisect_names_the_node_where_fp16_breaks(bundle: Path) -> None:
 )
 def test_plans_that_cannot_be_had(plan, words: str) -> None:
     with pytest.raises(OptionError, match=words):
-        Plan(**plan)
+        GraphSet(**plan)
 
 
 def test_the_loop_of_a_bundle_is_of_the_models_own_steps(model) -> None:
-    assert default_plan(model).steps == (2,)
+    assert default_set(model).steps == (2,)
 
 
 def test_cases_cover_every_size_and_number_of_steps(model, pairs) -> None:
-    plan = Plan(sizes=((56, 90),), steps=(1, 2), strength_map=True)
+    plan = GraphSet(sizes=((56, 90),), steps=(1, 2), maps=MAPS)
     cases = list(whole_cases(model, pairs, plan))
     assert {case.size for case in cases} >= {*SIZES, (56, 90)}
     assert {case.controls.steps for case in cases} >= {1, 2, 3}

@@ -25,8 +25,9 @@ from cled_edge.network.presets import PRESETS  # noqa: E402
 from cled_edge.network.sampler import next_state  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
 from export import import_lineage as program  # noqa: E402
-from export.graphs import Plan, graphs_of, write_graph  # noqa: E402
+from export.graphs import GraphSet, graphs_of  # noqa: E402
 from export.import_lineage import import_unet  # noqa: E402
+from export.tracing import write_graph  # noqa: E402
 
 
 class Parts(nn.Module):
@@ -294,7 +295,7 @@ def test_folded_convolutions_are_plain_and_compute_the_same(name: str, tmp_path:
 
 def test_exported_step_has_plain_weights_and_computes_what_the_foreign_network_does(foreign, tmp_path: Path) -> None:
     torch.save(foreign.state_dict(), tmp_path / "it.pt")
-    step, _ = graphs_of(import_unet(tmp_path / "it.pt").model(seed=0), Plan())
+    step, _ = graphs_of(import_unet(tmp_path / "it.pt").model(seed=0), GraphSet())
     write_graph(step, 8, tmp_path / step.file)
     graph = onnx.load(tmp_path / step.file).graph
     constants = {tensor.name for tensor in graph.initializer}

@@ -16,8 +16,9 @@ from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
 from cled_edge.backend.tensorrt.build_record import BuildRecord, GraphFacts, PlanSpec, ReadBack, TrialRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.store import default_folder, graph_sha256, write_engine
-from cled_edge.bundle.manifest import OPSETS, GraphSpec, TensorSpec
+from cled_edge.bundle.manifest import OPSETS, GraphSpec
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import TensorSpec
 from tests.fakes.gpu import Gpu, Status
 from tests.fakes.small_bundle import written
 

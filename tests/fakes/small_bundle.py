@@ -9,15 +9,14 @@ from onnx import TensorProto, helper
 from cled_edge.bundle.manifest import (
     FileSpec,
     GraphPrecision,
-    GraphRole,
     GraphSpec,
     Manifest,
     PreprocessingSpec,
     ScheduleSpec,
-    TensorSpec,
     VerificationSpec,
 )
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import GraphRole, TensorSpec
 from cled_edge.schedule import Schedule
 
 Shape = tuple[int | str, ...]

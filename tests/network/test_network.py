@@ -81,7 +81,7 @@ def test_own_networks_start_as_the_identity_and_the_maximum(name: str) -> None:
     infrared, visible = pictures(2, (model.config.size_multiple,) * 2)
     infrared = infrared[:, :1].repeat(1, 3, 1, 1)
     with torch.no_grad():
-        fused, a, b = model(infrared, visible, torch.ones(2), torch.tensor([0.5]))
+        fused, a, b = model(infrared, visible)
     torch.testing.assert_close(a, infrared, atol=1e-5, rtol=0)
     torch.testing.assert_close(b, visible, atol=1e-5, rtol=0)
     unclipped = visible + (torch.maximum(infrared[:, :1], luma(visible)) - luma(visible))
@@ -101,7 +101,7 @@ def test_balance_is_exact_at_its_ends_whatever_the_weights() -> None:
 
     def fuse(balance: float):
         with torch.no_grad():
-            return net(infrared, none, visible, none, torch.ones(2), torch.tensor([balance]))
+            return net(infrared, none, visible, none, {"balance": torch.tensor([balance])})
 
     torch.testing.assert_close(fuse(0.0), visible, atol=1e-6, rtol=0)
     torch.testing.assert_close(luma(fuse(1.0)), infrared[:, :1], atol=1e-5, rtol=0)
@@ -132,11 +132,11 @@ def test_one_graph_form_computes_what_the_two_networks_do(config: ModelConfig, s
     generator = torch.Generator().manual_seed(5)
     grey = torch.randint(0, 256, (1, 64, 96, 1), generator=generator, dtype=torch.uint8)
     rgb = torch.randint(0, 256, (1, 64, 96, 3), generator=generator, dtype=torch.uint8)
-    strength, balance = torch.tensor([0.8, 0.6]), torch.tensor([0.4])
+    controls = {"strength": torch.tensor([0.8, 0.6]), "balance": torch.tensor([0.4])}
     with torch.no_grad():
-        seen = FusedLoop(model, steps)(grey, rgb, strength, balance)
+        seen = FusedLoop(model, steps)(grey, rgb, controls)
         infrared, visible = (x.permute(0, 3, 1, 2) / 127.5 - 1 for x in (grey.expand(-1, -1, -1, 3), rgb))
-        fused, a, b = model(infrared, visible, strength, balance, steps)
+        fused, a, b = model(infrared, visible, controls, steps)
     wanted = fused, a.mean(1, keepdim=True), b
     for one, other in zip(seen, wanted, strict=True):
         bytes_ = ((other + 1) * 127.5).round().clamp(0, 255).permute(0, 2, 3, 1)
@@ -168,7 +168,7 @@ def test_fusion_keeps_shape_and_range(merges) -> None:
     config = FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 4, 4, 4), merges=(merges,) * 4)
     assert config.size_multiple == 8
     a, r, b, q = pictures(4, (32, 64))
-    fused = randomised(FusionNet(config))(a, r, b, q, torch.ones(2), torch.tensor([0.5]))
+    fused = randomised(FusionNet(config))(a, r, b, q)
     assert fused.shape == a.shape
     assert fused.abs().max() <= 1
 
@@ -208,8 +208,8 @@ def test_strength_zero_is_the_input_bit_for_bit_and_one_the_clean_estimate() -> 
     with torch.no_grad():
         residuals = model.restore(infrared, visible, 2)
         assert residuals[0].abs().max() > 0.01
-        _, a0, b0 = model(infrared, visible, torch.zeros(2), torch.tensor([0.5]), 2)
-        _, a1, b1 = model(infrared, visible, torch.ones(2), torch.tensor([0.5]), 2)
+        _, a0, b0 = model(infrared, visible, {"strength": torch.zeros(2)}, 2)
+        _, a1, b1 = model(infrared, visible, {"strength": torch.ones(2)}, 2)
     assert torch.equal(a0, infrared)
     assert torch.equal(b0, visible)
     assert torch.equal(a1, infrared - residuals[0])
@@ -225,8 +225,8 @@ def test_strength_acts_per_modality_and_in_proportion() -> None:
     model = randomised(CledFusion(TINY))
     infrared, visible = pictures(2)
     with torch.no_grad():
-        _, _, one = model(infrared, visible, torch.tensor([0.2, 0.7]), torch.tensor([0.5]), 1)
-        _, _, other = model(infrared, visible, torch.tensor([0.9, 0.7]), torch.tensor([0.5]), 1)
+        _, _, one = model(infrared, visible, {"strength": torch.tensor([0.2, 0.7])}, 1)
+        _, _, other = model(infrared, visible, {"strength": torch.tensor([0.9, 0.7])}, 1)
     assert torch.equal(one, other)
 
 
@@ -236,11 +236,22 @@ def test_controls_reach_the_fused_picture() -> None:
 
     def fuse(strength: list[float], balance: float):
         with torch.no_grad():
-            return model(infrared, visible, torch.tensor(strength), torch.tensor([balance]), 1)[0]
+            controls = {"strength": torch.tensor(strength), "balance": torch.tensor([balance])}
+            return model(infrared, visible, controls, 1)[0]
 
     base = fuse([1, 1], 0.5)
     for other in (fuse([0, 1], 0.5), fuse([1, 0], 0.5), fuse([1, 1], 0.0), fuse([1, 1], 1.0)):
         assert (other - base).abs().max() > 1e-4
+
+
+def test_controls_that_are_not_given_are_neutral_and_unknown_ones_refused() -> None:
+    model = randomised(CledFusion(TINY))
+    infrared, visible = pictures(2)
+    given = {"strength": torch.ones(2), "balance": torch.tensor([0.5])}
+    with torch.no_grad():
+        assert torch.equal(model(infrared, visible, steps=1)[0], model(infrared, visible, given, 1)[0])
+        with pytest.raises(KeyError, match="controls are blance, needed some of strength, balance"):
+            model(infrared, visible, {"blance": torch.ones(1)}, 1)
 
 
 class Oracle(torch.nn.Module):

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cled_edge.bundle.manifest import GraphPrecision, GraphRole, GraphSpec, Manifest, dimensions
+from cled_edge.bundle.manifest import GraphPrecision, GraphSpec, Manifest
+from cled_edge.contract import GraphRole, dimensions
 from cled_edge.size import Size, size_text
 
 # No part of an engine's key: how hard the builder searches changes nothing of what the engine computes, and the opset
@@ -96,22 +97,22 @@ def canonical_json(values: object) -> str:
     return json.dumps(values, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-def graph_name(
+def fitting_graph(
     manifest: Manifest,
     role: GraphRole,
     options: BuildOptions,
     newest_opset: int | None = None,
     steps: int | None = None,
-    strength_map: bool = False,
+    maps: tuple[str, ...] = (),
 ) -> str | None:
-    """Return the graph to build or run for `role`, or None if the bundle has none of that precision, size and steps.
+    """Return the name of the graph to build or run for `role`, or None if the bundle has none of that kind.
 
     newest_opset: the newest that the release parses (`Capabilities.newest_opset`), None if it parses them all. Of
     what is left, the newest opset; at that, a graph of just this size before one of any size.
     """
     opsets = {graph.opset for graph in manifest.graphs.values() if newest_opset is None or graph.opset <= newest_opset}
     for opset in sorted(opsets if options.opset is None else opsets & {options.opset}, reverse=True):
-        name = manifest.find(role, options.precision, opset, options.size, steps, strength_map)
+        name = manifest.find(role, options.precision, opset, options.size, steps, maps)
         if name is not None:
             return name
     return None

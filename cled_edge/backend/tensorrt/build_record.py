@@ -7,7 +7,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cled_edge.backend.tensorrt.build_options import BuildOptions, canonical_json
 from cled_edge.backend.tensorrt.device import DeviceFacts
-from cled_edge.bundle.manifest import GraphPrecision, GraphRole, Verdict
+from cled_edge.bundle.manifest import GraphPrecision, Verdict
+from cled_edge.contract import GraphRole
 from cled_edge.size import Size
 
 RECORD_VERSION: Literal[2] = 2  # 1 had no trials: its engines were never run before they were kept

@@ -11,7 +11,8 @@ from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.backend.tensorrt.cuda import Cuda
 from cled_edge.backend.tensorrt.launch import DeviceTensor
 from cled_edge.backend.tensorrt.log import logger_of
-from cled_edge.bundle.manifest import GraphSpec, TensorSpec
+from cled_edge.bundle.manifest import GraphSpec
+from cled_edge.contract import TensorSpec
 from cled_edge.errors import BackendError
 from cled_edge.size import Size
 

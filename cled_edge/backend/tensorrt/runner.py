@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -26,13 +27,12 @@ from cled_edge.backend.tensorrt.sdk import import_tensorrt
 from cled_edge.backend.tensorrt.store import default_folder, engine_paths, pick_engine
 from cled_edge.bundle.manifest import OPSETS, StepRows
 from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STEP_TO_STEP
 from cled_edge.errors import BackendError, CledEdgeError, EngineError, OptionError
 from cled_edge.size import Size, size_text
 
 _LOG = logging.getLogger(__name__)
 KEPT_LAUNCHES = 3  # each holds contexts, tensors and CUDA graphs for one picture size
-_FLOAT_BYTES = 4
-_ROW = 5  # of the table: the step's time, then its four coefficients
 
 EngineKey = tuple[str, Size]
 Wire = Callable[["list[BoundEngine]", ExitStack, str], Launch]
@@ -189,19 +189,17 @@ class TensorRtBackend:
         The first state is an input, written anew for every frame: nothing is left of the frame before.
         """
         step, fusion = bound
-        table = allocated(self._cuda, (steps, _ROW), "float32")
+        floats = sum(prod(step.inputs[name].shape) for name in STEP_ROW)
+        table = allocated(self._cuda, (steps, floats), "float32")
         stack.callback(self._cuda.free, table.address)
         calls: list[Callable[[], None]] = []
         for index in range(steps):
             calls += [partial(self._set_step, step, table, index), partial(step.enqueue, self._handle)]
         calls += [partial(self._set_fusion, step, fusion), partial(fusion.enqueue, self._handle)]
-        inputs = {
-            "x_t": step.inputs["x_t"],
-            "x_in": step.inputs["x_in"],
-            "strength": fusion.inputs["strength"],
-            "balance": fusion.inputs["balance"],
-            "table": table,
-        }
+        wired = {wire.target for wire in STEP_TO_FUSION}
+        inputs = {name: tensor for name, tensor in step.inputs.items() if name not in STEP_ROW}
+        inputs |= {name: tensor for name, tensor in fusion.inputs.items() if name not in wired}
+        inputs["table"] = table
         outputs = [step.outputs["residual"], fusion.outputs["fused"]]
         name = f"{steps} x {step.name}, {fusion.name} {size}"
         return self._new_launch(name, inputs, calls, outputs)
@@ -220,18 +218,20 @@ class TensorRtBackend:
 
     def _set_step(self, step: BoundEngine, table: DeviceTensor, index: int) -> None:
         """Give a step its row of the table, and the state that the step before it left."""
-        row = table.address + index * _ROW * _FLOAT_BYTES
-        self._copy(step.inputs["t"].address, row, _FLOAT_BYTES)
-        self._copy(step.inputs["coef"].address, row + _FLOAT_BYTES, (_ROW - 1) * _FLOAT_BYTES)
-        if index:
-            self._copy(step.inputs["x_t"].address, step.outputs["x_prev"].address, step.inputs["x_t"].size)
+        place = table.address + index * table.size // table.shape[0]
+        for name in STEP_ROW:
+            self._copy(step.inputs[name].address, place, step.inputs[name].size)
+            place += step.inputs[name].size
+        for wire in STEP_TO_STEP if index else ():
+            target = step.inputs[wire.target]
+            self._copy(target.address, step.outputs[wire.source].address, target.size)
 
     def _set_fusion(self, step: BoundEngine, fusion: BoundEngine) -> None:
-        """Give the fusion its inputs: infrared is the first half of a step's batch, visible the second."""
-        half = step.inputs["x_in"].size // 2
-        for source, suffix in ((step.inputs["x_in"], ""), (step.outputs["residual"], "_residual")):
-            self._copy(fusion.inputs[f"infrared{suffix}"].address, source.address, half)
-            self._copy(fusion.inputs[f"visible{suffix}"].address, source.address + half, half)
+        """Give the fusion its inputs, each an image of a step's batch."""
+        tensors = {**step.inputs, **step.outputs}
+        for wire in STEP_TO_FUSION:
+            target = fusion.inputs[wire.target]
+            self._copy(target.address, tensors[wire.source].address + (wire.image or 0) * target.size, target.size)
 
     def _copy(self, target: int, source: int, size: int) -> None:
         self._cuda.copy(target, source, size, self._stream)

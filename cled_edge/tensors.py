@@ -1,0 +1,106 @@
+"""Images as the tensors that graphs take, and what graphs give as images; padded and cropped here alone."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.bundle.manifest import GraphSpec, StepRows
+from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STRENGTH_MAP, Controls, TensorSpec, wired
+from cled_edge.errors import OptionError
+from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes
+
+Array = NDArray[Any]
+Arrays = dict[str, Array]  # by the names of the contract
+
+
+def pad(image: Array, multiple: int) -> Array:
+    """Return (H, W) or (H, W, C), reflected at the bottom and right until both sides are multiples; maybe itself."""
+    bottom, right = (-side % multiple for side in image.shape[:2])
+    if not bottom and not right:
+        return image
+    padded = cv2.copyMakeBorder(image, 0, bottom, 0, right, cv2.BORDER_REFLECT_101)
+    return np.asarray(padded, image.dtype).reshape(*padded.shape[:2], *image.shape[2:])
+
+
+def network_batch(infrared: Uint8, visible: Uint8, multiple: int) -> Float32:
+    """Return grey (H, W) and RGB (H, W, 3) as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
+    grey, rgb = pad(infrared, multiple), pad(visible, multiple)
+    x_in = np.empty((2, 3, *grey.shape), np.float32)
+    x_in[0] = network_from_bytes(grey)
+    x_in[1] = network_from_bytes(rgb).transpose(2, 0, 1)
+    return x_in
+
+
+def maps_of(strength_map: Uint8 | None) -> dict[str, Uint8]:
+    """Return the maps that a caller gave, by the names of the contract."""
+    return {} if strength_map is None else {STRENGTH_MAP.name: strength_map}
+
+
+def check_maps(maps: Mapping[str, Array], size: tuple[int, int]) -> None:
+    """Raise OptionError unless each map is of the type, the channels and the size of the images."""
+    needed = np.dtype(STRENGTH_MAP.dtype), (*size, STRENGTH_MAP.shape[-1])
+    for name, values in maps.items():
+        if (values.dtype, values.shape) != needed:
+            raise OptionError(
+                f"{name} is {values.dtype} {values.shape}, needed {needed[0]} {needed[1]}: height, width, infrared "
+                "and visible; give it so"
+            )
+
+
+def shares_of(strength_map: Uint8, multiple: int) -> Float32:
+    """Return what share of the residual holds at each pixel, (2, 1, H', W') in [0, 1], of a map (H, W, 2).
+
+    The restored images and the fusion take strength times residual: a map may as well be part of the residual.
+    """
+    padded = pad(strength_map, multiple).transpose(2, 0, 1)[:, None]
+    return padded.astype(np.float32) / np.float32(255)
+
+
+def row_inputs(rows: StepRows, index: int) -> Arrays:
+    """Return the inputs of a step that come from its row of the schedule table."""
+    values = (rows.time[index],), rows.coef[index]
+    return {name: np.array(value, np.float32) for name, value in zip(STEP_ROW, values, strict=True)}
+
+
+def fusion_inputs(graph: GraphSpec, step: Mapping[str, Array], controls: Controls) -> Arrays:
+    """Return the inputs of a fusion graph, from the tensors of the last step. OptionError: see `Controls.inputs`."""
+    return _ordered(graph.inputs, {**wired(STEP_TO_FUSION, step), **controls.inputs(graph.inputs, _named(graph))})
+
+
+def loop_inputs(
+    graph: GraphSpec, infrared: Uint8, visible: Uint8, maps: Mapping[str, Uint8], controls: Controls, multiple: int
+) -> Arrays:
+    """Return the inputs of a `fused_loop`, from grey (H, W), RGB (H, W, 3) and maps, padded unless it is of one size.
+
+    OptionError: see `Controls.inputs`.
+    """
+    multiple = 1 if graph.size else multiple
+    images = {"infrared": infrared[:, :, None], "visible": visible, **maps}
+    arrays = {name: np.ascontiguousarray(pad(image, multiple))[None] for name, image in images.items()}
+    return _ordered(graph.inputs, {**arrays, **controls.inputs(graph.inputs, _named(graph))})
+
+
+def restored_images(x_in: Float32, residual: Float32, controls: Controls, size: tuple[int, int]) -> tuple[Uint8, Uint8]:
+    """Return restored infrared (H, W) and visible (H, W, 3), RGB, of a batch and its residual, cropped to `size`."""
+    height, width = size
+    strength = controls.tensors()["strength"][:, None, None, None]
+    restored = (x_in - strength * residual)[:, :, :height, :width]
+    # The three infrared channels estimate one image; their mean is the better estimate.
+    infrared = bytes_from_network(restored[0].mean(axis=0, keepdims=True))[:, :, 0]
+    return infrared, bytes_from_network(restored[1])
+
+
+def fused_image(fused: Float32, size: tuple[int, int]) -> Uint8:
+    """Return the fused image, RGB (H, W, 3), of (1, 3, H', W') in [-1, 1], cropped to `size`."""
+    return bytes_from_network(fused[0, :, : size[0], : size[1]])
+
+
+def _ordered(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> Arrays:
+    return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def _named(graph: GraphSpec) -> str:
+    return f"graph {graph.file} of this bundle"
