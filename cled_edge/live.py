@@ -83,12 +83,10 @@ def fuse_pairs(
     closed and kept, and the report says so. An output that would overwrite an input is an OptionError.
     `advance` is called after each frame that the first output wrote, on the thread that wrote it.
     """
-    manifest = fuser.bundle.manifest
     if tiling:
-        tiling.check(manifest.size_multiple)
+        tiling.check(fuser.bundle.manifest.size_multiple)
     controls = controls or Controls()
-    steps = controls.steps or manifest.schedule.default_steps
-    report = Report(fuser.backend.description, manifest.name, steps, announced=pairs.announced)
+    report = _begun(pairs, fuser, controls)
 
     def written(frame: FusedFrame, write_ns: int) -> None:
         report.count_written(frame, write_ns)
@@ -108,6 +106,12 @@ def fuse_pairs(
     report.outputs = fanout.report()
     report.seconds = round(time.perf_counter() - start, 3)
     return report
+
+
+def _begun(pairs: PairedCameras, fuser: Fuser, controls: Controls) -> Report:
+    manifest = fuser.bundle.manifest
+    steps = controls.steps or manifest.schedule.default_steps
+    return Report(fuser.backend.description, manifest.name, steps, announced=pairs.announced)
 
 
 def refuse_overwriting(pairs: PairedCameras, outputs: Sequence[Output]) -> None:

@@ -19,10 +19,12 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle [default: the shipped nano]")] = None,
+    bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle", show_default="the shipped nano")] = None,
     backend: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME[:PRECISION]", help="repeat for several [default: all that this machine has]"),
+        typer.Option(
+            metavar="NAME", help="or NAME:PRECISION; repeat for several", show_default="all that this machine has"
+        ),
     ] = None,
     require_signature: RequireSignature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
@@ -52,6 +54,11 @@ def verify(
         typer.echo(note, err=True)
     if left_out:
         typer.echo(f"left out: {len(left_out)} runs of golden pairs without an engine, first: {left_out[0]}", err=True)
+    _raise_failed(checks)
+
+
+def _raise_failed(checks: "Sequence[tuple[BackendChoice, CheckSpec]]") -> None:
+    """Raise ParityError, which names the first, if a check failed."""
     failed = [(choice, check) for choice, check in checks if check.verdict != "OK"]
     if failed:
         choice, check = failed[0]
