@@ -49,6 +49,16 @@ def sentences_of(text: str) -> list[str]:
     return [sentence for part in prose_of(text) for sentence in re.split(r"(?<=[.!?])[)*\"]*\s+(?=[A-Z*(\"])", part)]
 
 
+def test_contributing_names_every_room_and_module_of_the_library() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    rooms = [
+        path for path in (ROOT / "cled_edge").iterdir() if not path.name.startswith("__") and path.name != "bundles"
+    ]
+    names = [f"`cled_edge/{p.name}{'/' if p.is_dir() else ''}`" for p in rooms if p.is_dir() or p.suffix == ".py"]
+    assert len(names) > 20
+    assert not [name for name in names if name not in text]
+
+
 def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
     assert len([line for line in code.splitlines() if line.strip()]) == 6
