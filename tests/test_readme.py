@@ -124,6 +124,18 @@ def test_exit_codes_of_the_runtime_readme_are_those_of_the_code() -> None:
         assert re.search(rf"\| {code} \|", text), code
 
 
+def test_the_tensors_and_controls_of_the_contract_are_documented() -> None:
+    from cled_edge.contract import CONTROLS, GRAPHS
+
+    bundle, runtime = ((ROOT / name).read_text() for name in ("export/BUNDLE.md", "runtime/README.md"))
+    for role, spec in GRAPHS.items():
+        (row,) = re.findall(rf"^\| `{role}`.*$", bundle, re.MULTILINE)
+        for tensors in (spec.inputs_with(), spec.outputs, *((one,) for one in spec.maps)):
+            assert f"`{', '.join(tensor.name for tensor in tensors)}`" in row
+    for entry in CONTROLS:
+        assert f"`--{entry.name.replace('_', '-')}`" in runtime
+
+
 def test_the_checks_of_prose_see_what_they_should() -> None:
     text = "# Head\n\nOne two. Three `a b`\nfour.\n\n| table |\n\n* item\n  goes on\n* next\n\n```sh\ncode\n```\n"
     assert sentences_of(text) == ["One two.", "Three Code four.", "item goes on", "next"]
