@@ -113,7 +113,7 @@ class Coco:
         boxes = Counter(self.names[entry["category_id"]] for entry in self.truth)
         times = Counter(TIMES.get(image["file_name"][-1:], "") for image in self.images)
         of_times = {time: times[time] for time in TIMES.values()}
-        return {"pictures": len(self.images), **of_times, **{f"{n}_boxes": boxes[n] for n in self.names.values()}}
+        return {"images": len(self.images), **of_times, **{f"{n}_boxes": boxes[n] for n in self.names.values()}}
 
     def _coco(self, entries: list[dict[str, Any]]) -> Any:
         with contextlib.redirect_stdout(io.StringIO()):

@@ -29,82 +29,82 @@ HAZE_DENSITY, AIR_LIGHT, DEPTH_SLOPE, DEPTH_FAR = 0.12, 0.8, -0.04, 17.0  # EMS,
 RAIN_LENGTH = 50  # pixels of a streak, EMS
 
 
-def low_light(picture: Uint8, rng: Rng) -> Uint8:
+def low_light(image: Uint8, rng: Rng) -> Uint8:
     """Expose too little: linear light is divided, then comes the sensor's shot and read noise."""
     exposure = rng.uniform(0.035, 0.135)
-    electrons = _light(picture) * (exposure * FULL_WELL)
-    electrons = rng.poisson(electrons) + rng.normal(0, 2.0, picture.shape)
+    electrons = _light(image) * (exposure * FULL_WELL)
+    electrons = rng.poisson(electrons) + rng.normal(0, 2.0, image.shape)
     return _from_light(electrons / FULL_WELL)
 
 
-def overexposure(picture: Uint8, rng: Rng) -> Uint8:
+def overexposure(image: Uint8, rng: Rng) -> Uint8:
     """Expose too much: linear light is multiplied and clipped, after a glow of the bright parts into the dark ones.
 
     An image that is bright already is multiplied by less, so that something is left of it.
     """
-    light = _light(picture)
+    light = _light(image)
     light = light * np.float32(min(rng.uniform(4.8, 9.2), 1.3 / max(float(light.mean()), 0.01)))
     glow = cv2.GaussianBlur(light, (0, 0), 12.0)
     return _from_light(0.9 * light + 0.1 * np.minimum(glow, 2.0))
 
 
-def haze(picture: Uint8, rng: Rng) -> Uint8:
+def haze(image: Uint8, rng: Rng) -> Uint8:
     """Mix with airlight by the depth that EMS supposes: far in the middle, near at the edges. I = J t + A (1 - t)."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     row, column = height * rng.uniform(0.1, 0.35), width * rng.uniform(0.3, 0.7)
     rows, columns = np.mgrid[:height, :width].astype(np.float32)
     distance = np.hypot(rows - row, columns - column) * (800 / np.hypot(height, width))
     depth = np.maximum(DEPTH_SLOPE * distance + DEPTH_FAR, 0)
-    through = _planes(np.exp(-rng.uniform(0.75, 1.05) * HAZE_DENSITY * depth), picture)
+    through = _planes(np.exp(-rng.uniform(0.75, 1.05) * HAZE_DENSITY * depth), image)
     air = 255 * (AIR_LIGHT + rng.uniform(-0.05, 0.05))
-    return _bytes(picture * through + air * (1 - through))
+    return _bytes(image * through + air * (1 - through))
 
 
-def rain(picture: Uint8, rng: Rng) -> Uint8:
+def rain(image: Uint8, rng: Rng) -> Uint8:
     """Add streaks, 50 pixels long and up to 45 degrees from the vertical, to an image dimmed by a tenth."""
-    drops = np.where(rng.random(picture.shape[:2]) > 1 - 5 / 256, 1.0, 0.0).astype(np.float32)
+    drops = np.where(rng.random(image.shape[:2]) > 1 - 5 / 256, 1.0, 0.0).astype(np.float32)
     streaks = cv2.filter2D(drops, -1, _line(RAIN_LENGTH, rng.uniform(-45, 45), 3), borderType=cv2.BORDER_REFLECT)
     streaks = streaks * (255 / max(float(streaks.max()), 1e-6))
-    return _bytes(0.9 * picture + 0.1 * 0.8 * _planes(streaks, picture))
+    return _bytes(0.9 * image + 0.1 * 0.8 * _planes(streaks, image))
 
 
-def blur(picture: Uint8, rng: Rng) -> Uint8:
+def blur(image: Uint8, rng: Rng) -> Uint8:
     """Blur by sigma 1, then lose every second or fourth pixel and interpolate."""
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     factor = int(rng.choice((2, 4)))
-    soft = cv2.GaussianBlur(picture, (0, 0), 1.0)
+    soft = cv2.GaussianBlur(image, (0, 0), 1.0)
     small = cv2.resize(soft, (width // factor, height // factor), interpolation=cv2.INTER_CUBIC)
     return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
-def noise(picture: Uint8, rng: Rng) -> Uint8:
+def noise(image: Uint8, rng: Rng) -> Uint8:
     """Add Gaussian noise of 10 levels, then shot noise of 70 to 90 counts at 255."""
-    return _shot(picture + rng.normal(0, 10, picture.shape), rng.uniform(70, 90), rng)
+    return _shot(image + rng.normal(0, 10, image.shape), rng.uniform(70, 90), rng)
 
 
-def infrared_noise(picture: Uint8, rng: Rng) -> Uint8:
+def infrared_noise(image: Uint8, rng: Rng) -> Uint8:
     """Add Gaussian noise of 20 levels, then shot noise of 80 counts at 255, and single dead pixels."""
-    noisy = _shot(picture + rng.normal(0, 20, picture.shape), 80, rng)
-    dead = rng.random(picture.shape)
+    noisy = _shot(image + rng.normal(0, 20, image.shape), 80, rng)
+    dead = rng.random(image.shape)
     noisy[dead < 1e-6] = 0
     noisy[dead > 1 - 3e-6] = 255
     return noisy
 
 
-def low_contrast(picture: Uint8, rng: Rng) -> Uint8:
+def low_contrast(image: Uint8, rng: Rng) -> Uint8:
     """Squeeze the range to 0.25 to 0.55 of itself around another level, as an uncooled camera does without its gain."""
-    squeezed = rng.uniform(0.25, 0.55) * (picture - float(picture.mean()))
+    squeezed = rng.uniform(0.25, 0.55) * (image - float(image.mean()))
     return _bytes(squeezed + rng.uniform(60, 150))
 
 
-def stripes(picture: Uint8, rng: Rng) -> Uint8:
+def stripes(image: Uint8, rng: Rng) -> Uint8:
     """Add one offset to each column, of 3 to 8 levels, and pixel noise of 3 to 5."""
-    return _striped(picture, rng.uniform(3, 8), rng.uniform(3, 5), rng)
+    return _striped(image, rng.uniform(3, 8), rng.uniform(3, 5), rng)
 
 
-def strong_stripes(picture: Uint8, rng: Rng) -> Uint8:
+def strong_stripes(image: Uint8, rng: Rng) -> Uint8:
     """Add stripes as DRMF's: 20 to 25 levels a column, and pixel noise of 25 to 30."""
-    return _striped(picture, rng.uniform(20, 25), rng.uniform(25, 30), rng)
+    return _striped(image, rng.uniform(20, 25), rng.uniform(25, 30), rng)
 
 
 VISIBLE: dict[str, Degradation] = {
@@ -167,10 +167,10 @@ def _shot(values: NDArray[Any], counts: float, rng: Rng) -> Uint8:
     return _bytes(rng.poisson(np.clip(values, 0, 255) * (counts / 255)) * (255 / counts))
 
 
-def _striped(picture: Uint8, column_levels: float, pixel_levels: float, rng: Rng) -> Uint8:
-    columns = rng.normal(0, column_levels, (1, picture.shape[1]))
-    pixels = rng.normal(0, pixel_levels, picture.shape[:2])
-    return _bytes(picture + _planes(columns + pixels, picture))
+def _striped(image: Uint8, column_levels: float, pixel_levels: float, rng: Rng) -> Uint8:
+    columns = rng.normal(0, column_levels, (1, image.shape[1]))
+    pixels = rng.normal(0, pixel_levels, image.shape[:2])
+    return _bytes(image + _planes(columns + pixels, image))
 
 
 def _line(length: int, angle: float, width: int) -> Floats:
@@ -184,13 +184,13 @@ def _line(length: int, angle: float, width: int) -> Floats:
     return kernel / kernel.sum()
 
 
-def _planes(values: NDArray[Any], picture: Uint8) -> NDArray[Any]:
+def _planes(values: NDArray[Any], image: Uint8) -> NDArray[Any]:
     """Return (H, W) values as they broadcast over the image's channels."""
-    return values if picture.ndim == 2 else values[..., None]
+    return values if image.ndim == 2 else values[..., None]
 
 
-def _light(picture: Uint8) -> Floats:
-    return np.asarray((np.arange(256) / 255) ** GAMMA, np.float32)[picture]
+def _light(image: Uint8) -> Floats:
+    return np.asarray((np.arange(256) / 255) ** GAMMA, np.float32)[image]
 
 
 def _from_light(light: NDArray[Any]) -> Uint8:

@@ -11,13 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.baselines import luma_of
+from benchmarks.coco import read_labels
 from cled_edge.data.datasets import IMAGE_SUFFIXES, DataSet, pairs_of_set
 from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError
 from cled_edge.image import Uint8, grey_from_any, read_image, rgb_from_any
 from cled_edge.pairing import open_pair, pair_by_stem
 
-PERSON = 0  # class of the labels, in YOLO's text format: class, then centre and size as shares of the image
+PERSON = 0  # class of the labels
 NIGHT_BELOW = 56.0  # mean luma of a visible image, of 255
 LONGEST_SIDE = 640  # larger images are scaled down to it, for time
 SMOKE_EVERY = 30  # frames
@@ -100,14 +101,16 @@ def read_references(root: Path, folder: str, everything: bool) -> Iterator[tuple
 
 def labelled_people(root: Path, folder: str) -> Iterator[tuple[Scene, list[Box]]]:
     """Read the pairs of a folder that has `labels`, with the boxes of the people in them, those without left out."""
-    for label in sorted((root / folder / "labels").glob("*.txt")):
-        rows = [line.split() for line in label.read_text().splitlines()]
-        people = [[float(value) for value in row[1:5]] for row in rows if row and int(row[0]) == PERSON]
-        paths = [next((root / folder / name).glob(f"{label.stem}.*"), None) for name in ("infrared", "visible")]
-        if not people or paths[0] is None or paths[1] is None:
+    labels, _ = read_labels(root / folder / "labels")
+    for stem, found in labels.items():
+        people = found.boxes[found.classes == PERSON]
+        paths = [next((root / folder / name).glob(f"{stem}.*"), None) for name in ("infrared", "visible")]
+        if not len(people) or paths[0] is None or paths[1] is None:
             continue
         infrared, visible = read_image(paths[0], color=False), read_image(paths[1], color=True)
-        yield Scene(folder, label.stem, infrared, visible), [_box(values, infrared.shape) for values in people]
+        height, width = infrared.shape
+        edges = np.rint(people * (width, height, width, height)).astype(int)
+        yield Scene(folder, stem, infrared, visible), [Box(y1, x1, y2, x2) for x1, y1, x2, y2 in edges.tolist()]
 
 
 def smoke_frames(clip: Path) -> list[tuple[Scene, list[Box]]]:
@@ -175,13 +178,3 @@ def _scaled(image: Uint8) -> Uint8:
         return image
     size = round(width * scale), round(height * scale)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-def _box(values: list[float], shape: tuple[int, ...]) -> Box:
-    """Return the rectangle of a centre and a size, (x, y, width, height) as shares of the image."""
-    height, width = shape[:2]
-    x, y, box_width, box_height = values
-    edges = [(y - box_height / 2) * height, (x - box_width / 2) * width]
-    edges += [(y + box_height / 2) * height, (x + box_width / 2) * width]
-    top, left, bottom, right = (round(edge) for edge in edges)
-    return Box(max(top, 0), max(left, 0), min(bottom, height), min(right, width))

@@ -37,7 +37,7 @@ def means(rows: Iterable[Row], by: Sequence[str]) -> list[Row]:
             numbers = [name for name, value in chosen[0].items() if isinstance(value, float) and name not in by]
             values = {name: round(float(np.mean([row[name] for row in chosen])), 4) for name in numbers}
             count = len({(row.get("folder"), row.get("stem")) for row in chosen})
-            found.append({**dict(zip(by, key, strict=True)), "light": light, "pictures": count, **values})
+            found.append({**dict(zip(by, key, strict=True)), "light": light, "images": count, **values})
     return found
 
 
@@ -51,7 +51,7 @@ def degraded_means(rows: list[Row]) -> list[Row]:
 def shares(scores: list[Row]) -> list[Row]:
     """Return (ours - max of the degraded) / (max of the clean - max of the degraded) of each score, by case and light.
 
-    None where the way is shorter than SMALLEST_WAY. The ceiling is that of all pictures: every case has the same ones.
+    None where the way is shorter than SMALLEST_WAY. The ceiling is that of all images: every case has the same ones.
     """
     by = {(row["case"], row["light"], row["method"]): row for row in scores}
     found = []
@@ -65,7 +65,7 @@ def shares(scores: list[Row]) -> list[Row]:
             name: round((ours[name] - low[name]) / way, 3) if way >= SMALLEST_WAY else None
             for name, way in ways.items()
         }
-        found.append({"case": case, "light": light, "pictures": ours["pictures"], **gone})
+        found.append({"case": case, "light": light, "images": ours["images"], **gone})
     return found
 
 
@@ -86,7 +86,7 @@ def gains_by_set(rows: list[Row]) -> list[Row]:
     judged = [r for r in rows if r["case"] != CLEAN and (r["modality"] == "infrared" or r["light"] == "day")]
     gains = [{**row, "light": "all", "gain_db": row["psnr_after_db"] - row["psnr_before_db"]} for row in judged]
     keys = ("modality", "case", "folder")
-    return [{key: row[key] for key in (*keys, "pictures", "gain_db")} for row in means(gains, keys)]
+    return [{key: row[key] for key in (*keys, "images", "gain_db")} for row in means(gains, keys)]
 
 
 def people_means(rows: list[Row]) -> list[Row]:
@@ -94,7 +94,7 @@ def people_means(rows: list[Row]) -> list[Row]:
     labels = ("folder", "stem", "light", "box")
     methods = [name for name in rows[0] if name not in labels]
     infrared = float(np.mean([row["infrared"] for row in rows]))
-    counts = {"boxes": len(rows), "pictures": len({row["stem"] for row in rows})}
+    counts = {"boxes": len(rows), "images": len({row["stem"] for row in rows})}
     levels = {method: float(np.mean([row[method] for row in rows])) for method in methods}
     return [
         {"method": method, **counts, "contrast_levels": round(mean, 2), "ratio": round(mean / infrared, 3)}
@@ -159,4 +159,4 @@ def _restored_targets(rows: list[Row]) -> list[Row]:
 def _target(what: str, measured: float | None, needed: float, row: Row) -> Row:
     met = measured is not None and measured >= needed
     value = None if measured is None else round(measured, 3)
-    return {"target": what, "needed": needed, "measured": value, "met": met, "pictures": row["pictures"]}
+    return {"target": what, "needed": needed, "measured": value, "met": met, "images": row["images"]}

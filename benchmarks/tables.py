@@ -46,7 +46,7 @@ def readme_table(folder: Path = RESULTS) -> list[str]:
     times = [
         f"{cell_text(row['p50_ms'], 0)} ms at p50, {cell_text(row['p99_ms'], 0)} ms at p99" for row in (fast, plain)
     ]
-    gained = f"{gain['measured']:.1f} dB, {gain['pictures']} held-out images by day"
+    gained = f"{gain['measured']:.1f} dB, {gain['images']} held-out images by day"
     rows = [
         [f"a frame, {fast['description']}", times[0]],
         [f"a frame, {plain['description']}", times[1]],

@@ -24,12 +24,12 @@ def _side_by_side(table: str, own: list[Row]) -> list[Row]:
     """Return a row for each method with the scores of each folder: the paper's methods, then ours."""
     found: dict[str, Row] = {}
     for row in published(table):
-        line = found.setdefault(f"paper: {row['method']}", {"pictures": THE_PAPERS})
+        line = found.setdefault(f"paper: {row['method']}", {"images": THE_PAPERS})
         line[row["folder"]] = _five(row)
     for row in own:
         line = found.setdefault(row["method"], {"iterations": row.get("iterations")})
         line[row["folder"]] = _five(row)
-        line["pictures"] = " and ".join(filter(None, (line.get("pictures"), f"{row['pictures']}")))
+        line["images"] = " and ".join(filter(None, (line.get("images"), f"{row['images']}")))
     return [{"method": method, **row} for method, row in found.items()]
 
 
@@ -39,7 +39,7 @@ def _fusion(rows: list[Row]) -> list[Row]:
 
 
 def _medical(rows: list[Row]) -> list[Row]:
-    papers = [{**row, "method": f"paper: {row['method']}", "pictures": THE_PAPERS} for row in published("table 3")]
+    papers = [{**row, "method": f"paper: {row['method']}", "images": THE_PAPERS} for row in published("table 3")]
     own = [row for row in rows if row["folder"] == "all"]
     return [*papers, *({**row, "nabf": row["paper_nabf"], "ssim": row["paper_ssim"]} for row in own)]
 
@@ -73,7 +73,7 @@ def _detection(rows: list[Row]) -> list[Row]:
 TABLE_1 = Table(
     "The paper's Table 1",
     "quality",
-    columns(f"method, images=pictures, {_FOLDERS}"),
+    columns(f"method, images, {_FOLDERS}"),
     COMMAND,
     f"{_FIVE} The paper measures images of M3FD and LLVIP that it does not name. Ours are the few held-out pairs that "
     f"are here. So compare our rows with each other, and the paper's with each other. `{OURS}` is the bundle.",
@@ -92,7 +92,7 @@ DETECTION = Table(
 TABLE_3 = Table(
     "The paper's Table 3: medical slices",
     "medical",
-    columns("method, slices=pictures") + SCORE_COLUMNS,
+    columns("method, slices=images") + SCORE_COLUMNS,
     MEDICAL_COMMAND,
     "Profile `paper`. Slices of the Harvard whole-brain atlas, of patients that training held out: one with CT, one "
     "with PET, two with SPECT. MRI takes the place of the infrared image. The paper does not name its slices.",
@@ -102,7 +102,7 @@ TABLE_3 = Table(
 SLICES = Table(
     "Medical slices by kind",
     "medical",
-    columns("slices=folder, held out=pictures, method") + SCORE_COLUMNS,
+    columns("slices=folder, held out=images, method") + SCORE_COLUMNS,
     MEDICAL_COMMAND,
     "Fused from clean slices, profile `strict`.",
     part="clean",
@@ -111,7 +111,7 @@ SLICES = Table(
 SLICES_RESTORED = Table(
     "Medical slices restored",
     "medical",
-    columns("bundle=method, degraded=case, slices=pictures") + RESTORED_COLUMNS,
+    columns("bundle=method, degraded=case, slices=images") + RESTORED_COLUMNS,
     MEDICAL_COMMAND,
     "Against the clean slices.",
     part="restored",
@@ -120,7 +120,7 @@ SLICES_RESTORED = Table(
 TABLE_4 = Table(
     "The paper's Table 4: what each loss is worth",
     "ablation",
-    columns(f"variant=method, iterations, images=pictures, {_FOLDERS}"),
+    columns(f"variant=method, iterations, images, {_FOLDERS}"),
     ABLATION_COMMAND,
     f"{_FIVE} The losses are those of Eq. 19 alone. Ours are trained briefly and alike, the fusion network from "
     "scratch, in one stage both networks. They tell which way a loss pulls, not where it ends. They begin at the "

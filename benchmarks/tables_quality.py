@@ -43,7 +43,7 @@ def _by_set(rows: list[Row]) -> list[Row]:
 def _nine(rows: list[Row]) -> list[Row]:
     """Return what was fused of nine single degradations by method, by day and night, then the peers."""
     own = [row for row in rows if row["light"] != "all" and (row["case"] == NINE or row["method"] == CEILING)]
-    peers = [{**peer, "light": "both", "pictures": "45 other pairs"} for peer in published("degraded peers")]
+    peers = [{**peer, "light": "both", "images": "45 other pairs"} for peer in published("degraded peers")]
     return [*sorted(own, key=lambda row: row["light"]), *peers]
 
 
@@ -74,7 +74,7 @@ def _clean(rows: list[Row]) -> list[Row]:
 TARGETS = Table(
     "Targets",
     "quality",
-    columns("target, needed:3, measured:3, met, images=pictures"),
+    columns("target, needed:3, measured:3, met, images"),
     COMMAND,
     "What the images must reach, on pairs that training held out. The people at night are the exception: none of the "
     "nine labelled dark scenes is held out, but training saw no labels. The smoke is that of the clip on which this "
@@ -84,7 +84,7 @@ TARGETS = Table(
 RESTORED = Table(
     "Restored",
     "quality",
-    columns("modality, case, light, images=pictures") + RESTORED_COLUMNS,
+    columns("modality, case, light, images") + RESTORED_COLUMNS,
     COMMAND,
     "PSNR over all pixels and channels, SSIM of the luma, against the clean images. Visible images are daylight ones: "
     "a night street is dark when it is clean. Training does not know these degradations (`ems.py`).",
@@ -102,7 +102,7 @@ RESTORED_SETS = Table(
 REFERENCES = Table(
     "Real degraded images",
     "quality",
-    columns("images of=folder, modality, images=pictures") + RESTORED_COLUMNS,
+    columns("images of=folder, modality, images") + RESTORED_COLUMNS,
     COMMAND,
     "Against their references.",
     part="reference",
@@ -110,7 +110,7 @@ REFERENCES = Table(
 NINE_DEGRADED = Table(
     "Nine single degradations together",
     "quality",
-    columns("light, images=pictures, method") + SCORE_COLUMNS,
+    columns("light, images, method") + SCORE_COLUMNS,
     COMMAND,
     "Fused from degraded pairs, scored against the clean sources, profile `strict`: VIF and SSIM are sums over both.",
     part="degraded",
@@ -119,7 +119,7 @@ NINE_DEGRADED = Table(
 DEGRADED = Table(
     "Fused from degraded pairs",
     "quality",
-    columns(f"case, light, images=pictures, {OURS}, {MAXIMUM}, average, {CEILING}, share of the way"),
+    columns(f"case, light, images, {OURS}, {MAXIMUM}, average, {CEILING}, share of the way"),
     COMMAND,
     "VIF / Q^AB/F / SSIM. *Share of the way*: how far ours gets from the pixel maximum of the degraded pair (0 %) to "
     "that of the clean pair (100 %).",
@@ -128,7 +128,7 @@ DEGRADED = Table(
 FUSED = Table(
     "Fused from clean pairs",
     "quality",
-    columns("pairs=folder, light, images=pictures, method")
+    columns("pairs=folder, light, images, method")
     + SCORE_COLUMNS
     + columns("SCD=scd:3, SSIM paper=paper_ssim:3, N^AB/F paper=paper_nabf:3"),
     COMMAND,
@@ -140,7 +140,7 @@ FUSED = Table(
 PEOPLE = Table(
     "People",
     "quality",
-    columns("people=part, method, boxes, images=pictures, levels=contrast_levels:1, over infrared=ratio:2"),
+    columns("people=part, method, boxes, images, levels=contrast_levels:1, over infrared=ratio:2"),
     COMMAND,
     "Mean luma of a person's box above that of a ring around it, in 8-bit levels. At night the boxes are the data's "
     "labels (`people`). In smoke they are warm blobs found in the infrared video.",

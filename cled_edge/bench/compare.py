@@ -115,10 +115,10 @@ def compare_subjects(
     others_ns = clock.others_ns()
     effect: Effect | None = None
     while effect is None or (last_ns - begin_ns < duration_s * 1e9 and not effect.resolved):
-        for side in ABBA if rng.random() < 0.5 else BAAB:
+        for which in ABBA if rng.random() < 0.5 else BAAB:
             # Also between two blocks of one subject: all blocks must begin alike, or neighbours differ by their place.
             settle(clock)
-            blocks[side].append([_timed_ms(subjects[side], clock) for _ in range(calls)])
+            blocks[which].append([_timed_ms(subjects[which], clock) for _ in range(calls)])
         now_ns = clock.now_ns()
         advance((now_ns - last_ns) / 1e9)
         last_ns = now_ns
@@ -148,7 +148,7 @@ def compare_results(
         return Comparison(*labels, effect, blocks, [*_invalid(a_record), *_notes(effect, a_record.others_percent)])
     blocks = list(rounds_a.values()), list(rounds_b.values())
     _check_rounds(min(len(rounds_a), len(rounds_b)))
-    logs = [np.log([float(np.median(block)) for block in side]) for side in blocks]
+    logs = [np.log([float(np.median(block)) for block in found]) for found in blocks]
     effect = unpaired_effect(logs[0], logs[1], margin_percent, BETWEEN_RUNS_PERCENT, seed)
     notes = [
         "two separate runs: a noisy machine changes between them by more than small differences, so the interval is "

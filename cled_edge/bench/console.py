@@ -27,11 +27,11 @@ def print_record(record: Record, console: Console) -> None:
         for note in notes(result.details):
             _line(console, note)
     _line(console, "")
-    gauges = record.gauges
-    energy = "" if gauges["energy_j"] is None else f", {gauges['energy_j']:.0f} J ({gauges['energy_source']})"
+    taken = record.gauges
+    energy = "" if taken["energy_j"] is None else f", {taken['energy_j']:.0f} J ({taken['energy_source']})"
     _line(
         console,
-        f"peak memory of the process: {gauges['peak_memory_mb']:.0f} MB{energy}; other processes used "
+        f"peak memory of the process: {taken['peak_memory_mb']:.0f} MB{energy}; other processes used "
         f"{record.others_percent:.0f} % of the CPU time",
     )
     if record.valid:

@@ -32,7 +32,7 @@ class Feed(Protocol):
 
 
 class MemoryFeed:
-    """Repeats pairs that are in memory: they cost nothing to get, as the pictures of a camera driver."""
+    """Repeats pairs that are in memory: they cost nothing to get, as the frames of a camera driver."""
 
     def __init__(self, name: str, pairs: Sequence[FramePair]) -> None:
         self.name = name

@@ -310,7 +310,7 @@ def test_a_run_gives_the_precisions_that_the_images_have(streets: Path, save: Sa
     # By day three people and one car, at night three people and two cars.
     assert rows["max"]["night_map_50"] == pytest.approx(1)
     said = result.settings
-    assert [said[name] for name in ("pictures", "day", "night", "unlabelled")] == [3, 2, 1, 1]
+    assert [said[name] for name in ("images", "day", "night", "unlabelled")] == [3, 2, 1, 1]
     assert (said["person_boxes"], said["car_boxes"]) == (6, 3)
     assert said["detector_sha256"] == detector.hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(result.provenance.bundles["nano"]) == 64
@@ -369,7 +369,7 @@ def test_without_pycocotools_the_line_that_installs_it_is_named(monkeypatch: pyt
         coco.pycocotools("coco")
 
 
-def test_halves_of_unequal_size_are_refused() -> None:
+def test_images_of_unequal_size_are_refused() -> None:
     pair = pair_of(np.zeros((8, 8), np.uint8), np.zeros((8, 9, 3), np.uint8), 0, "1D")
     with pytest.raises(CledEdgeError, match="infrared is 8x8, visible 8x9"):
         detection.shown(pair, lambda infrared, visible: visible)
@@ -378,7 +378,7 @@ def test_halves_of_unequal_size_are_refused() -> None:
 def test_the_detector_sees_infrared_as_three_equal_channels() -> None:
     infrared = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
     visible = np.dstack([infrared // 2] * 3)
-    pictures = detection.shown(pair_of(infrared, visible, 0, "1D"), lambda infrared, visible: visible)
-    assert (pictures["infrared"] == infrared[:, :, None]).all()
-    assert {picture.shape for picture in pictures.values()} == {(64, 64, 3)}
-    assert (pictures["visible"] == visible).all()
+    images = detection.shown(pair_of(infrared, visible, 0, "1D"), lambda infrared, visible: visible)
+    assert (images["infrared"] == infrared[:, :, None]).all()
+    assert {picture.shape for picture in images.values()} == {(64, 64, 3)}
+    assert (images["visible"] == visible).all()

@@ -57,7 +57,7 @@ def scene(seed: int = 0, brightness: float = 1.0) -> Scene:
 
 
 class FakeFuser:
-    """Restores by `restore`, fuses by maximum, and leans to the half that the balance names."""
+    """Restores by `restore`, fuses by maximum, and leans to the modality that the balance names."""
 
     def __init__(self, restore: Any = lambda x: x) -> None:
         self.restore = restore
@@ -72,9 +72,9 @@ class FakeFuser:
         return FusedFrame(np.repeat(chosen[:, :, None], 3, axis=2), infrared, visible)
 
 
-@pytest.mark.parametrize(("half", "name"), NAMED)
-def test_a_degradation_changes_the_picture_and_keeps_its_form(half: str, name: str) -> None:
-    degrade = {"infrared": INFRARED, "visible": VISIBLE}[half][name]
+@pytest.mark.parametrize(("modality", "name"), NAMED)
+def test_a_degradation_changes_the_picture_and_keeps_its_form(modality: str, name: str) -> None:
+    degrade = {"infrared": INFRARED, "visible": VISIBLE}[modality][name]
     for channels in (0, 3):
         clean = picture(5, channels)
         before = clean.copy()
@@ -128,7 +128,7 @@ def test_the_cases_are_nine_single_ones_and_more() -> None:
     assert sum(len(case.infrared) + len(case.visible) > 1 for case in CASES) >= 4
 
 
-def test_baselines_of_flat_pictures_are_known() -> None:
+def test_baselines_of_flat_images_are_known() -> None:
     dark, light = np.full((64, 64), 50, np.uint8), np.full((64, 64), 100, np.uint8)
     values = {name: int(fusion(light, dark)[32, 32]) for name, fusion in baselines.BASELINES.items()}
     assert values["average"] == 75
@@ -172,9 +172,9 @@ def write_data(root: Path, count: int = 2) -> list[str]:
     """Write held-out pairs and one that is not; return the stems of the held-out ones."""
     stems = [s for s in (f"n{k}" for k in range(200)) if zlib.crc32(s.encode()) % 10 == 0][:count]
     for k, stem in enumerate([*stems, "n1"]):
-        for half, channels in (("infrared", 0), ("visible", 3)):
-            (root / "pairs/a" / half).mkdir(parents=True, exist_ok=True)
-            write_png(root / "pairs/a" / half / f"{stem}.png", picture(10 * k + channels, channels))
+        for modality, channels in (("infrared", 0), ("visible", 3)):
+            (root / "pairs/a" / modality).mkdir(parents=True, exist_ok=True)
+            write_png(root / "pairs/a" / modality / f"{stem}.png", picture(10 * k + channels, channels))
     return sorted(stems)
 
 
@@ -182,26 +182,26 @@ def test_pairs_are_held_out_ones_unless_all(tmp_path: Path) -> None:
     stems = write_data(tmp_path)
     assert [s.stem for s in held_out.read_scenes(tmp_path, "pairs/a", 0)] == stems
     assert len(held_out.find_pairs(tmp_path, "pairs/a", 0, everything=True)) == 3
-    with pytest.raises(DataError, match=r"pairs/b is not a folder; --data must hold"):
+    with pytest.raises(DataError, match=r"pairs/b is not a folder"):
         held_out.find_pairs(tmp_path, "pairs/b", 0, everything=True)
 
 
-def test_large_pictures_are_scaled_and_medical_halves_found(tmp_path: Path) -> None:
-    for half, channels in (("mri", 0), ("pet", 3)):
-        (tmp_path / "medical/pet-mri" / half).mkdir(parents=True)
-        write_png(tmp_path / "medical/pet-mri" / half / "1001.png", picture(1, channels, (500, 800)))
+def test_large_images_are_scaled_and_medical_scans_found(tmp_path: Path) -> None:
+    for modality, channels in (("mri", 0), ("pet", 3)):
+        (tmp_path / "medical/pet-mri" / modality).mkdir(parents=True)
+        write_png(tmp_path / "medical/pet-mri" / modality / "1001.png", picture(1, channels, (500, 800)))
     (only,) = held_out.read_scenes(tmp_path, "medical/pet-mri", 0, everything=True)
     assert only.infrared.shape == (400, 640)
     assert only.visible.shape == (400, 640, 3)
 
 
 def test_a_patient_is_held_out_as_a_whole_as_training_does(tmp_path: Path) -> None:
-    for half, channels in (("mri", 0), ("pet", 3)):
-        (tmp_path / "medical/pet-mri" / half).mkdir(parents=True)
+    for modality, channels in (("mri", 0), ("pet", 3)):
+        (tmp_path / "medical/pet-mri" / modality).mkdir(parents=True)
         for patient in range(1, 41):
             for at in (7, 8):
                 name = f"{patient}{at:03d}.png"
-                write_png(tmp_path / "medical/pet-mri" / half / name, picture(1, channels, (8, 8)))
+                write_png(tmp_path / "medical/pet-mri" / modality / name, picture(1, channels, (8, 8)))
     recipe = pytest.importorskip("training.recipe", reason="needs torch: make test installs it")
     pairs = pairs_of_set(tmp_path, DataSet(layout="harvard", root="medical"))
     named = NAMED_PATIENTS["pet-mri"]
@@ -217,9 +217,9 @@ def test_references_are_found_in_both_layouts(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir(parents=True)
         write_png(tmp_path / folder / "1.png", picture(1, 3))
     for side in ("degraded", "reference"):
-        for half, channels in (("infrared", 0), ("visible", 3)):
-            (tmp_path / "drmf" / side / half).mkdir(parents=True)
-            write_png(tmp_path / "drmf" / side / half / "2.png", picture(2, channels))
+        for modality, channels in (("infrared", 0), ("visible", 3)):
+            (tmp_path / "drmf" / side / modality).mkdir(parents=True)
+            write_png(tmp_path / "drmf" / side / modality / "2.png", picture(2, channels))
     assert [name for name, *_ in held_out.read_references(tmp_path, "lol", True)] == ["visible 1"]
     found = [(name, a.ndim) for name, a, _ in held_out.read_references(tmp_path, "drmf", True)]
     assert found == [("infrared 2", 2), ("visible 2", 3)]
@@ -269,7 +269,7 @@ def test_smoke_frames_are_every_thirtieth(tmp_path: Path) -> None:
 def test_a_fuser_that_does_nothing_gains_nothing_and_max_is_max() -> None:
     fuser = FakeFuser()
     with measures.scorer() as score:
-        fused, halves = measures.degraded_rows(fuser, scene(), CASES[:2], score)
+        fused, images = measures.degraded_rows(fuser, scene(), CASES[:2], score)
     assert fuser.calls == 3
     assert {row["method"] for row in fused} == {measures.OURS, measures.CEILING, *baselines.BASELINES}
     by = {(row["case"], row["method"]): row for row in fused}
@@ -277,19 +277,19 @@ def test_a_fuser_that_does_nothing_gains_nothing_and_max_is_max() -> None:
     with measures.scorer() as score:
         clean = {row["method"]: row for row in measures.clean_rows(fuser, scene(), score)}
     assert by["clean", measures.CEILING]["vif"] == clean["max"]["vif"] != by["visible low_light", "max"]["vif"]
-    assert [(r["case"], r["modality"]) for r in halves] == [
-        *(("clean", half) for half in ("infrared", "visible")),
+    assert [(r["case"], r["modality"]) for r in images] == [
+        *(("clean", modality) for modality in ("infrared", "visible")),
         *((case.name, "visible") for case in CASES[:2]),
     ]
-    assert all(row["psnr_before_db"] == row["psnr_after_db"] for row in halves)
-    assert halves[0]["psnr_after_db"] == measures.EQUAL_DB
-    assert 3 < halves[2]["psnr_after_db"] < 30
+    assert all(row["psnr_before_db"] == row["psnr_after_db"] for row in images)
+    assert images[0]["psnr_after_db"] == measures.EQUAL_DB
+    assert 3 < images[2]["psnr_after_db"] < 30
 
 
-def test_without_a_scorer_only_halves_are_measured() -> None:
-    fused, halves = measures.degraded_rows(FakeFuser(), scene(), CASES[:1], None)
+def test_without_a_scorer_only_single_images_are_measured() -> None:
+    fused, images = measures.degraded_rows(FakeFuser(), scene(), CASES[:1], None)
     assert fused == []
-    assert len(halves) == 3
+    assert len(images) == 3
 
 
 def test_clean_rows_have_both_profiles() -> None:
@@ -300,7 +300,7 @@ def test_clean_rows_have_both_profiles() -> None:
     assert rows[0]["paper_ssim"] != rows[0]["ssim"]
 
 
-def test_balance_and_references_look_at_the_right_half() -> None:
+def test_balance_and_references_look_at_the_right_modality() -> None:
     low, high = measures.balance_rows(FakeFuser(), scene())
     assert (low["modality"], high["modality"]) == ("visible", "infrared")
     assert low["ssim"] == pytest.approx(1)
@@ -327,7 +327,7 @@ def test_means_come_for_each_light_only_where_there_are_two() -> None:
     lights = (("day", 1.0), ("night", 3.0), ("day", 2.0))
     rows = [{"case": "a", "stem": str(x), "light": light, "x": x} for light, x in lights]
     found = summary.means([*rows, {"case": "b", "light": "day", "x": 5.0}], ("case",))
-    assert [(r["case"], r["light"], r["pictures"], r["x"]) for r in found] == [
+    assert [(r["case"], r["light"], r["images"], r["x"]) for r in found] == [
         ("a", "all", 3, 2.0),
         ("a", "day", 2, 1.5),
         ("a", "night", 1, 3.0),
@@ -352,16 +352,16 @@ def test_a_share_is_of_the_way_from_max_to_the_ceiling() -> None:
     assert found[measures.NINE]["ssim"] == pytest.approx(-0.471, abs=1e-3)
 
 
-def half(case: str, half: str, gain: float, light: str = "day", before: float = 10.0) -> dict[str, Any]:
-    tags = {"folder": "pairs/msrs", "stem": f"{gain}", "light": light, "case": case, "modality": half}
+def image_of(case: str, modality: str, gain: float, light: str = "day", before: float = 10.0) -> dict[str, Any]:
+    tags = {"folder": "pairs/msrs", "stem": f"{gain}", "light": light, "case": case, "modality": modality}
     return {**tags, "psnr_before_db": before, "psnr_after_db": before + gain, "ssim_before": 0.5, "ssim_after": 0.5}
 
 
 def restored_rows() -> list[dict[str, Any]]:
-    rows = [half(f"visible {name}", "visible", 6.5) for name in ("low_light", "overexposure", "haze", "noise")]
-    rows += [half("visible low_light", "visible", -9.0, "night"), half("visible rain", "visible", 1.9)]
-    rows += [half(case, "infrared", 5.9 + k, "night") for k, case in enumerate(summary.INFRARED_CASES)]
-    return [*rows, half("clean", "visible", 0.0, before=39.0), half("clean", "infrared", 0.0, before=37.0)]
+    rows = [image_of(f"visible {name}", "visible", 6.5) for name in ("low_light", "overexposure", "haze", "noise")]
+    rows += [image_of("visible low_light", "visible", -9.0, "night"), image_of("visible rain", "visible", 1.9)]
+    rows += [image_of(case, "infrared", 5.9 + k, "night") for k, case in enumerate(summary.INFRARED_CASES)]
+    return [*rows, image_of("clean", "visible", 0.0, before=39.0), image_of("clean", "infrared", 0.0, before=37.0)]
 
 
 def test_targets_judge_daylight_visible_and_all_infrared() -> None:
@@ -378,15 +378,15 @@ def test_targets_judge_daylight_visible_and_all_infrared() -> None:
 
 def test_the_other_targets_take_ours_and_name_the_peers() -> None:
     clean = [
-        {"folder": f"pairs/{s}", "method": "ours", "light": "all", "pictures": 3, "vif": 0.9, "qabf": 0.6}
+        {"folder": f"pairs/{s}", "method": "ours", "light": "all", "images": 3, "vif": 0.9, "qabf": 0.6}
         for s in ("msrs", "mine")
     ]
     people = [
-        {"method": m, "boxes": 3, "pictures": 2, "contrast_levels": 1.0, "ratio": r}
+        {"method": m, "boxes": 3, "images": 2, "contrast_levels": 1.0, "ratio": r}
         for m, r in (("max", 2.0), ("ours", 0.7))
     ]
-    balance = [{"balance": 0.0, "modality": "visible", "light": "all", "pictures": 1, "ssim": 0.96}]
-    share = [{"case": measures.NINE, "light": "day", "pictures": 9, "vif": 0.51, "qabf": 0.4, "ssim": None}]
+    balance = [{"balance": 0.0, "modality": "visible", "light": "all", "images": 1, "ssim": 0.96}]
+    share = [{"case": measures.NINE, "light": "day", "images": 9, "vif": 0.51, "qabf": 0.4, "ssim": None}]
     found = summary.targets({"clean": clean, "people": people, "smoke": people, "balance": balance, "share": share})
     assert [(row["needed"], row["measured"], row["met"]) for row in found] == [
         (0.5, 0.51, True),
@@ -402,10 +402,11 @@ def test_the_other_targets_take_ours_and_name_the_peers() -> None:
 
 def test_gains_are_parted_by_set_without_clean_and_dark_images() -> None:
     rows = [
-        half("visible rain", "visible", gain) | {"folder": folder} for folder, gain in (("a", 2), ("a", 4), ("b", -1))
+        image_of("visible rain", "visible", gain) | {"folder": folder}
+        for folder, gain in (("a", 2), ("a", 4), ("b", -1))
     ]
-    rows += [half("visible rain", "visible", 90.0, "night"), half("clean", "visible", 0.0)]
-    found = {row["folder"]: (row["gain_db"], row["pictures"]) for row in summary.gains_by_set(rows)}
+    rows += [image_of("visible rain", "visible", 90.0, "night"), image_of("clean", "visible", 0.0)]
+    found = {row["folder"]: (row["gain_db"], row["images"]) for row in summary.gains_by_set(rows)}
     assert found == {"a": (3, 2), "b": (-1, 1)}
 
 
@@ -458,9 +459,9 @@ def test_variants_are_scored_on_the_papers_sets(tmp_path: Path) -> None:
 
 def test_medical_slices_are_scored_by_kind(tmp_path: Path) -> None:
     for kind, patient in {"ct": "37", "pet": "30", "spect": "29"}.items():
-        for half, channels in (("mri", 0), (kind, 3)):
-            (tmp_path / f"medical/{kind}-mri" / half).mkdir(parents=True)
-            write_png(tmp_path / f"medical/{kind}-mri" / half / f"{patient}001.png", picture(1, channels))
+        for modality, channels in (("mri", 0), (kind, 3)):
+            (tmp_path / f"medical/{kind}-mri" / modality).mkdir(parents=True)
+            write_png(tmp_path / f"medical/{kind}-mri" / modality / f"{patient}001.png", picture(1, channels))
     renamed = tmp_path / "renamed"
     shutil.copytree(shipped_bundle(), renamed)
     manifest = json.loads((renamed / "manifest.json").read_text())
@@ -472,7 +473,7 @@ def test_medical_slices_are_scored_by_kind(tmp_path: Path) -> None:
     by = {(row["folder"], row["method"]): row for row in found.rows if row["part"] == "clean"}
     kinds = [by[folder, "max"]["vif"] for folder in medical.FOLDERS]
     assert by["all", "max"]["vif"] == pytest.approx(np.mean(kinds), abs=1e-4)
-    assert by["all", "max"]["pictures"] == 3
+    assert by["all", "max"]["images"] == 3
     restored = [row for row in found.rows if row["part"] == "restored"]
     assert {row["case"] for row in restored} == {"clean", *(case.name for case in medical.CASES)}
     assert {row["method"] for row in restored} == {"nano", "other"}

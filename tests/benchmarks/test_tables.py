@@ -22,7 +22,7 @@ SCORES = {"mi": 3.0, "vif": 0.75, "qabf": 0.5, "nabf": 0.01, "ssim": 1.2}
 CLEAN = {**SCORES, "scd": 1.5, "paper_ssim": 0.9, "paper_nabf": 0.02}
 PAPER_SCORES = "3.000 / 0.750 / 0.500 / 0.020 / 0.900"
 IMAGE = {
-    "pictures": 3,
+    "images": 3,
     "psnr_before_db": 10.0,
     "psnr_after_db": 12.5,
     "gain_db": 2.5,
@@ -96,7 +96,7 @@ def test_a_table_refuses_another_bundle_and_names_both_and_the_command(tmp_path:
 
 
 def test_a_table_refuses_another_checkpoint_where_no_bundle_is_shipped(tmp_path: Path) -> None:
-    row = {"part": "clean", "folder": "a", "light": "all", **CLEAN, "method": "ours", "pictures": 1}
+    row = {"part": "clean", "folder": "a", "light": "all", **CLEAN, "method": "ours", "images": 1}
     written(tmp_path, a_result(row, bundles={"edge": "ab" * 32}, checkpoints={"edge": "cd" * 32}))
     with pytest.raises(ResultError, match=r"is of checkpoint edge cdcdcdcdcdcd, needed [0-9a-f]{12}, the present one"):
         FUSED.text(tmp_path)
@@ -140,8 +140,8 @@ def test_gains_stand_side_by_side_by_set() -> None:
 def test_degraded_pairs_have_their_baselines_and_the_share_of_the_way() -> None:
     nine, ceiling = "nine single degradations", "max of the clean pair"
     methods = [(nine, "ours"), (nine, "max"), (nine, "average"), ("clean", ceiling)]
-    rows = [{"part": "degraded", "case": c, "light": "day", "method": m, "pictures": 5, **SCORES} for c, m in methods]
-    share = {"part": "share", "case": nine, "pictures": 5, "vif": 0.512, "qabf": None, "ssim": -0.2}
+    rows = [{"part": "degraded", "case": c, "light": "day", "method": m, "images": 5, **SCORES} for c, m in methods]
+    share = {"part": "share", "case": nine, "images": 5, "vif": 0.512, "qabf": None, "ssim": -0.2}
     found = a_result(*rows, {**share, "light": "day"}, {**share, "light": "all"})
     score = "0.750 / 0.500 / 1.200"
     assert DEGRADED.lines(found)[2:] == [f"| {nine} | day | 5 | {' | '.join([score] * 4)} | 51% / - / -20% |"]
@@ -151,7 +151,7 @@ def test_degraded_pairs_have_their_baselines_and_the_share_of_the_way() -> None:
 
 
 def test_a_folder_of_one_light_comes_once() -> None:
-    row = {"part": "clean", "method": "ours", "pictures": 2, **CLEAN}
+    row = {"part": "clean", "method": "ours", "images": 2, **CLEAN}
     lights = [("pairs/m3fd", "all"), ("pairs/m3fd", "day"), *(("pairs/msrs", x) for x in ("all", "day", "night"))]
     found = a_result(*({**row, "folder": folder, "light": light} for folder, light in lights))
     assert len(FUSED.lines(found)) == 2 + 4
