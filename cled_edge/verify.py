@@ -25,6 +25,7 @@ from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
+from cled_edge.size import Size
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
 NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
@@ -58,7 +59,7 @@ class Case:
         return () if self.strength_map is None else (STRENGTH_MAP.name,)
 
     @property
-    def size(self) -> tuple[int, int]:
+    def size(self) -> Size:
         """Height and width."""
         height, width = self.infrared.shape
         return height, width
@@ -101,7 +102,7 @@ def verify(
     remarks: takes what else is to be said; without it, an engine that is missing is an EngineError.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
-    checks: dict[tuple[tuple[int, int], Form, int], CheckSpec] = {}
+    checks: dict[tuple[Size, Form, int], CheckSpec] = {}
     default_steps = bundle.manifest.schedule.default_steps
     counted = [(case, case.controls.steps or default_steps) for case in cases]
     said: list[str] = []
@@ -109,34 +110,10 @@ def verify(
     for way in dict.fromkeys(way for _, steps in counted for way in _ways(steps)):
         with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
             for case, steps in counted if opset in fuser.backend.opsets else ():
-                if way not in _ways(steps):
-                    continue
-                form = way[0]
-                try:
-                    outputs = _computed(fuser, opset, case, form)
-                except EngineError as error:
-                    if remarks is None:
-                        raise
-                    remarks.left_out.append(str(error))
-                    continue
-                if outputs is None:
-                    continue
-                verdict, psnr_db, tensor = _worst(case, outputs)
-                needed = NEEDED_DB[choice.precision or "fp32"]
-                check = CheckSpec(
-                    precision=choice.graphs,
-                    opset=opset,
-                    size=case.size,
-                    form=form,
-                    steps=steps,
-                    cases=1,
-                    psnr_db=round(psnr_db, 1),
-                    needed_db=needed,
-                    verdict="TOLERANCE" if verdict == "OK" and psnr_db < needed else verdict,
-                    tensor=tensor,
-                )
-                key = (case.size, form, steps)
-                checks[key] = _merged(checks[key], check) if key in checks else check
+                check = _check(fuser, opset, case, way[0], remarks) if way in _ways(steps) else None
+                if check is not None:
+                    key = (check.size, check.form, check.steps)
+                    checks[key] = _merged(checks[key], check) if key in checks else check
             said += [f"{choice}: {note}" for note in notes(details(fuser.backend.facts, fuser.backend.runs))]
     if remarks is not None:
         remarks.notes += dict.fromkeys(said)
@@ -157,6 +134,34 @@ def verify_all(
         ):
             checks += [(choice, check) for check in verify(bundle, choice, cases, opset, remarks)]
     return checks
+
+
+def _check(fuser: Fuser, opset: int, case: Case, form: Form, remarks: Remarks | None) -> CheckSpec | None:
+    """Return what became of a case; None if the bundle has not the graphs, or no engine fits and remarks say so."""
+    try:
+        outputs = _computed(fuser, opset, case, form)
+    except EngineError as error:
+        if remarks is None:
+            raise
+        remarks.left_out.append(str(error))
+        return None
+    if outputs is None:
+        return None
+    choice = fuser.backend.choice
+    needed = NEEDED_DB[choice.precision or "fp32"]
+    verdict, psnr_db, tensor = _worst(case, outputs)
+    return CheckSpec(
+        precision=choice.graphs,
+        opset=opset,
+        size=case.size,
+        form=form,
+        steps=fuser.steps(case.controls),
+        cases=1,
+        psnr_db=round(psnr_db, 1),
+        needed_db=needed,
+        verdict="TOLERANCE" if verdict == "OK" and psnr_db < needed else verdict,
+        tensor=tensor,
+    )
 
 
 def _merged(one: CheckSpec, other: CheckSpec) -> CheckSpec:
@@ -239,7 +244,7 @@ def read_golden(bundle: Bundle) -> list[Case]:
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid")
     pair: int
-    controls: dict[str, float | None]
+    controls: dict[str, int | float | None]
     expected: tuple[str, ...]
 
 
@@ -248,8 +253,6 @@ class _Described(BaseModel):
 
 
 def _case(index: int, entry: _Entry, arrays: dict[str, Array]) -> Case:
-    controls = dict(entry.controls)
-    steps = controls.pop("steps", None)
     strength_map = arrays.get(f"case{index}.strength_map")
     infrared, visible = arrays[f"pair{entry.pair}.infrared"], arrays[f"pair{entry.pair}.visible"]
     expected = {name: arrays[f"case{index}.{name}"] for name in entry.expected}
@@ -260,7 +263,7 @@ def _case(index: int, entry: _Entry, arrays: dict[str, Array]) -> Case:
     return Case(
         infrared,
         visible,
-        Controls(None if steps is None else int(steps), **controls),  # type: ignore[arg-type]
+        Controls.from_mapping(entry.controls, f"case {index}"),
         expected,
         strength_map,
         positions,
