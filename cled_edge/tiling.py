@@ -1,13 +1,14 @@
-"""Pictures larger than a camera's, fused tile by tile: the tiles overlap, are brought to one tone and blended.
+"""Images larger than a camera's, fused tile by tile: the tiles overlap, are brought to one tone and blended.
 
 The networks steer by means over all that they see, so that a tile alone may come out 140 of 255 levels brighter than in
-the whole picture (benchmarks/tiling.py). No overlap hides that. The whole picture, reduced until it fits one tile, is
+the whole image (benchmarks/tiling.py). No overlap hides that. The whole image, reduced until it fits one tile, is
 therefore fused first, and tells every tile its tone: around each reduced pixel, a gain and an offset.
 """
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -32,7 +33,7 @@ _SHRUNK_ROWS = 64  # made at a time
 
 @dataclass(frozen=True)
 class Tiling:
-    """How pictures are cut: tiles of one size, (height, width), of which neighbours share `overlap_px` or more.
+    """How images are cut: tiles of one size, (height, width), of which neighbours share `overlap_px` or more.
 
     Both are multiples of the bundle's size multiple, which `check` refuses otherwise.
     """
@@ -71,10 +72,10 @@ def fuse_tiled(
 ) -> FusedFrame:
     """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
 
-    Pictures as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile, one
-    row of tiles in float32, and a picture of 16 bit once more in 8. The latency of a stage is its sum over all tiles
-    and the reduced picture; `output` has the blending. OptionError if the tiling does not fit the bundle, or if even
-    reduced by the bundle's size multiple the picture would not fit one tile.
+    Images as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile, one
+    row of tiles in float32, and an image of 16 bit once more in 8. The latency of a stage is its sum over all tiles
+    and the reduced image; `output` has the blending. OptionError if the tiling does not fit the bundle, or if even
+    reduced by the bundle's size multiple the image would not fit one tile.
     """
     check_sizes(infrared.shape, visible.shape)
     multiple = fuser.bundle.manifest.size_multiple
@@ -86,53 +87,55 @@ def fuse_tiled(
     if len(rows.starts) == len(columns.starts) == 1:
         return fuser(infrared, visible, controls)
     stages_ns: Counter[str] = Counter()
-    start_ns = time.perf_counter_ns()
-    infrared = grey_from_any(
-        infrared, fuser.color_order
-    )  # here, as 16 bit is stretched by what the whole picture holds
     factor = reduction(size, tiling, multiple)
-    reduced = shrunk(infrared, factor), shrunk(visible, factor)
-    stages_ns["prepare"] += time.perf_counter_ns() - start_ns
+    with _timed(stages_ns, "prepare"):
+        infrared = grey_from_any(infrared, fuser.color_order)  # 16 bit is stretched by what the whole image holds
+        reduced = shrunk(infrared, factor), shrunk(visible, factor)
     whole = fuser(*reduced, controls)
     stages_ns.update(whole.latency_ns)
     images = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8)
-    result = FusedFrame(*images, whole.controls, whole.color_order, stages_ns)
-    band = _Band(rows.tile_px, _pictures(result))
+    band = _Band(rows.tile_px, images)
     for row, top in enumerate(rows.starts):
         for column, left in enumerate(columns.starts):
             place = rows.slice(row), columns.slice(column)
             fused = fuser(infrared[place], visible[place], controls)
-            start_ns = time.perf_counter_ns()
-            weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]
-            for index, (picture, tone) in enumerate(zip(_pictures(fused), _pictures(whole), strict=True)):
-                band.add(index, place[1], toned(picture, tone[top // factor :, left // factor :], factor), weight)
             stages_ns.update(fused.latency_ns)
-            stages_ns["output"] += time.perf_counter_ns() - start_ns
-        start_ns = time.perf_counter_ns()
-        band.leave(rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.side_px)
-        stages_ns["output"] += time.perf_counter_ns() - start_ns
-    return result
+            with _timed(stages_ns, "output"):
+                weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]
+                for index, (image, tone) in enumerate(zip(_images(fused), _images(whole), strict=True)):
+                    band.add(index, place[1], toned(image, tone[top // factor :, left // factor :], factor), weight)
+        with _timed(stages_ns, "output"):
+            band.leave(rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.side_px)
+    return FusedFrame(*images, whole.controls, whole.color_order, stages_ns)
 
 
-def _pictures(fused: FusedFrame) -> tuple[Uint8, Uint8, Uint8]:
+@contextmanager
+def _timed(stages_ns: Counter[str], stage: str) -> Iterator[None]:
+    """Add what is done inside to the time of a stage."""
+    start_ns = time.perf_counter_ns()
+    yield
+    stages_ns[stage] += time.perf_counter_ns() - start_ns
+
+
+def _images(fused: FusedFrame) -> tuple[Uint8, Uint8, Uint8]:
     return fused.picture, fused.infrared, fused.visible
 
 
 def reduction(size: tuple[int, int], tiling: Tiling, multiple: int) -> int:
-    """Return by how much to reduce a picture to fit one tile: a divisor of `multiple`, on which all tiles start."""
+    """Return by how much to reduce an image to fit one tile: a divisor of `multiple`, on which all tiles start."""
     for factor in range(1, multiple + 1):
         if multiple % factor == 0 and all(a <= b * factor for a, b in zip(size, tiling.tile, strict=True)):
             return factor
     least = "{}x{}".format(*(max(2 * tiling.overlap_px, -(-side // multiple**2) * multiple) for side in size))
-    raise OptionError(f"tile {tiling} is too small for a picture of {size[0]}x{size[1]}; take {least} or larger")
+    raise OptionError(f"tile {tiling} is too small for an image of {size[0]}x{size[1]}; take {least} or larger")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """Where the tiles lie along one side of a picture, and how much of each is seen there.
+    """Where the tiles lie along one side of an image, and how much of each is seen there.
 
-    starts: multiples of the bundle's, so that a tile's patches are those of the whole picture. The last tile is shifted
-    to end with the picture, or beyond it by less than a multiple: the fuser pads it there, as it does whole pictures.
+    starts: multiples of the bundle's, so that a tile's patches are those of the whole image. The last tile is shifted
+    to end with the image, or beyond it by less than a multiple: the fuser pads it there, as it does whole images.
     weights: (tiles, side_px) in [0, 1]; their sum over the tiles is 1 at every pixel.
     """
 
@@ -151,7 +154,7 @@ class Axis:
         return cls(side_px, tile_px, starts, _weights(side_px, tile_px, starts))
 
     def slice(self, index: int) -> slice:
-        """Return the pixels of a tile that lie in the picture."""
+        """Return the pixels of a tile that lie in the image."""
         return slice(self.starts[index], min(self.starts[index] + self.tile_px, self.side_px))
 
 
@@ -174,10 +177,10 @@ class _Band:
         self._sums = [np.zeros((height_px, *result.shape[1:]), np.float32) for result in results]
         self._top = 0
 
-    def add(self, index: int, columns: slice, picture: Float32, weight: Float32) -> None:
-        """Add a picture of a tile, which begins at the band's first row, to the result of that index; spoils it."""
-        picture *= weight[:, :, None] if picture.ndim == 3 else weight
-        self._sums[index][: len(picture), columns] += picture
+    def add(self, index: int, columns: slice, image: Float32, weight: Float32) -> None:
+        """Add an image of a tile, which begins at the band's first row, to the result of that index; spoils it."""
+        image *= weight[:, :, None] if image.ndim == 3 else weight
+        self._sums[index][: len(image), columns] += image
 
     def leave(self, until: int) -> None:
         """Round the rows above `until` into the results; the band begins there then."""
@@ -190,14 +193,14 @@ class _Band:
         self._top = until
 
 
-def shrunk(picture: NDArray[Any], factor: int) -> Uint8:
+def shrunk(image: NDArray[Any], factor: int) -> Uint8:
     """Return means over squares of `factor` pixels, rounded; what is left at the bottom and right has no part in it.
 
     (H, W) or (H, W, C) becomes (H // factor, W // factor), or 1 where a side is shorter than the factor.
     """
-    height, width = (side // factor for side in picture.shape[:2])
-    used = picture[: height * factor or None, : width * factor or None]
-    reduced = np.empty((max(height, 1), max(width, 1), *picture.shape[2:]), picture.dtype)
+    height, width = (side // factor for side in image.shape[:2])
+    used = image[: height * factor or None, : width * factor or None]
+    reduced = np.empty((max(height, 1), max(width, 1), *image.shape[2:]), image.dtype)
     for top in range(0, len(reduced), _SHRUNK_ROWS):
         # In bands: OpenCV copies what is not contiguous in memory.
         out = reduced[top : top + _SHRUNK_ROWS]
@@ -206,17 +209,17 @@ def shrunk(picture: NDArray[Any], factor: int) -> Uint8:
     return reduced
 
 
-def toned(picture: Uint8, tone: Uint8, factor: int) -> Float32:
-    """Return a tile in the tone of the whole picture, float32 in [0, 255], same shape.
+def toned(image: Uint8, tone: Uint8, factor: int) -> Float32:
+    """Return a tile in the tone of the whole image, float32 in [0, 255], same shape.
 
-    `tone` is the whole picture, reduced by `factor`, from where the tile begins. As in a guided filter, each
+    `tone` is the whole image, reduced by `factor`, from where the tile begins. As in a guided filter, each
     surrounding of 33x33 reduced pixels gives the gain and the offset that bring the tile, reduced alike, nearest to it.
     """
-    small = shrunk(picture, factor)
+    small = shrunk(image, factor)
     gain, offset = _gain_and_offset(small, tone[: small.shape[0], : small.shape[1]])
-    result = _grown(gain, picture, factor)
-    result *= picture
-    result += _grown(offset, picture, factor)
+    result = _grown(gain, image, factor)
+    result *= image
+    result += _grown(offset, image, factor)
     return np.clip(result, 0, 255, out=result)
 
 
@@ -233,9 +236,9 @@ def _around(x: Float32) -> Float32:
     return np.asarray(cv2.blur(x, (side, side), borderType=cv2.BORDER_REFLECT), np.float32)
 
 
-def _grown(x: Float32, picture: Uint8, factor: int) -> Float32:
-    """Return what `shrunk` reduced at the size of `picture` again, linear in between."""
-    height, width = picture.shape[:2]
+def _grown(x: Float32, image: Uint8, factor: int) -> Float32:
+    """Return what `shrunk` reduced at the size of `image` again, linear in between."""
+    height, width = image.shape[:2]
     rows, columns = (side // factor * factor or side for side in (height, width))
     grown = cv2.resize(x, (columns, rows), interpolation=cv2.INTER_LINEAR)
     if (rows, columns) != (height, width):

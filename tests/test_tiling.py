@@ -190,7 +190,7 @@ def test_tiles_that_do_not_fit_are_refused(rng) -> None:
         fuse_tiled(FakeFuser(), *pair_of((9, 9), rng), None, Tiling((32, 48), 12))
     with pytest.raises(OptionError, match="overlap_px is 0"):
         Tiling((32, 48), 0)
-    with pytest.raises(OptionError, match="tile 32x48 is too small for a picture of 32x400; take 32x56 or larger"):
+    with pytest.raises(OptionError, match="tile 32x48 is too small for an image of 32x400; take 32x56 or larger"):
         fuse_tiled(FakeFuser(), *pair_of((32, 400), rng), None, TILING)
     with pytest.raises(SizeMismatchError, match="infrared is 70x100, visible 70x99"):
         fuse_tiled(FakeFuser(), np.zeros((70, 100), np.uint8), np.zeros((70, 99, 3), np.uint8), None, TILING)
