@@ -1,6 +1,7 @@
 """robot.toml: the example names every option, flags win, and what is wrong is one line with the key."""
 
 import inspect
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from cled_edge.cli.fusing import fuse, outputs_of
 from cled_edge.config import OutputTable, RobotConfig, known_keys, read_config
-from cled_edge.contract import CONTROLS
+from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import OptionError
 from cled_edge.output.sink import OutputSettings
 
@@ -27,12 +28,17 @@ def keys_of(values: dict[str, Any]) -> set[str]:
     return {f"{table}.{key}" for table, part in tables for key in part}
 
 
-def test_the_example_loads_and_names_every_key() -> None:
+def test_the_example_loads_and_names_every_key_with_its_default(tmp_path: Path) -> None:
+    text = EXAMPLE.read_text()
+    whole = re.sub(r"^# (?=\[\[|\w+ = )", "", text, flags=re.MULTILINE)  # with what is commented out
+    assert keys_of(read_config(written(tmp_path, whole)).model_dump(exclude_unset=True, by_alias=True)) == set(
+        known_keys()
+    )
     config = read_config(EXAMPLE)
-    given = config.model_dump(exclude_unset=True, by_alias=True)
-    assert keys_of(given) == set(known_keys())
-    lines = [line for line in EXAMPLE.read_text().splitlines() if "=" in line and not line.startswith(("#", " "))]
-    assert sum("#" not in line for line in lines) == 4, "all but the addresses have a comment beside them"
+    assert (config.model, config.run) == (RobotConfig().model, RobotConfig().run)
+    assert Controls.from_mapping(config.controls, "the example") == Controls()
+    options = [line for line in whole.splitlines() if re.match(r"\w+ = ", line)]
+    assert [line for line in options if "  # " not in line] == ['infrared = "/dev/video0"', 'visible = "/dev/video1"']
 
 
 def test_every_option_of_the_command_is_a_key() -> None:
