@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from cled_edge.data.datasets import DataSet, find_pairs, pairs_of_set
-from cled_edge.data.layouts import LAYOUTS
+from cled_edge.data.layouts import LAYOUTS, Layout
 from cled_edge.data.split import NAMED_PATIENTS, is_held_out
 from cled_edge.errors import DataError
 
@@ -182,3 +182,14 @@ def test_pairs_are_trained_on_or_held_out_and_never_both(tmp_path: Path) -> None
 def test_a_data_set_refuses_keys_that_it_does_not_know() -> None:
     with pytest.raises(ValidationError, match="Extra inputs"):
         DataSet.model_validate({"root": "set", "infrard": "ir"})
+
+
+def test_a_new_layout_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LAYOUTS, "kaist", Layout(("{part}/{scene}/lwir/{name}",), ("{part}/{scene}/visible/{name}",)))
+    root = tmp_path / "set"
+    touch(root, "day/set00/V000/lwir/I1.jpg", "day/set00/V000/visible/I1.jpg", "night/set03/V000/lwir/I1.jpg")
+    (pair,) = pairs_of_set(tmp_path, entry("kaist", part="day"))
+    inside = root / "day/set00/V000"
+    assert (pair.infrared, pair.visible) == (inside / "lwir/I1.jpg", inside / "visible/I1.jpg")
+    with pytest.raises(DataError, match="choose one of folder, ems, .*, kaist"):
+        pairs_of_set(tmp_path, entry("nothing"))

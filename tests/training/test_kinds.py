@@ -8,13 +8,11 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
 
-import numpy as np  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 from cled_edge.errors import CheckpointError, OptionError  # noqa: E402
-from cled_edge.image import write_png  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
 from cled_edge.network.presets import KINDS, PRESETS, ModelConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
@@ -56,16 +54,6 @@ def snow(monkeypatch: pytest.MonkeyPatch) -> str:
     return "snow"
 
 
-@pytest.fixture
-def data(tmp_path: Path, rng) -> Path:
-    for modality, channels in (("infrared", ()), ("visible", (3,))):
-        folder = tmp_path / "data" / "set" / modality
-        folder.mkdir(parents=True)
-        for k in range(24):
-            write_png(folder / f"{k:03d}.png", rng.integers(100, 256, (140, 150, *channels), np.uint8))
-    return tmp_path / "data"
-
-
 def recipe(**changes) -> Recipe:
     return Recipe.model_validate({**VALUES, **changes})
 
@@ -74,7 +62,7 @@ def outputs(model: CledFusion) -> tuple[torch.Tensor, ...]:
     generator = torch.Generator().manual_seed(7)
     infrared, visible = (torch.rand(1, 3, 64, 64, generator=generator) * 2 - 1 for _ in range(2))
     with torch.no_grad():
-        return model(infrared, visible, torch.ones(2), torch.full((1,), 0.5))
+        return model(infrared, visible)
 
 
 @pytest.mark.parametrize("name", BEFORE)

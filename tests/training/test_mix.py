@@ -1,0 +1,37 @@
+"""Shares of two checkpoints."""
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
+
+
+from cled_edge.errors import CheckpointError  # noqa: E402
+from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint  # noqa: E402
+from cled_edge.network.presets import PRESETS  # noqa: E402
+from cled_edge.network.sampler import CledFusion  # noqa: E402
+from training import mix  # noqa: E402
+
+
+def test_a_mixture_has_its_share_of_each_network_and_both_records(tmp_path: Path) -> None:
+    models = []
+    for name, earlier in (("first", [{"run": 1}]), ("second", [])):
+        torch.manual_seed(len(models))
+        models.append(CledFusion(PRESETS["nano"]))
+        save_checkpoint(models[-1], {"run": len(earlier) + 1, "earlier": earlier}, tmp_path / name)
+    out = tmp_path / "new/mixed"
+    mix.main(tmp_path / "first", tmp_path / "second", out, unet=0.75, fusion=0.0)
+    mixed, record = load_checkpoint(out)
+    first, second = (model.unet.state_dict() for model in models)
+    for name, weights in mixed.unet.state_dict().items():
+        torch.testing.assert_close(weights, 0.75 * first[name] + 0.25 * second[name])
+    for name, weights in mixed.fusion.state_dict().items():
+        assert torch.equal(weights, models[1].fusion.state_dict()[name])
+    shares = {"unet": 0.75, "fusion": 0.0}
+    assert record == {"run": 2, "mixed": [shares], "earlier": [{"run": 1}]}
+    mix.main(out, tmp_path / "second", tmp_path / "again", unet=0.75, fusion=0.0)
+    assert load_checkpoint(tmp_path / "again")[1] == {**record, "mixed": [shares, shares]}
+    save_checkpoint(CledFusion(PRESETS["edge"]), {}, tmp_path / "edge")
+    with pytest.raises(CheckpointError, match=r"first is a 'nano' and .*edge a 'edge'.*; mix two of the same"):
+        mix.main(tmp_path / "first", tmp_path / "edge", tmp_path / "out")

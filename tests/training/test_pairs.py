@@ -1,0 +1,173 @@
+"""Batches: the same at each call, never of held-out images, degraded as the recipe says; what is skipped."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+
+from cled_edge.data.datasets import find_pairs  # noqa: E402
+from cled_edge.data.split import is_held_out  # noqa: E402
+from cled_edge.errors import DataError  # noqa: E402
+from cled_edge.image import write_png  # noqa: E402
+from cled_edge.network.presets import KINDS  # noqa: E402
+from tests.fakes.training import data_recipe, flat_images  # noqa: E402
+from training.degradations import DEGRADATIONS  # noqa: E402
+from training.image_cache import GIB, ImageCache  # noqa: E402
+from training.loader import prepared  # noqa: E402
+from training.pairs import FusionBatches, RestorationBatches  # noqa: E402
+from training.recipe import DataRecipe, read_recipe  # noqa: E402
+
+
+def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, recipe_file: Path) -> None:
+    recipe = read_recipe(recipe_file)
+    one, other = (RestorationBatches(data, recipe.data, 4, 32, seed=3) for _ in range(2))
+    other(1)
+    for iteration in (5, 0):
+        assert all(torch.equal(a, b) for a, b in zip(one(iteration), other(iteration), strict=True))
+    x_in, clean, kinds = one(0)
+    assert kinds.shape == (4, len(KINDS))
+    untouched = (x_in == clean).all(dim=(1, 2, 3))
+    assert torch.equal(kinds.sum(1) == 0, untouched)
+    assert x_in.shape == clean.shape == (4, 3, 32, 32)
+    assert x_in.dtype == clean.dtype == torch.uint8
+    assert x_in.min() < 80
+    assert x_in.max() > 200
+    assert torch.equal(clean[::2, :1].expand(-1, 3, -1, -1), clean[::2])
+    assert not torch.equal(clean[1, 0], clean[1, 1])
+    assert not torch.equal(x_in, one(1)[0])
+    train, held = (find_pairs(data, recipe.data.all_sets, held_out) for held_out in (False, True))
+    assert {p.infrared.stem for p in train}.isdisjoint({p.infrared.stem for p in held})
+    assert all(is_held_out(p.infrared.stem) for p in held)
+    assert len(train) + len(held) == 24
+    assert [x.shape for x in FusionBatches(data, recipe.data, 2, 128, 0)(0)] == [(2, 3, 128, 128)] * 4
+
+
+def test_references_bring_their_own_degradation(data: Path, recipe_file: Path, rng) -> None:
+    for name, value in (("low", 20), ("high", 200)):
+        folder = data / name
+        folder.mkdir()
+        for k in range(12):
+            write_png(folder / f"{k}.png", np.full((64, 64, 3), value, np.uint8))
+    entry = {"degraded": "low", "reference": "high", "modality": "visible"}
+    values = {**read_recipe(recipe_file).data.model_dump(), "references": [entry], "reference_share": 1.0}
+    x_in, clean, kinds = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
+    assert kinds[1::2].isnan().all()  # nobody knows what a real picture suffers from
+    assert not kinds[::2].isnan().any()
+    assert (x_in[1::2] == 20).all()
+    assert (clean[1::2] == 200).all()
+    assert not torch.equal(x_in[::2], clean[::2])
+
+
+def test_night_images_keep_their_exposure(data: Path, recipe_file: Path) -> None:
+    flat_images(data, infrared=90, visible=140)
+    values = read_recipe(recipe_file).data.model_dump()
+    for path in sorted((data / "set" / "visible").iterdir())[::2]:
+        write_png(path, np.full((200, 200, 3), 10, np.uint8))
+    always = DataRecipe.model_validate({**values, "night_share": 1.0, "clean_share": 0.0, "mixed_share": 0.0})
+    batches = RestorationBatches(data, always, 16, 32, 0)
+    assert batches.night
+    for iteration in range(4):
+        x_in, clean, _ = (x[1::2] for x in batches(iteration))
+        assert (clean == 10).all()
+        assert (
+            x_in.float().mean((1, 2, 3)) >= 10 - 1.275
+        ).all()  # haze, rain and noise add light; nothing has taken any
+    fusion = FusionBatches(data, always, 32, 128, 0)(0)
+    dark = (fusion[3].float().mean((1, 2, 3)) < 25).nonzero().flatten()
+    assert 0 < len(dark) < 32
+
+
+def test_a_batch_of_the_paper_has_one_image_of_each_kind(data: Path, recipe_file: Path, monkeypatch) -> None:
+    from training import pairs as module
+
+    seen: list[str] = []
+    monkeypatch.setattr(module, "degrade", lambda x, modality, kinds, generator: seen.extend(kinds[0]) or x)
+    values = {**read_recipe(recipe_file).data.model_dump(), "cycle_kinds": True}
+    RestorationBatches(data, DataRecipe.model_validate(values), 12, 32, 0)(0)
+    assert sorted(seen[1::2]) == sorted(DEGRADATIONS["visible"])
+    assert set(seen[::2]) == set(DEGRADATIONS["infrared"])
+    seen.clear()
+    small = RestorationBatches(data, DataRecipe.model_validate(values), 2, 32, 0)
+    for iteration in range(len(DEGRADATIONS["visible"])):
+        small(iteration)
+    assert sorted(seen[1::2]) == sorted(DEGRADATIONS["visible"])
+    with pytest.raises(ValueError, match=r"kinds_infrared has no 'rain'; known: blur, low_contrast"):
+        DataRecipe.model_validate({**values, "kinds_infrared": ["rain"]})
+
+
+def test_images_too_dark_for_targets_are_named(data: Path, recipe_file: Path) -> None:
+    values = {**read_recipe(recipe_file).data.model_dump(), "min_target_luma": 0.99}
+    with pytest.raises(DataError, match=r"no visible image has a mean of 0\.99 or more"):
+        RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, 0)
+
+
+def test_plain_pairs_and_sets_are_the_same(train_only: Path) -> None:
+    listed = find_pairs(train_only, data_recipe(pairs=[], sets=[{"root": "set"}]).all_sets, held_out=False)
+    assert listed == find_pairs(train_only, data_recipe().all_sets, held_out=False)
+    assert len(listed) == 20
+
+
+def test_corrupt_images_are_named_skipped_and_counted_or_refused(train_only: Path, caplog) -> None:
+    broken, deep = sorted((train_only / "set" / "visible").iterdir())[:2]
+    broken.write_bytes(broken.read_bytes()[:60])
+    deep.write_bytes(cv2.imencode(".png", np.zeros((48, 56), np.uint16))[1].tobytes())
+    with caplog.at_level(logging.INFO, "training"):
+        batches = RestorationBatches(train_only, data_recipe(), 4, 32, 0)
+    assert len(batches.pairs) == 18
+    assert not {broken.stem, deep.stem} & {pair.infrared.stem for pair in batches.pairs}
+    assert [f"skipped: {broken} is not a whole picture" in r.message for r in caplog.records].count(True) == 1
+    assert [f"skipped: {deep}: visible pictures must be 8 bit" in r.message for r in caplog.records].count(True) == 1
+    assert caplog.records[-1].message == "pairs: 18 read, 2 skipped"
+    with pytest.raises(DataError, match=rf"{broken} is not a whole picture.* train without strict reading"):
+        FusionBatches(train_only, data_recipe(), 4, 32, 0, strict=True)
+    for path in (train_only / "set" / "infrared").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="none of 20 pairs can be read"):
+        FusionBatches(train_only, data_recipe(), 4, 32, 0)
+
+
+def test_unequal_sizes_are_refused(train_only: Path) -> None:
+    write_png(train_only / "set" / "visible" / "5.png", np.full((48, 40, 3), 200, np.uint8))
+    with pytest.raises(DataError, match=r"visible/5\.png is 48x40, .*infrared/5\.png is 48x56; .*one size"):
+        RestorationBatches(train_only, data_recipe(), 4, 32, 0)
+
+
+@pytest.mark.parametrize("kind", [RestorationBatches, FusionBatches])
+def test_batches_do_not_depend_on_threads_or_processes(train_only: Path, kind) -> None:
+    make = kind(train_only, data_recipe(), 4, 32, 0, images=ImageCache(20 * 48 * 56 / GIB))
+    alone = [make(k) for k in range(4)]
+    for workers in (0, 3):
+        for a, b in zip(alone, prepared(make, range(4), workers), strict=True):
+            assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    parts = [kind(train_only, data_recipe(), 2, 32, 0, rank=rank)(3) for rank in (0, 1)]
+    for whole, *halves in zip(alone[3], *parts, strict=True):
+        assert torch.equal(whole, torch.cat(halves))
+    assert not torch.equal(alone[3][0][:2], alone[3][0][2:])
+    assert alone[3]._fields == parts[0]._fields
+
+
+def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path) -> None:
+    for half, value in (("Infrared", 120), ("Infrared_gt", 120), ("Visible", 30), ("Visible_gt", 180)):
+        folder = tmp_path / "set" / "Low_light" / "train" / half
+        folder.mkdir(parents=True)
+        for k in range(12):
+            shape = (40, 40) if "Infrared" in half else (40, 40, 3)
+            write_png(folder / f"{k}.png", np.full(shape, value, np.uint8))
+    ems = data_recipe(
+        pairs=[], sets=[{"layout": "ems", "root": "set"}], clean_share=0, mixed_share=0, reference_share=1
+    )
+    batch = FusionBatches(tmp_path, ems, 6, 32, 0)(0)
+    assert batch.visible.unique().tolist() == [30]
+    assert batch.visible_clean.unique().tolist() == [180]
+    assert batch.infrared_clean.unique().tolist() == [120]
+    assert batch.infrared.float().std() > 0.1275  # the reference repeats the image, so it is degraded as others are
+    restoration = RestorationBatches(tmp_path, ems, 4, 32, 0)
+    assert restoration.references["infrared"] == []
+    made = restoration(0)
+    assert made.degraded[1::2].unique().tolist() == [30]
+    assert made.clean[1::2].unique().tolist() == [180]
