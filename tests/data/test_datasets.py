@@ -191,5 +191,5 @@ def test_a_new_layout_is_one_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (pair,) = pairs_of_set(tmp_path, entry("kaist", part="day"))
     inside = root / "day/set00/V000"
     assert (pair.infrared, pair.visible) == (inside / "lwir/I1.jpg", inside / "visible/I1.jpg")
-    with pytest.raises(DataError, match="choose one of folder, ems, .*, kaist"):
+    with pytest.raises(DataError, match=r"choose one of folder, ems, .*, kaist"):
         pairs_of_set(tmp_path, entry("nothing"))
