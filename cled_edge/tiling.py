@@ -1,8 +1,9 @@
 """Images larger than a camera's, fused tile by tile: the tiles overlap, are brought to one tone and blended.
 
 The networks steer by means over all that they see, so that a tile alone may come out 140 of 255 levels brighter than in
-the whole image (benchmarks/tiling.py). No overlap hides that. The whole image, reduced until it fits one tile, is
-therefore fused first, and tells every tile its tone: around each reduced pixel, a gain and an offset.
+the whole image (benchmarks/tiling.py at the tag studies-2026-11). No overlap hides that. The whole image, reduced
+until it fits one tile, is therefore fused first, and tells every tile its tone: around each reduced pixel, a gain and
+an offset.
 """
 
 import time

@@ -2,7 +2,7 @@
 
     python -m training.throughput training/recipes/nano.toml --data ../shared/data
     python -m training.throughput training/recipes/nano.toml --data ../shared/data --precision bf16 --compile \
-        --json benchmarks/results/throughput-restore-NAME.json      for the table in README.md
+        --json runs/throughput-restore.json      keeps the times
 
 Network: forward, plain L1 loss, backward and the recipe's optimiser on a batch that is there already. The share in the
 network is its time over that of both together. They take turns, and medians count, but nothing else should run

@@ -3,7 +3,6 @@
 import contextlib
 import importlib.metadata
 import platform
-import re
 import statistics
 import threading
 from pathlib import Path
@@ -67,16 +66,6 @@ def describe_machine(root: Path = _ROOT) -> dict[str, Any]:
         "jetson": _jetson(root),
         "gpus": nvml.describe() if nvml else None,
     }
-
-
-def machine_slug(machine: dict[str, Any]) -> str:
-    """Return a name for files, such as `amd-epyc-25-17-2-cores`; cloud CPUs hide all but family and model.
-
-    Hosts of one model show AMX or hide it, and multiply at other rates.
-    """
-    parts = [machine["jetson"] or machine["cpu"] or machine["architecture"], machine["family"], machine["model"]]
-    words = " ".join(str(part) for part in [*parts, _amx(machine)] if part is not None)
-    return re.sub(r"\W+", "-", f"{words} {machine['usable_cores']} cores".lower()).strip("-")
 
 
 def machine_line(machine: dict[str, Any]) -> str:

@@ -142,7 +142,7 @@ PRESETS: dict[str, ModelConfig] = {
         _lineage("S", 32, (1, 2, 2, 4)),
         _lineage("B", 64, (1, 2, 2, 4)),
         _lineage("L", 64, (1, 2, 4, 8)),
-        # Two CPU cores, live: benchmarks/candidates.toml has what was tried.
+        # Two CPU cores, live. What was tried is in benchmarks/candidates.toml at the tag studies-2026-11.
         ModelConfig(
             "nano",
             UNetConfig(

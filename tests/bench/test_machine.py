@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cled_edge.bench import machine
-from cled_edge.bench.machine import Monitor, describe_machine, library_versions, machine_line, machine_slug
+from cled_edge.bench.machine import Monitor, describe_machine, library_versions, machine_line
 from cled_edge.bench.sensors import clock_reader, rail_meters, rapl_meters, steal_percent
 
 XEON = """processor\t: 0
@@ -51,14 +51,12 @@ def test_a_bare_xeon_is_described(tree: Tree) -> None:
     assert found["instructions"] == ["avx2", "avx512f", "amx_bf16", "amx_int8"]
     assert (found["virtual"], found["jetson"]) == (False, None)
     found["usable_cores"] = 2
-    assert machine_slug(found) == "intel-r-xeon-r-platinum-8481c-6-143-amx-2-cores"
     assert machine_line(found) == "Intel(R) Xeon(R) Platinum 8481C (family 6, model 143, AMX), 2 cores"
 
 
 def test_a_host_that_hides_amx_is_another_machine(tree: Tree) -> None:
     tree.write("proc/cpuinfo", XEON.replace("amx_bf16", ""))
     found = describe_machine(tree.root) | {"usable_cores": 2}
-    assert machine_slug(found) == "intel-r-xeon-r-platinum-8481c-6-143-2-cores"
     assert machine_line(found) == "Intel(R) Xeon(R) Platinum 8481C (family 6, model 143), 2 cores"
 
 

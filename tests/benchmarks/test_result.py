@@ -48,8 +48,8 @@ def test_a_bundle_with_more_graphs_has_the_same_hash() -> None:
 
 def test_files_are_named_by_the_device_that_computed() -> None:
     assert made().file_name == "gpu-nano-nvidia-h200.json"
-    line = "AMD EPYC (family 26, model 2), 2 cores of a virtual machine"
-    assert slug(line) == "amd-epyc-26-2-2-cores"
+    line = "AMD EPYC (family 26, model 2, AMX), 2 cores of a virtual machine"
+    assert slug(line) == "amd-epyc-26-2-amx-2-cores"
 
 
 def test_a_result_is_written_where_it_was_asked_for_and_read_again(tmp_path: Path) -> None:
