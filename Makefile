@@ -1,10 +1,11 @@
 # make demo   set up .venv without torch, render a synthetic street, fuse it
-# make test   set up .venv-dev with torch, run the tests
+# make test   set up .venv-dev with torch, run the tests in two processes (WORKERS=4: in four)
 # make check  ruff, mypy, import contracts (after make test has set up .venv-dev)
 # make clean-room   install the wheel alone in a new environment, and verify the bundle in it there, without torch
 # make clean-room BUNDLE=bundles/mine   or another
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+WORKERS ?= 2
 PIP_FLAGS = --quiet --disable-pip-version-check
 
 .PHONY: demo test check wheel clean-room clean
@@ -13,7 +14,7 @@ demo: .venv/ready
 	.venv/bin/python -m runtime.demo
 
 test: .venv-dev/ready
-	.venv-dev/bin/python -m pytest
+	.venv-dev/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 check: .venv-dev/ready
 	.venv-dev/bin/ruff format --check .

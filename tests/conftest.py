@@ -1,7 +1,11 @@
 """Fakes and small things that the tests share."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # there are as many as cores; NumPy and torch read it when they are imported
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -9,6 +13,12 @@ import pytest
 from cled_edge.image import write_png
 
 Write = Callable[..., tuple[Path, Path]]
+LONGEST = ("export", "training")  # folders whose files take a minute or more each
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest: workers take a file at a time, and the last should be a short one."""
+    items.sort(key=lambda item: item.path.parent.name not in LONGEST)
 
 
 @pytest.fixture
