@@ -54,7 +54,7 @@ print("\\n" + json.dumps(found))
 
 
 def examine() -> dict[str, Any]:
-    """Return, as JSON has it, what was found: by topic, and under `backends` what works by which command."""
+    """Return, as JSON has it, what was found: by topic, and under `backends` what works."""
     probe = probe_tensorrt()
     tensorrt = describe_tensorrt(probe, libraries())
     facts = probe.get("facts", {})
@@ -187,22 +187,20 @@ def _cameras() -> dict[str, Any]:
 
 
 def _backend(name: str) -> dict[str, Any]:
-    command = f"cled-edge fuse --backend {name}"
     try:
         precisions = backend_type(name).precisions(name)
     except CledEdgeError as error:
-        return {"name": name, "works": False, "command": command, "missing": str(error)}
+        return {"name": name, "works": False, "missing": str(error)}
     except Exception as error:  # whatever a broken package raises
         missing = f"{_one_line(error)}; {REGISTRY[name].install}"
-        return {"name": name, "works": False, "command": command, "missing": missing}
-    return {"name": name, "works": True, "command": command, "precisions": list(precisions), "missing": None}
+        return {"name": name, "works": False, "missing": missing}
+    return {"name": name, "works": True, "precisions": list(precisions), "missing": None}
 
 
 def _tensorrt_backend(tensorrt: dict[str, Any]) -> dict[str, Any]:
     works = tensorrt["state"] == "works"
-    command = "cled-edge fuse --backend tensorrt, after cled-edge build BUNDLE --size HxW"
     missing = None if works else f"{tensorrt['state']}; {tensorrt['todo']}"
-    return {"name": "tensorrt", "works": works, "command": command, "missing": missing}
+    return {"name": "tensorrt", "works": works, "missing": missing}
 
 
 def _one_line(error: object) -> str:

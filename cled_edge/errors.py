@@ -16,7 +16,7 @@
     ├── CheckpointError         14   a checkpoint that cannot be read
     ├── DataError               15   training data that is not as described
     ├── ResultError             16   a file that is not a result of cled-edge bench
-    ├── SlowerError             17   bench compare --fail-if-slower found B slower than A
+    ├── SlowerError             17   a comparison that was to fail if B is slower found it so
     ├── DivergedError           18   training reached a loss or a gradient that is not finite
     ├── SignatureError          19   a signature is missing, malformed or wrong, or a key is none
     └── EngineError             20   no TensorRT engine fits, one is altered, or it cannot be built
@@ -25,7 +25,7 @@ A message says what was seen, what was needed and what to do next, in one line.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 
@@ -144,9 +144,21 @@ class SignatureError(CledEdgeError):
 
 
 class EngineError(CledEdgeError):
-    """No engine fits this bundle and device, one is damaged, or it cannot be built."""
+    """No engine fits this bundle and device, one is damaged, or it cannot be built.
+
+    wanted: the engine to build, as options of a build by their names, if that would help; the message ends in them.
+    """
 
     exit_code = 20
+
+    def __init__(self, message: str, wanted: Mapping[str, str] | None = None) -> None:
+        super().__init__(f"{message}; build it: {wanted_text(wanted)}" if wanted else message)
+        self.wanted = dict(wanted or {})
+
+
+def wanted_text(wanted: Mapping[str, str]) -> str:
+    """Return the options of a build as a message has them."""
+    return ", ".join(f"{name} {value}" for name, value in wanted.items())
 
 
 @contextmanager

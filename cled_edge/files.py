@@ -116,9 +116,9 @@ def read_json(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ResultError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
     except ValueError as error:
-        raise ResultError(f"{path} is not JSON ({error}); give a file that cled-edge bench --out wrote") from error
+        raise ResultError(f"{path} is not JSON ({error}); give a file that cled-edge bench wrote") from error
     if not isinstance(values, dict):
-        raise ResultError(f"{path} is not a JSON object; give a file that cled-edge bench --out wrote")
+        raise ResultError(f"{path} is not a JSON object; give a file that cled-edge bench wrote")
     return values
 
 

@@ -85,7 +85,7 @@ class Case:
 class Remarks:
     """What is to be said beside checks. left_out: of each run for whose size no engine fits. notes: of the backends."""
 
-    left_out: list[str] = field(default_factory=list)
+    left_out: list[EngineError] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
@@ -143,7 +143,7 @@ def _check(fuser: Fuser, opset: int, case: Case, form: Form, remarks: Remarks | 
     except EngineError as error:
         if remarks is None:
             raise
-        remarks.left_out.append(str(error))
+        remarks.left_out.append(error)
         return None
     if outputs is None:
         return None

@@ -181,7 +181,7 @@ class Record(_Model):
         """Read a result; ResultError if the file is not one."""
         values = read_json(path)
         if values.get("kind") != "cled-edge bench":
-            raise ResultError(f"{path} is not a result; give a file that cled-edge bench --out wrote")
+            raise ResultError(f"{path} is not a result; give a file that cled-edge bench wrote")
         if values.get("schema_version") != SCHEMA_VERSION:
             version = values.get("schema_version")
             raise ResultError(

@@ -45,7 +45,7 @@ _MIB = 2**20
 _POLL_S = 0.1
 _HEARTBEAT_S = 1.0
 _TAIL_BYTES = 4000
-_OUT_OF_MEMORY = "most likely by the kernel, out of memory; close other programs, add swap, or lower --workspace-mib"
+_OUT_OF_MEMORY = "most likely by the kernel, out of memory; close other programs, add swap, or lower workspace_mib"
 
 
 @dataclass(frozen=True)
@@ -164,13 +164,13 @@ def check_sizes(bundle: Bundle, graph_name: str, options: BuildOptions) -> None:
     if spec.size is not None and options.size != spec.size:
         seen = size_text(options.size) if options.size else f"a profile {options.profile}"
         raise OptionError(
-            f"graph {graph_name} takes {size_text(spec.size)} alone, not {seen}; give that --size, or name "
+            f"graph {graph_name} takes {size_text(spec.size)} alone, not {seen}; give that size, or name "
             "a graph of any size"
         )
     if spec.size is None and any(side % multiple for size in options.tried_sizes for side in size):
         raise OptionError(f"size {options.sizes} is not of multiples of {multiple}; pad it, as the manifest says")
     if spec.precision != options.precision:
-        raise OptionError(f"graph {graph_name} is {spec.precision}, not {options.precision}; give that --precision")
+        raise OptionError(f"graph {graph_name} is {spec.precision}, not {options.precision}; give that precision")
 
 
 def _begin_log(log: Path, graph_name: str) -> None:
@@ -178,7 +178,7 @@ def _begin_log(log: Path, graph_name: str) -> None:
         with log.open("a", encoding="utf-8") as file:
             file.write(f"building {graph_name}\n")
     except OSError as error:
-        raise OutputError(f"{log} cannot be written: {error.strerror}; give another --log FILE") from error
+        raise OutputError(f"{log} cannot be written: {error.strerror}; give another file for the log") from error
 
 
 def _write_job(room: Path, job: Job, graph: bytes, timings: bytes) -> None:
@@ -200,7 +200,7 @@ def _judged(
             raise ParityError(
                 f"{found[-1].verdict}: the engine of {graph} gives {found[-1].tensor} at {size_text(size)} with "
                 f"{found[-1].psnr_db} dB against the bundle's FP32 graphs, needed {found[-1].needed_db:g}, and was not "
-                "kept; build it again with another --optimization-level or --precision"
+                "kept; build it again with another optimization_level or precision"
             )
     return tuple(found)
 
@@ -275,8 +275,8 @@ def _read_events(pipe: IO[bytes], events: "queue.Queue[dict[str, Any]]") -> None
 def _over_limit(child: "subprocess.Popen[bytes]", graph: str, limits: Limits, elapsed_s: float) -> EngineError | None:
     if elapsed_s > limits.timeout_s:
         return EngineError(
-            f"building {graph} took over {limits.timeout_s:g} s and was stopped; raise --timeout-s, or lower "
-            "--optimization-level; --log FILE tells what TensorRT is at"
+            f"building {graph} took over {limits.timeout_s:g} s and was stopped; raise timeout_s, or lower "
+            "optimization_level; a log tells what TensorRT is at"
         )
     if limits.memory_mib is None:
         return None
@@ -285,7 +285,7 @@ def _over_limit(child: "subprocess.Popen[bytes]", graph: str, limits: Limits, el
         if used_mib > limits.memory_mib:
             return EngineError(
                 f"building {graph} took {used_mib} MiB of memory, over {limits.memory_mib}, and was stopped; raise "
-                "--memory-mib, or lower --workspace-mib or --optimization-level"
+                "memory_mib, or lower workspace_mib or optimization_level"
             )
     return None
 
@@ -298,7 +298,7 @@ def _death(code: int, graph: str, tail: str) -> EngineError:
     if name == "SIGKILL":
         return EngineError(f"building {graph} was killed by SIGKILL, {_OUT_OF_MEMORY}")
     return EngineError(
-        f"building {graph} died by {name} inside TensorRT{tail}; try another --optimization-level, delete the timing "
+        f"building {graph} died by {name} inside TensorRT{tail}; try another optimization_level, delete the timing "
         "cache in the engine folder, or look for a known bug of this release"
     )
 

@@ -62,7 +62,7 @@ def build_plan(
     if plan is None:
         raise EngineError(
             f"TensorRT {has.version} built no engine of {spec.file}: {_said(logger, 'it does not say why')}; raise "
-            "--workspace-mib, or try another --optimization-level"
+            "workspace_mib, or try another optimization_level"
         )
     cache = config.get_timing_cache()
     return bytes(plan), b"" if cache is None else bytes(cache.serialize())
@@ -72,7 +72,7 @@ def _set_limits(tensorrt: Any, config: Any, has: Capabilities, options: BuildOpt
     if options.workspace_mib is not None:
         config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, options.workspace_mib * _MIB)
     if options.optimization_level is not None:
-        _needed(has, has.optimization_level, "--optimization-level")
+        _needed(has, has.optimization_level, "optimization_level")
         config.builder_optimization_level = options.optimization_level
     _needed(has, has.max_aux_streams, "max_aux_streams")
     config.max_aux_streams = options.max_aux_streams
@@ -135,7 +135,7 @@ def _set_sizes(builder: Any, config: Any, network: Any, spec: GraphSpec, options
             name, *(tensor_shape(spec, expected[name], size) for size in (sizes.min, sizes.opt, sizes.max))
         )
     if config.add_optimization_profile(profile) < 0:
-        raise EngineError(f"TensorRT refused the profile {sizes} of {spec.file}; give another --size or --profile")
+        raise EngineError(f"TensorRT refused the profile {sizes} of {spec.file}; give another size or profile")
 
 
 def _begin_with(config: Any, timings: bytes) -> None:
@@ -185,7 +185,7 @@ def _refused(parser: Any, logger: Any, has: Capabilities, spec: GraphSpec) -> st
     lane = f", up to opset {has.newest_opset}" if has.newest_opset else ""
     return (
         f"TensorRT {has.version} does not parse {spec.file} of opset {spec.opset}: {found[:_MOST_LETTERS]}; "
-        f"needed a graph of what this release knows{lane}; try another --opset, or export the bundle again"
+        f"needed a graph of what this release knows{lane}; try another opset, or export the bundle again"
     )
 
 

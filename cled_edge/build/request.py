@@ -69,8 +69,8 @@ def _names(
         wanted = f" of {steps} steps" if is_loop else ""
         raise EngineError(
             f"{bundle.path} has no {what}{wanted} in {options.precision} for {options.sizes.opt[0]}x"
-            f"{options.sizes.opt[1]} (opset {opset}); it has {', '.join(bundle.manifest.graphs)}; export it: python -m "
-            f"export.to_onnx --precision {options.precision}"
+            f"{options.sizes.opt[1]} (opset {opset}); it has {', '.join(bundle.manifest.graphs)}; export the "
+            f"bundle again with graphs in {options.precision}"
         )
     return found
 

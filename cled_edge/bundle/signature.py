@@ -22,7 +22,7 @@ _LINE = re.compile(rb"cled-edge-signature-1 ed25519 ([0-9a-f]{64}) ([0-9a-f]{128
 _SPKI_HEAD = bytes.fromhex("302a300506032b6570032100")  # RFC 8410: what precedes the 32 bytes of a key in DER
 _MAX_BYTES = 64 * 2**10
 _KEYGEN = "make a pair with: cled-edge keygen DIR"
-_SIGN = "sign the bundle with: cled-edge sign BUNDLE --key private.pem"
+_SIGN = "sign the bundle with its owner's private key: cled-edge sign"
 _SIGNATURES = Reader(SignatureError, SignatureError, _SIGN)
 _KEYS = Reader(SignatureError, SignatureError, _KEYGEN, follow_links=True)
 

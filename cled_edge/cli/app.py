@@ -7,6 +7,7 @@ import sys
 import typer
 
 from cled_edge import __version__
+from cled_edge.cli.advice import advice
 from cled_edge.cli.benching import app as bench_app
 from cled_edge.cli.building import build, doctor
 from cled_edge.cli.fusing import INTERRUPTED, fuse
@@ -42,7 +43,7 @@ def main() -> None:
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     try:
-        with one_line_errors():
+        with one_line_errors(), advice():
             app()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)

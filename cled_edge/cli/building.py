@@ -129,6 +129,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everythin
     from cled_edge.doctor import examine  # noqa: PLC0415
 
     values = examine()
+    for row in values["backends"]:
+        row["command"] = f"cled-edge fuse --backend {row['name']}"
+        if row["name"] == "tensorrt":
+            row["command"] += ", after cled-edge build BUNDLE --size HxW"
     if as_json:
         typer.echo(json.dumps(values, indent=2))
         return

@@ -8,8 +8,9 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.cli.advice import advised
 from cled_edge.cli.signing import RequireSignature
-from cled_edge.errors import EngineError, ParityError
+from cled_edge.errors import ParityError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +44,7 @@ def verify(
     checks = verify_all(opened, choices, read_golden(opened), remarks)
     left_out = remarks.left_out
     if left_out and not checks:
-        raise EngineError(left_out[0])
+        raise left_out[0]
     if not checks:
         raise ParityError(f"{opened.path}: no golden pair was run, needed one at least; export the bundle again")
     if as_json:
@@ -53,7 +54,8 @@ def verify(
     for note in remarks.notes:
         typer.echo(note, err=True)
     if left_out:
-        typer.echo(f"left out: {len(left_out)} runs of golden pairs without an engine, first: {left_out[0]}", err=True)
+        first = advised(left_out[0])
+        typer.echo(f"left out: {len(left_out)} runs of golden pairs without an engine, first: {first}", err=True)
     _raise_failed(checks)
 
 

@@ -31,7 +31,7 @@ MODALITIES = "infrared", "visible"
 
 @dataclass(frozen=True)
 class Sources:
-    """What is scored: each a folder, a glob or an image. `restored` is a folder as `cled-edge fuse --restored` writes.
+    """What is scored: each a folder, a glob or an image. `restored` is a folder as `cled-edge fuse` writes.
 
     Where a reference is given, the fused images are scored against it instead of against the input.
     """
@@ -47,7 +47,7 @@ class Sources:
         if self.restored is not None and not self.referenced:
             raise OptionError(
                 f"restored {self.restored} has no reference; it is scored against clean images; "
-                "give --reference-infrared, --reference-visible or both"
+                "give reference_infrared, reference_visible or both"
             )
 
     @property

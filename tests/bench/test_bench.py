@@ -248,7 +248,7 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
         (None, "cannot be read: No such file or directory"),
         ("not json", "is not JSON"),
         ("[1]", "is not a JSON object"),
-        ("{}", "is not a result; give a file that cled-edge bench --out wrote"),
+        ("{}", "is not a result; give a file that cled-edge bench wrote"),
         ('{"kind": "cled-edge bench", "schema_version": 9}', "has schema version 9, needed 1"),
         ('{"kind": "cled-edge bench", "schema_version": 1}', "run_id: Field required; measure again"),
     ],

@@ -30,6 +30,7 @@ from cled_edge.build.process import Teller, run
 from cled_edge.build.request import camera_modes, chosen_graphs
 from cled_edge.build.trial import Trial, judged, make_trial
 from cled_edge.bundle.reader import Bundle
+from cled_edge.cli.advice import advised
 from cled_edge.cli.app import main
 from cled_edge.errors import BackendError, EngineError, OptionError, OutputError, ParityError
 from cled_edge.size import parse_size
@@ -199,12 +200,12 @@ def test_a_profile_reaches_the_engine_and_its_sidecar(bundle: Bundle, tmp_path: 
             "parser",
             r"TensorRT 10.3.0 does not parse .*node 3 GroupNormalization /net/node_3: no importer registered .*node 9",
         ),
-        ("none", r"built no engine .*Error Code 10: could not find any implementation.*--workspace-mib"),
+        ("none", r"built no engine .*Error Code 10: could not find any implementation.*workspace_mib"),
         ("no_gpu", r"made no builder: CUDA initialization failure.*doctor"),
-        ("profile", r"refused the profile .*--size or --profile"),
+        ("profile", r"refused the profile .*size or profile"),
         ("load", r"does not load the engine.*build it again"),
-        ("sigkill", r"killed by SIGKILL, most likely .*out of memory.*--workspace-mib"),
-        ("sigsegv", r"died by SIGSEGV inside TensorRT \(tactic 0x4711 begins\); try another --optimization-level"),
+        ("sigkill", r"killed by SIGKILL, most likely .*out of memory.*workspace_mib"),
+        ("sigsegv", r"died by SIGSEGV inside TensorRT \(tactic 0x4711 begins\); try another optimization_level"),
         ("sigabrt", r"died by SIGABRT"),
         ("exception", r"failed with exit code 1 \(RuntimeError: std::bad_alloc\)"),
         ("dtype", r"not what its manifest says and was not kept: x_prev of type float16, needed float32"),
@@ -231,10 +232,10 @@ def test_a_build_that_fails_says_why_and_keeps_nothing(
 
 def test_limits_of_time_and_memory_stop_the_child(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:
     here = fake("10.3", "sleep")
-    with pytest.raises(EngineError, match=r"took over 4 s and was stopped; raise --timeout-s"):
+    with pytest.raises(EngineError, match=r"took over 4 s and was stopped; raise timeout_s"):
         build_engine(bundle, "unet_step-fp16", FP16, here, tmp_path / "engines", limits=Limits(timeout_s=4))
     here = fake("10.3", "memory")
-    with pytest.raises(EngineError, match=r"took \d+ MiB of memory, over 300, and was stopped; raise --memory-mib"):
+    with pytest.raises(EngineError, match=r"took \d+ MiB of memory, over 300, and was stopped; raise memory_mib"):
         build_engine(bundle, "unet_step-fp16", FP16, here, tmp_path / "engines", limits=Limits(60, 300))
 
 
@@ -263,7 +264,7 @@ def test_all_that_tensorrt_says_is_added_to_a_file(
         "building fusion-fp16",
     ]
     assert len([line for line in lines if re.fullmatch(r" *\d+ ms VERBOSE Autotuning format combination", line)]) == 2
-    with pytest.raises(OutputError, match=r"missing/build\.log cannot be written: .*; give another --log FILE"):
+    with pytest.raises(OutputError, match=r"missing/build\.log cannot be written: .*; give another file for the log"):
         build_engine(bundle, graph, FP16, here, tmp_path / "engines", log=tmp_path / "missing" / "build.log")
 
 
@@ -329,17 +330,17 @@ def test_an_engine_for_another_device_is_refused(
 ) -> None:
     with pytest.raises(EngineError, match=words) as caught:
         find_engine(bundle, "unet_step-fp16", FP16, facts(**change), kept[0].parent)
-    assert "build it: cled-edge build" in str(caught.value)
-    assert f"--graphs unet_step-fp16 --precision fp16 --size 64x96 --engines {kept[0].parent}" in str(caught.value)
+    assert "build it: bundle" in str(caught.value)
+    assert f"graphs unet_step-fp16, precision fp16, size 64x96, engines {kept[0].parent}" in str(caught.value)
 
 
 def test_an_engine_of_other_options_or_bundle_is_refused(
     kept: tuple[Path, Path], bundle: Bundle, tmp_path: Path
 ) -> None:
     folder = kept[0].parent
-    with pytest.raises(EngineError, match=r"size \[64, 96\], needed \[32, 32\].*--size 32x32"):
+    with pytest.raises(EngineError, match=r"size \[64, 96\], needed \[32, 32\].*, size 32x32"):
         find_engine(bundle, "unet_step-fp16", BuildOptions(size=(32, 32)), facts(), folder)
-    with pytest.raises(EngineError, match=r"tf32 False, needed True.*--tf32"):
+    with pytest.raises(EngineError, match=r"tf32 False, needed True.*, tf32 yes"):
         find_engine(bundle, "unet_step-fp16", BuildOptions(size=SIZE, tf32=True), facts(), folder)
     other = write_bundle(tmp_path / "other", name="other")
     with pytest.raises(EngineError, match=r"graph \w{12}... \(bundle tiny\), the bundle has \w{12}..."):
@@ -359,7 +360,7 @@ def test_a_damaged_engine_is_refused_before_it_is_deserialised(kept: tuple[Path,
     def refused(words: str) -> None:
         with pytest.raises(EngineError, match=words) as caught:
             find_engine(bundle, "unet_step-fp16", FP16, facts(), plan.parent)
-        assert "cled-edge build" in str(caught.value)
+        assert "build it: bundle" in str(caught.value)
         plan.write_bytes(whole)
         record.write_text(sidecar)
 
@@ -437,7 +438,7 @@ def test_the_command_in_a_refusal_builds_what_was_missing(
     for options in (BuildOptions(size=SIZE, tf32=True, max_aux_streams=1), BuildOptions(profile=profile, opset=17)):
         with pytest.raises(EngineError) as caught:
             find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")
-        program, *words = shlex.split(str(caught.value).split("build it: ")[1])
+        program, *words = shlex.split(advised(caught.value).split("build it: ")[1])
         assert program == "cled-edge"
         assert cli(monkeypatch, *words) == 0
         assert find_engine(bundle, "fusion-fp16", options, here, tmp_path / "my engines")

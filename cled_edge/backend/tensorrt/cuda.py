@@ -19,9 +19,9 @@ CudaBinding = Literal["cuda", "pycuda"]
 Bytes = NDArray[np.uint8]
 
 _RUNTIMES = ("cuda.bindings.runtime", "cuda.cudart")  # since cuda-python 12.6; before
-_OUT_OF_MEMORY = "close what else uses the GPU (nvidia-smi, on a Jetson tegrastats), or fuse in tiles: --tile"
+_OUT_OF_MEMORY = "close what else uses the GPU (nvidia-smi, on a Jetson tegrastats), or fuse in tiles"
 _AGAIN = "run again; if it comes back, build the engines again: cled-edge build"
-NO_CAPTURE = "pycuda has no stream capture; take --cuda-binding cuda for CUDA graphs"  # none in 2026.1, its newest
+NO_CAPTURE = "pycuda has no stream capture; take binding cuda for CUDA graphs"  # none in 2026.1, its newest
 
 
 class CudaError(BackendError):

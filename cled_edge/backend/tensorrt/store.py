@@ -9,8 +9,8 @@ import logging
 import os
 import shlex
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -21,14 +21,14 @@ from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import RECORD_VERSION, BuildRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.bundle.reader import Bundle
-from cled_edge.errors import EngineError, OutputError
+from cled_edge.errors import EngineError, OutputError, wanted_text
 from cled_edge.files import Reader, make_folder, write_whole
 from cled_edge.json_text import MAX_JSON_BYTES, first_problem, json_from_bytes, shown
 from cled_edge.size import Size, size_text
 
 ENGINE_SUFFIX = ".engine"
 RECORD_SUFFIX = ".build.json"
-OTHER_FOLDER = "choose another with --engines DIR"
+OTHER_FOLDER = "choose another folder for engines"
 MAX_PLAN_BYTES = 4 * 2**30
 _KEY_DIGITS = 16
 _MOST_RECORDS = 256  # that are read of a graph
@@ -56,17 +56,17 @@ def open_engine(
     """Return the plan of a graph that was built with `options` for this device, and its sidecar.
 
     folder: None is `default_folder`. EngineError says what differs (graph, options, TensorRT, GPU, driver, system),
-    or that it is absent, truncated or altered, and the command that builds it.
+    or that it is absent, truncated or altered, and what to build.
     """
     folder = default_folder() if folder is None else folder
-    todo = f"build it: {build_command(bundle, graph_name, options, folder)}"
+    wanted = wanted_options(bundle, graph_name, options, folder)
     sha256 = graph_sha256(bundle, graph_name)
     key = engine_key(sha256, options, facts)
     record_path = engine_paths(folder, graph_name, key)[1]
     if not os.path.lexists(record_path):
         differing = partial(_options_differ, needed=options)
-        raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
-    return _trusted(record_path, read_record(record_path, todo), graph_name, todo)
+        raise EngineError(_why_none(bundle, graph_name, facts, folder, sha256, differing), wanted)
+    return _verified(record_path, read_record(record_path, wanted), graph_name, wanted)
 
 
 def pick_engine(
@@ -76,17 +76,17 @@ def pick_engine(
 
     With whatever options it was built: one of just this size before one of a range, and of these the one that
     `cled-edge build` made or was asked for last. A sidecar that cannot be read is left out, with a warning; if none
-    fits, EngineError says why, and the command that builds one with the usual options.
+    fits, EngineError says why, and what to build with the usual options.
     """
     folder = default_folder() if folder is None else folder
     usual = BuildOptions(precision=bundle.manifest.graphs[graph_name].precision, size=size)
-    todo = f"build it: {build_command(bundle, graph_name, usual, folder)}"
+    wanted = wanted_options(bundle, graph_name, usual, folder)
     sha256 = graph_sha256(bundle, graph_name)
     differing = partial(_sizes_differ, size=size)
     fitting, unread = [], []
     for path in _record_paths(folder, graph_name):
         try:
-            record = read_record(path, todo)
+            record = read_record(path, wanted)
         except EngineError as error:
             unread.append(error)
             continue
@@ -95,11 +95,11 @@ def pick_engine(
     if not fitting:
         if unread:
             raise unread[0]
-        raise EngineError(f"{_why_none(bundle, graph_name, facts, folder, sha256, differing)}; {todo}")
+        raise EngineError(_why_none(bundle, graph_name, facts, folder, sha256, differing), wanted)
     for problem in unread:
         _LOG.warning("left out: %s", problem)
     _, _, path, record = max(fitting)  # no two have the same path
-    return _trusted(path, record, graph_name, todo)
+    return _verified(path, record, graph_name, wanted)
 
 
 def current_record(
@@ -119,20 +119,21 @@ def current_record(
     return record
 
 
-def read_record(path: Path, todo: str) -> BuildRecord:
-    """Return a sidecar; EngineError, ending in what to do, if it is none of this release."""
-    content = Reader(EngineError, EngineError, todo).read(path, MAX_JSON_BYTES)
+def read_record(path: Path, wanted: Mapping[str, str]) -> BuildRecord:
+    """Return a sidecar; EngineError, ending in what to build, if it is none of this release."""
+    with _wanting(wanted) as todo:
+        content = Reader(EngineError, EngineError, todo).read(path, MAX_JSON_BYTES)
     try:
         values = json_from_bytes(content)
     except ValueError as error:
-        raise EngineError(f"{path} is not JSON ({shown(error, 120)}); {todo}") from error
+        raise EngineError(f"{path} is not JSON ({shown(error, 120)})", wanted) from error
     version = values.get("record_version") if isinstance(values, dict) else None
     if version != RECORD_VERSION:
-        raise EngineError(f"{path} has record version {shown(repr(version))}, needed {RECORD_VERSION}; {todo}")
+        raise EngineError(f"{path} has record version {shown(repr(version))}, needed {RECORD_VERSION}", wanted)
     try:
         return BuildRecord.model_validate(values)
     except ValidationError as error:
-        raise EngineError(f"{path}: {first_problem(error)}; {todo}") from error
+        raise EngineError(f"{path}: {first_problem(error)}", wanted) from error
 
 
 def write_engine(folder: Path, plan: bytes, record: BuildRecord) -> Path:
@@ -160,23 +161,22 @@ def graph_sha256(bundle: Bundle, graph_name: str) -> str:
     return bundle.manifest.files[graph.file].sha256
 
 
-def build_command(bundle: Bundle, graph_name: str, options: BuildOptions, folder: Path) -> str:
-    """Return the command line that builds this engine."""
-    words = ["cled-edge", "build", str(bundle.path), "--graphs", graph_name, "--precision", options.precision]
+def wanted_options(bundle: Bundle, graph_name: str, options: BuildOptions, folder: Path) -> dict[str, str]:
+    """Return how this engine is built: the names and values of options that are not the usual ones."""
+    found = {"bundle": str(bundle.path), "graphs": graph_name, "precision": options.precision}
     if options.size is not None:
-        words += ["--size", size_text(options.size)]
+        found["size"] = size_text(options.size)
     else:
-        words += ["--profile", str(options.profile)]
-    defaults = BuildOptions(size=(1, 1))
+        found["profile"] = str(options.profile)
     if options.opset is not None:
-        words += ["--opset", str(options.opset)]
-    if options.max_aux_streams != defaults.max_aux_streams:
-        words += ["--max-aux-streams", str(options.max_aux_streams)]
+        found["opset"] = str(options.opset)
+    if options.max_aux_streams != BuildOptions(size=(1, 1)).max_aux_streams:
+        found["max_aux_streams"] = str(options.max_aux_streams)
     if options.tf32:
-        words.append("--tf32")
+        found["tf32"] = "yes"
     if folder != default_folder():
-        words += ["--engines", str(folder)]
-    return shlex.join(words)
+        found["engines"] = str(folder)
+    return found
 
 
 def check_private(*paths: Path) -> None:
@@ -193,20 +193,28 @@ def check_private(*paths: Path) -> None:
                 )
 
 
-def _trusted(path: Path, record: BuildRecord, graph_name: str, todo: str) -> tuple[bytes, BuildRecord]:
+@contextmanager
+def _wanting(wanted: Mapping[str, str]) -> Iterator[str]:
+    """Give an EngineError of a reader the engine that it is to be replaced by; yield the end of its message."""
+    try:
+        yield f"build it: {wanted_text(wanted)}"
+    except EngineError as error:
+        error.wanted = dict(wanted)
+        raise
+
+
+def _verified(path: Path, record: BuildRecord, graph_name: str, wanted: Mapping[str, str]) -> tuple[bytes, BuildRecord]:
     """Return the plan of a sidecar, and the sidecar; EngineError if either was altered, or may be written by others."""
-    expected = engine_paths(path.parent, graph_name, record.key)
-    check_private(path.parent, *expected)
-    if path != expected[1] or engine_key(record.graph.sha256, record.options, record.facts) != record.key:
-        raise EngineError(f"{path} does not describe the engine that its name says: it was altered; {todo}")
-    return _read_plan(expected[0], record, todo), record
-
-
-def _read_plan(path: Path, record: BuildRecord, todo: str) -> bytes:
+    plan_path, record_path = engine_paths(path.parent, graph_name, record.key)
+    check_private(path.parent, plan_path, record_path)
+    if path != record_path or engine_key(record.graph.sha256, record.options, record.facts) != record.key:
+        raise EngineError(f"{path} does not describe the engine that its name says: it was altered", wanted)
     plan = record.plan
     if plan.bytes > MAX_PLAN_BYTES:
-        raise EngineError(f"{path} has {plan.bytes} bytes, needed {MAX_PLAN_BYTES} at most; {todo}")
-    return Reader(EngineError, EngineError, todo).verified(path, plan.bytes, plan.sha256, "its build.json says", todo)
+        raise EngineError(f"{plan_path} has {plan.bytes} bytes, needed {MAX_PLAN_BYTES} at most", wanted)
+    with _wanting(wanted) as todo:
+        reader = Reader(EngineError, EngineError, todo)
+        return reader.verified(plan_path, plan.bytes, plan.sha256, "its build.json says", todo), record
 
 
 def _why_none(
@@ -216,7 +224,7 @@ def _why_none(
     differences = []
     for path in _record_paths(folder, graph_name):
         with suppress(EngineError):  # it is no candidate then, and only the message would gain
-            found = _differences(read_record(path, ""), bundle, facts, sha256, differing)
+            found = _differences(read_record(path, {}), bundle, facts, sha256, differing)
             differences += [(found, path)] if found else []
     if not differences:
         return f"{folder} has no engine of {graph_name} for {facts.gpu}, TensorRT {facts.tensorrt}"

@@ -82,7 +82,9 @@ def test_an_error_names_the_call_the_code_and_what_to_do(cuda, gpu) -> None:
 
 
 def test_out_of_memory_tells_how_much_was_free(cuda, gpu) -> None:
-    with pytest.raises(CudaError, match=r"out of memory for 1000.0 MB: 67 of 67 MB are free; close .* --tile"):
+    with pytest.raises(
+        CudaError, match=r"out of memory for 1000.0 MB: 67 of 67 MB are free; close .* or fuse in tiles"
+    ):
         cuda.allocate(10**9)
     cuda.clear_error()
     assert not gpu.last_error
@@ -165,7 +167,7 @@ def test_pycuda_takes_the_primary_context_only_where_none_is_current(gpu, monkey
 
 def test_pycuda_captures_nothing_and_says_so(gpu, monkeypatch) -> None:
     cuda = open_cuda(install(monkeypatch, gpu, "pycuda"))
-    assert cuda.no_capture == "pycuda has no stream capture; take --cuda-binding cuda for CUDA graphs"
+    assert cuda.no_capture == "pycuda has no stream capture; take binding cuda for CUDA graphs"
     with pytest.raises(CudaError, match="no stream capture"):
         cuda.begin_capture(cuda.stream())
     assert cuda.device() == {"gpu": "Fake Orin", "sm": "87", "driver": "12.6", "cuda": "12.6"}
