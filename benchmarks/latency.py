@@ -6,6 +6,7 @@
 Measure on a machine that does nothing else. What other processes took is in the result.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,12 +15,13 @@ import typer
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from benchmarks.tables_speed import CAMERA, LATENCY
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.tensorrt.device import device_name
 from cled_edge.bench.measure import Budget, bench
 from cled_edge.bench.record import BackendResult, Record
 from cled_edge.bench.scenario import Scenario
 from cled_edge.bench.subject import Candidate, Inputs, open_subjects
 from cled_edge.contract import Controls
-from cled_edge.errors import ResultError, one_line_errors
+from cled_edge.errors import OptionError, ResultError, one_line_errors
 from cled_edge.size import parse_size
 
 NETWORK_STAGES = ("steps", "fusion", "network")
@@ -49,6 +51,19 @@ def settings_of(record: Record) -> Row:
     return asked | taken
 
 
+def accelerator_of(devices: Sequence[str]) -> str | None:
+    """Return the name of the GPU or NPU that computed, None for the CPU; OptionError if there were several devices.
+
+    devices: as backends tell them, such as `GPU NVIDIA H200` or `CPU`. ONNX Runtime names no GPU: CUDA does.
+    """
+    found = sorted({"CPU" if device.startswith("CPU") else device for device in devices})
+    if len(found) > 1:
+        raise OptionError(f"backends compute on {' and '.join(found)}; a result is of one device; run them apart")
+    if found == ["CPU"]:
+        return None
+    return device_name() if found == ["GPU"] else found[0].removeprefix("GPU ")
+
+
 def _percentiles(prefix: str, found: dict[str, float | None]) -> Row:
     return {f"{prefix}{name}_ms": found[name] for name in ("p50", "p90", "p99")}
 
@@ -69,6 +84,7 @@ def main(
         candidates = [Candidate(bundle, BackendChoice.parse(backend)) for backend in backends.split(",")]
         inputs = Inputs(size=parse_size(size, "--size"))
         with open_subjects(candidates, inputs, Controls(), threads=0) as subjects:
+            device = accelerator_of([subject.fuser.backend.facts.device for subject in subjects])
             record = bench(subjects, Budget(scenario, duration_s))
             opened = subjects[0].fuser.bundle
         if update and not record.valid:
@@ -76,7 +92,8 @@ def main(
         table = CAMERA if rate_hz else LATENCY
         rows = [row_of(result, rate_hz) for result in record.backends]
         samples = {r.label: r.samples.age_ms if r.camera else r.samples.latency_ms for r in record.backends}
-        result = new_result(table.measurement, opened.manifest.name, rows, [opened], settings_of(record), samples)
+        name, settings = opened.manifest.name, settings_of(record)
+        result = new_result(table.measurement, name, rows, [opened], settings, samples, device)
         print("\n".join(table.lines(result)))
         save(result, out, update)
 

@@ -44,7 +44,7 @@ def _nine(rows: list[Row]) -> list[Row]:
     """Return what was fused of nine single degradations by method, by day and night, then the peers."""
     own = [row for row in rows if row["light"] != "all" and (row["case"] == NINE or row["method"] == CEILING)]
     peers = [{**peer, "light": "both", "images": "45 other pairs"} for peer in published("degraded peers")]
-    return [*sorted(own, key=lambda row: row["light"]), *peers]
+    return [*sorted(own, key=lambda row: row["light"]), *peers] if own else []
 
 
 def _degraded(rows: list[Row]) -> list[Row]:

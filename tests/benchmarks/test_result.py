@@ -10,7 +10,7 @@ from benchmarks import latency, peaks, result
 from benchmarks.result import Provenance, Result, check_target, new_result, results_of, save, slug
 from cled_edge.bench.project import UNKNOWN, project_commit
 from cled_edge.bundle.reader import Bundle
-from cled_edge.errors import ResultError
+from cled_edge.errors import OptionError, ResultError
 from tests.fakes.bench import fake_record
 
 MADE = {"bundles": {}, "checkpoints": {}, "device": "NVIDIA H200", "date": "2026-11-28", "versions": {}}
@@ -113,6 +113,17 @@ def test_peaks_are_the_best_of_what_is_installed() -> None:
     assert best["fp32_gflop_s"] == max(row["gflop_s"] for row in rows if row["precision"] == "fp32") > 0
     assert best["bf16_gflop_s"] is None
     assert peaks.measure_copy(0.01, bytes_copied=1 << 20) > 0
+
+
+def test_a_latency_is_of_one_device_which_is_the_gpu_where_one_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert latency.accelerator_of(["CPU", "CPU Intel(R) Xeon(R) Processor"]) is None
+    assert latency.accelerator_of(["GPU NVIDIA H200"]) == "NVIDIA H200"
+    monkeypatch.setattr(latency, "device_name", lambda: "NVIDIA L4")
+    assert latency.accelerator_of(["GPU"]) == "NVIDIA L4"
+    with pytest.raises(
+        OptionError, match="compute on CPU and GPU NVIDIA H200; a result is of one device; run them apart"
+    ):
+        latency.accelerator_of(["CPU", "GPU NVIDIA H200"])
 
 
 def test_a_row_of_latency_has_percentiles_and_one_of_a_camera_what_was_missed() -> None:

@@ -150,6 +150,10 @@ def test_degraded_pairs_have_their_baselines_and_the_share_of_the_way() -> None:
     assert "| both | 45 other pairs | SeAFusion, the best peer | - | 0.605 | 0.439 | - | 1.058 |" in lines
 
 
+def test_peers_do_not_stand_alone() -> None:
+    assert NINE_DEGRADED.lines(a_result({"part": "balance", "ssim": 1.0})) == []
+
+
 def test_a_folder_of_one_light_comes_once() -> None:
     row = {"part": "clean", "method": "ours", "images": 2, **CLEAN}
     lights = [("pairs/m3fd", "all"), ("pairs/m3fd", "day"), *(("pairs/msrs", x) for x in ("all", "day", "night"))]
