@@ -13,6 +13,7 @@ from cled_edge.size import size_text
 
 HASH_DIGITS = 12
 ABSENT = "-"
+CAPTIONED = ("backend", "size", "inputs", "tile", "detector")  # settings that the line above the rows says
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def caption(result: Result) -> str:
     when = f"measured {made.date} at commit {made.commit}"
     if made.recorded_in:
         when = f"recorded {made.date} in commit {made.recorded_in}"
-    settings = [setting_text(name, value) for name, value in result.settings.items() if isinstance(value, str | list)]
+    settings = [setting_text(name, result.settings[name]) for name in CAPTIONED if name in result.settings]
     return f"{'; '.join(filter(None, [bundles, *settings, made.device, when]))}:"
 
 
@@ -99,11 +100,10 @@ def _age(name: str, found: str) -> str:
 
 
 def setting_text(name: str, value: object) -> str:
-    """Return a setting as the caption says it: a size as 480x640, another value by its name."""
+    """Return a setting as the caption says it: a size as 480x640, a tile or a detector by that word."""
     if name == "size" and isinstance(value, list):
         return size_text((int(value[0]), int(value[1])))
-    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-    return text if name in ("backend", "inputs") else f"{name.replace('_', ' ')} {text}"
+    return f"{name} {value}" if name in ("tile", "detector") else str(value)
 
 
 def cell_text(value: object, digits: int | None = None, percent: bool = False) -> str:
