@@ -5,7 +5,6 @@ would have seen, threads may build several batches at once, and processes their 
 costs no more than a batch in one go: what one needs fits into the cache.
 """
 
-import logging
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,8 +23,6 @@ from training.crops import random_crop, unit_images
 from training.degradations import EXPOSURES, MODALITIES, Modality, degrade, draw_kinds
 from training.image_cache import ImageCache, Member, readable
 from training.recipe import DataRecipe, ReferenceRecipe
-
-log = logging.getLogger("training")
 
 
 def readable_pairs(pairs: Sequence[Pair], images: ImageCache, strict: bool = False) -> list[Pair]:
@@ -190,18 +187,15 @@ class RestorationBatches(_Batches[RestorationBatch]):
     def _item(self, turn: int, rng: np.random.Generator, generator: Generator) -> RestorationBatch:
         modality = MODALITIES[turn % 2]
         references, clean = self.references[modality], self.clean[modality]
-        is_night = False
         if references and rng.random() < self.recipe.reference_share:
             return self._real(references[rng.integers(len(references))], modality, rng)
         if modality == "visible" and self.night and rng.random() < self.recipe.night_share:
-            path, is_night = self.night[rng.integers(len(self.night))], True
+            path, without = self.night[rng.integers(len(self.night))], EXPOSURES
         else:
-            path = clean[rng.integers(len(clean))]
+            path, without = clean[rng.integers(len(clean))], frozenset[str]()
         x = unit_images(random_crop([self.images(path, modality)], self.crop, rng))
-        without = EXPOSURES if is_night else frozenset[str]()
-        degraded, kinds = self._degraded(
-            x, modality, generator, without, turn // 2 if self.recipe.cycle_kinds else None
-        )
+        kind = turn // 2 if self.recipe.cycle_kinds else None
+        degraded, kinds = self._degraded(x, modality, generator, without, kind)
         return RestorationBatch(degraded, x, torch.tensor([float(kind in kinds) for kind in self.recipe.kinds]))
 
     def _real(self, paths: tuple[Path, Path], modality: Modality, rng: np.random.Generator) -> RestorationBatch:

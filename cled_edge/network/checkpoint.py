@@ -51,7 +51,13 @@ def load_checkpoint(path: Path) -> tuple[CledFusion, dict[str, Any]]:
         raise CheckpointError(
             f"{path} says format {metadata.get('format')!r}; needed {_FORMAT!r}; train or convert it again"
         )
-    model = CledFusion(ModelConfig.from_dict(json.loads(metadata["config"])))
+    try:
+        config = ModelConfig.from_dict(json.loads(metadata["config"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} describes a model that this release does not know ({error}); use the release that wrote it"
+        ) from error
+    model = CledFusion(config)
     own = model.state_dict()
     odd = next((n for n in sorted(own.keys() | weights.keys()) if _shape(own, n) != _shape(weights, n)), None)
     if odd is not None:

@@ -42,3 +42,14 @@ def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
     loaded, training = load_checkpoint(tmp_path / "own.safetensors")
     assert training == {"commit": "abc"}
     assert loaded.config == model.config
+
+
+def test_a_configuration_of_another_release_is_refused_in_one_line(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    model, path = CledFusion(PRESETS["nano"]), tmp_path / "newer.safetensors"
+    for changed, words in (({"depth": 3}, "depth"), ({"kinds": ["rain", "rain"]}, "kinds has 'rain' twice")):
+        config = json.dumps({**model.config.as_dict(), **changed})
+        save_file(model.state_dict(), path, {"format": "cled-edge-checkpoint-1", "config": config, "training": "{}"})
+        with pytest.raises(CheckpointError, match=rf"a model that this release does not know .*{words}.*; use the rel"):
+            load_checkpoint(path)
