@@ -206,7 +206,7 @@ class RoleSpec:
         return (*self.inputs, *controls, *(spec for spec in self.maps if spec.name in maps))
 
 
-def _picture(name: str, bounds: tuple[float, float], meaning: str) -> TensorSpec:
+def _image(name: str, bounds: tuple[float, float], meaning: str) -> TensorSpec:
     return TensorSpec(name, "float32", ("batch", 3, "height", "width"), bounds, "NCHW", "RGB", meaning)
 
 
@@ -232,26 +232,26 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
         "one step of the loop, on infrared and visible as one batch",
         2,
         (
-            _picture("x_t", _STATE, "state, I_t of Eq. 12"),
-            _picture("x_in", _IMAGE, "degraded input"),
+            _image("x_t", _STATE, "state, I_t of Eq. 12"),
+            _image("x_in", _IMAGE, "degraded input"),
             _vector("t", 1, (0.0, 1000.0), "time input, A_t * 1000, from the schedule table"),
             _vector("coef", 4, _STATE, "weights of x_t, x0, residual and x_in in x_prev, from the schedule table"),
         ),
         (
-            _picture("x_prev", _STATE, "next state"),
-            _picture("residual", _RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
+            _image("x_prev", _STATE, "next state"),
+            _image("residual", _RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
         ),
     ),
     "fusion": RoleSpec(
         "the fused image of both inputs and their residuals",
         1,
         (
-            _picture("infrared", _IMAGE, "degraded infrared, one channel repeated three times"),
-            _picture("infrared_residual", _RESIDUAL, "its last residual"),
-            _picture("visible", _IMAGE, "degraded visible"),
-            _picture("visible_residual", _RESIDUAL, "its last residual"),
+            _image("infrared", _IMAGE, "degraded infrared, one channel repeated three times"),
+            _image("infrared_residual", _RESIDUAL, "its last residual"),
+            _image("visible", _IMAGE, "degraded visible"),
+            _image("visible_residual", _RESIDUAL, "its last residual"),
         ),
-        (_picture("fused", _IMAGE, "fused picture"),),
+        (_image("fused", _IMAGE, "fused image"),),
         takes_controls=True,
     ),
     "fused_loop": RoleSpec(
@@ -259,7 +259,7 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
         1,
         (_frame("infrared", 1, "degraded infrared"), _frame("visible", 3, "degraded visible")),
         (
-            _frame("fused", 3, "fused picture"),
+            _frame("fused", 3, "fused image"),
             _frame("infrared_restored", 1, "infrared less its degradation"),
             _frame("visible_restored", 3, "visible less its degradation"),
         ),

@@ -1,4 +1,4 @@
-"""The one call that users make: an infrared and a visible picture in, the fused and both restored ones out."""
+"""The one call that users make: an infrared and a visible image in, the fused and both restored ones out."""
 
 import time
 from dataclasses import replace
@@ -59,12 +59,18 @@ class Fuser:
         public_key: Path | str | None = None,
         cuda: CudaOptions | None = None,
     ) -> "Fuser":
-        """Open a bundle (None is the one shipped inside the package) on a backend, NAME or NAME:PRECISION.
+        """Open a bundle on a backend; close it, or use it in a `with` statement.
 
-        The default gives the same pictures wherever it runs. "openvino:bf16" is faster where the CPU has bfloat16.
-        "auto" is refused with an OptionError: `cled_edge.select.choose` measures which backend is fastest here.
-        color_order is that of all arrays given and returned: RGB, or BGR as OpenCV has it. With public_key, a PEM file,
-        a bundle that its owner has not signed is refused with a SignatureError. cuda: of backend "tensorrt" alone.
+        bundle: folder of an exported bundle; None is the one shipped inside the package.
+        backend: NAME or NAME:PRECISION. The default gives the same images wherever it runs. "openvino:bf16" is faster
+            where the CPU has bfloat16. "auto" is refused: `cled_edge.select.choose` measures what is fastest here.
+        threads: of the CPU; 0 is the backend's choice.
+        color_order: of all arrays given and returned: RGB, or BGR as OpenCV has it.
+        public_key: a PEM file; a bundle that its owner has not signed is then refused.
+        cuda: options of backend "tensorrt" alone.
+
+        OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
+        SignatureError if the bundle cannot be trusted. BackendError if the backend cannot run on this machine.
         """
         if color_order not in ("RGB", "BGR"):
             raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
@@ -84,7 +90,7 @@ class Fuser:
 
         infrared: uint8 or uint16, (H, W) or (H, W, 3). visible: uint8, (H, W, 3) or (H, W). Arrays are in the fuser's
             colour order; frames say their own, and give the result its ages, its skew and its name.
-        controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) keeps half of the haze.
+        controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) removes half of it.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is 255 everywhere.
 

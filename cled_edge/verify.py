@@ -1,6 +1,6 @@
 """Whether a bundle computes here what its network did: golden pairs and what eager PyTorch made of them in FP32.
 
-Export verifies with whole pictures before a bundle appears; `golden.safetensors` in the bundle holds a few pairs and
+Export verifies with whole images before a bundle appears; `golden.safetensors` in the bundle holds a few pairs and
 samples of what is to come out, so that `cled-edge verify` can repeat it on any machine and backend, without torch.
 """
 

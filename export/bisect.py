@@ -33,7 +33,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16)
 
 
 @dataclass(frozen=True)
-class Finding:
+class Deviation:
     """How far a node's output is from the reference, as the ratio of signal to error in dB; NaN if it is not finite."""
 
     node: str
@@ -42,18 +42,18 @@ class Finding:
     snr_db: float
 
 
-def compare(graph: onnx.ModelProto, inputs: Inputs, choice: BackendChoice) -> list[Finding]:
-    """Return a finding for every floating-point tensor that a node writes, in the order of the graph."""
+def compare(graph: onnx.ModelProto, inputs: Inputs, choice: BackendChoice) -> list[Deviation]:
+    """Return the deviation of every floating-point tensor that a node writes, in the order of the graph."""
     watched = _watched(graph)
     names = [output.name for output in watched.graph.output]
     reference = _run_ort(_exact(watched), inputs, names, optimise=False)
     seen = _run(watched, inputs, names, choice)
     by_output = {name: node for node in watched.graph.node for name in node.output}
-    findings = []
+    deviations = []
     for name in names:
         node, needed = by_output[name], reference[name].astype(np.float64)
-        findings.append(Finding(node.name, node.op_type, name, _snr_db(seen[name].astype(np.float64), needed)))
-    return findings
+        deviations.append(Deviation(node.name, node.op_type, name, _snr_db(seen[name].astype(np.float64), needed)))
+    return deviations
 
 
 def _snr_db(seen: Array, needed: Array) -> float:
@@ -63,9 +63,9 @@ def _snr_db(seen: Array, needed: Array) -> float:
     return 200.0 if noise == 0 else float(10 * np.log10(max(signal, 1e-30) / noise))
 
 
-def first_beyond(findings: list[Finding], needed_db: float) -> Finding | None:
-    """Return the first finding under `needed_db`, or that is not finite, or None."""
-    return next((finding for finding in findings if not finding.snr_db >= needed_db), None)
+def first_beyond(deviations: list[Deviation], needed_db: float) -> Deviation | None:
+    """Return the first deviation under `needed_db`, or that is not finite, or None."""
+    return next((finding for finding in deviations if not finding.snr_db >= needed_db), None)
 
 
 def _watched(graph: onnx.ModelProto) -> onnx.ModelProto:
@@ -152,20 +152,20 @@ def main(
     if graph not in opened.manifest.graphs:
         raise OptionError(f"{bundle} has no graph {graph!r}; it has {', '.join(opened.manifest.graphs)}")
     choice = BackendChoice.parse(backend)
-    findings = compare(onnx.load_from_string(opened.graph(graph)), inputs_of(opened, graph), choice)
+    deviations = compare(onnx.load_from_string(opened.graph(graph)), inputs_of(opened, graph), choice)
     if as_json:
-        typer.echo(json.dumps([vars(finding) for finding in findings], indent=2))
+        typer.echo(json.dumps([vars(finding) for finding in deviations], indent=2))
         return
-    first = first_beyond(findings, needed_db)
+    first = first_beyond(deviations, needed_db)
     console = Console()
     if first is None:
-        console.print(f"all {len(findings)} tensors of {graph} reach {needed_db:g} dB on {choice}", highlight=False)
+        console.print(f"all {len(deviations)} tensors of {graph} reach {needed_db:g} dB on {choice}", highlight=False)
         return
-    place = findings.index(first)
+    place = deviations.index(first)
     table = Table(
         "node", "operator", "tensor", Column("dB", justify="right"), title=f"around the first under {needed_db:g} dB"
     )
-    for finding in findings[max(0, place - 3) : place + 4]:
+    for finding in deviations[max(0, place - 3) : place + 4]:
         table.add_row(finding.node, finding.operator, finding.tensor, f"{finding.snr_db:.1f}")
     console.print(table)
     console.print(f"first beyond tolerance: {first.operator} {first.node} ({first.snr_db:.1f} dB)", highlight=False)

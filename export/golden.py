@@ -45,7 +45,7 @@ class ImagePair:
 
 
 def whole_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet) -> Iterator[Case]:
-    """Yield cases with whole expected pictures: every pair at a size in turn, and noise, at controls in turn.
+    """Yield cases with whole expected images: every pair at a size in turn, and noise, at controls in turn.
 
     Each size of the graphs and of SIZES comes up, and each number of steps that a loop is unrolled to.
     """
@@ -136,11 +136,11 @@ def _ramps(size: Size) -> Uint8:
 
 
 def cut(pair: ImagePair, size: Size) -> ImagePair:
-    """Tile and crop both to `size` (height, width), so that any picture serves for any size."""
+    """Tile and crop both to `size` (height, width), so that any image serves for any size."""
 
-    def fitted(picture: NDArray[np.uint8]) -> Uint8:
-        repeats = [-(-needed // seen) for needed, seen in zip(size, picture.shape, strict=False)]
-        tiled = np.tile(picture, repeats + [1] * (picture.ndim - 2))
+    def fitted(image: NDArray[np.uint8]) -> Uint8:
+        repeats = [-(-needed // seen) for needed, seen in zip(size, image.shape, strict=False)]
+        tiled = np.tile(image, repeats + [1] * (image.ndim - 2))
         return np.ascontiguousarray(tiled[: size[0], : size[1]])
 
     return ImagePair(fitted(pair.infrared), fitted(pair.visible))

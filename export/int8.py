@@ -2,11 +2,11 @@
 
 What enters such a convolution is quantised: its input by one scale, its weights by one for each output channel, both
 symmetric around 0, as TensorRT demands. All else stays FP32: what leaves it, biases, streams that go around it, heads,
-attention, what is over a whole picture. OpenVINO, ONNX Runtime and TensorRT read the same file.
+attention, what is over a whole image. OpenVINO, ONNX Runtime and TensorRT read the same file.
 
 Which convolutions, and where their inputs are clipped, is measured: what each alone does to the loop. In nano the
 deepest one decides. A range up to its largest input, 179, has steps of 1.4, and SiLU's negative outputs, above -0.28,
-become 0: the means over the picture, and by them the gain of all of it, are then off, to 33 dB. Clipped at 63: 48 dB.
+become 0: the means over the image, and by them the gain of all of it, are then off, to 33 dB. Clipped at 63: 48 dB.
 """
 
 import hashlib
@@ -38,7 +38,7 @@ Scales = dict[str, float]  # of a convolution's input, by `key` of its weights; 
 SIZE = (240, 320)  # height, width of what is measured on
 PAIRS = 6
 CLIPS = (1.0, 0.7, 0.5, 0.35, 0.25)  # shares of the largest value that comes up; what is beyond is clipped
-MARGIN_DB = 3.0  # above what verification needs, which runs other pictures
+MARGIN_DB = 3.0  # above what verification needs, which runs other images
 
 
 def quantised(graph: onnx.ModelProto, scales: Mapping[str, float]) -> onnx.ModelProto:

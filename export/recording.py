@@ -13,24 +13,24 @@ from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 
 Inputs = dict[str, Array]
-Frame = tuple[Uint8, Uint8, Controls, Uint8 | None]  # infrared, visible, controls, strength map
+Call = tuple[Uint8, Uint8, Controls, Uint8 | None]  # of the fuser: infrared, visible, controls, strength map
 
 
-def recorded_inputs(bundle: Bundle, name: str, frames: Iterable[Frame]) -> Iterator[Inputs]:
-    """Yield the inputs of the graph of that name, each time that it runs in ONNX Runtime while frames are fused.
+def recorded_inputs(bundle: Bundle, name: str, calls: Iterable[Call]) -> Iterator[Inputs]:
+    """Yield the inputs of the graph of that name, each time that it runs in ONNX Runtime while pairs are fused.
 
-    A frame of a size, of steps or with a map that the graph is not for yields nothing.
+    A call with images of a size, of steps or with a map that the graph is not for yields nothing.
     """
     spec = bundle.manifest.graphs[name]
     with closing(open_backend(f"onnxruntime:{spec.precision}", bundle)) as backend:
         recorder = _Recorder(backend, name)
         fuser = Fuser(bundle, recorder, opset=spec.opset)
-        for infrared, visible, controls, strength_map in frames:
+        for infrared, visible, controls, strength_map in calls:
             if spec.role == "fused_loop":
                 if fuser.loop_graph(infrared.shape[:2], controls, () if strength_map is None else MAPS) == name:
                     fuser.in_one_graph(infrared, visible, controls, strength_map)
             elif spec.size in (None, fuser.prepare(infrared, visible).shape[2:]):
-                fuser.step_by_step(infrared, visible, controls)
+                fuser.step_by_step(infrared, visible, controls, strength_map)
             yield from recorder.taken()
 
 

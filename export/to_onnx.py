@@ -190,32 +190,38 @@ def read_precision(text: str) -> GraphPrecision:
     raise OptionError(f"precision {text!r} is unknown; known: {', '.join(known)}")
 
 
+Pairs = Annotated[Path | None, typer.Option(metavar="DIR", help="real pairs to verify on: DIR/{infrared,visible}")]
+Name = Annotated[str | None, typer.Option(help="of the bundle in its manifest", show_default="the preset's")]
+Count = Annotated[int, typer.Option(min=1, help="number of pairs to verify on")]
+Precisions = Annotated[
+    list[str] | None, typer.Option(help="of the graphs: fp32, fp16, int8; repeat for several", show_default="fp32")
+]
+Opsets = Annotated[
+    list[int] | None,
+    typer.Option(help="17 for TensorRT 8.6, 20 by the dynamo exporter; repeat for both", show_default="17"),
+]
+Sizes = Annotated[
+    list[str] | None,
+    typer.Option(metavar="HEIGHTxWIDTH", help="also graphs of this one size, a camera mode; repeatable"),
+]
+Unrolled = Annotated[
+    list[int] | None,
+    typer.Option(min=1, max=10, help="steps of a loop in one graph; repeatable", show_default="the model's own"),
+]
+Map = Annotated[bool, typer.Option("--strength-map", help="also loops that take a strength for each pixel")]
+
+
 def main(
     checkpoint: Annotated[Path, typer.Argument(help="model.safetensors of a training run")],
     bundle_dir: Annotated[Path, typer.Argument(help="folder to write; a bundle there is replaced")],
-    pairs: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="real pairs to verify on: DIR/{infrared,visible}")
-    ] = None,
-    name: Annotated[str | None, typer.Option(help="of the bundle in its manifest [default: the preset's]")] = None,
-    count: Annotated[int, typer.Option(min=1, help="number of pairs to verify on")] = 9,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="of the graphs: fp32, fp16, int8; repeat for several [default: fp32]")
-    ] = None,
-    opset: Annotated[
-        list[int] | None,
-        typer.Option(help="17 for TensorRT 8.6, 20 by the dynamo exporter; repeat for both [default: 17]"),
-    ] = None,
-    size: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HEIGHTxWIDTH", help="also graphs of this one size, a camera mode; repeatable"),
-    ] = None,
-    unrolled: Annotated[
-        list[int] | None,
-        typer.Option(min=1, max=10, help="steps of a loop in one graph; repeatable [default: the model's own]"),
-    ] = None,
-    strength_map: Annotated[
-        bool, typer.Option("--strength-map", help="also loops that take a strength for each pixel")
-    ] = False,
+    pairs: Pairs = None,
+    name: Name = None,
+    count: Count = 9,
+    precision: Precisions = None,
+    opset: Opsets = None,
+    size: Sizes = None,
+    unrolled: Unrolled = None,
+    strength_map: Map = False,
 ) -> None:
     """Export CHECKPOINT as a verified bundle."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -234,7 +240,10 @@ def main(
     )
     chosen = read_pairs(pairs, count) if pairs else synthetic_pairs(count)
     inputs = f"real pairs of {pairs.name}" if pairs else "rendered night street"
-    manifest = export_bundle(model, training, bundle_dir, chosen, inputs, graph_set, name)
+    _report(export_bundle(model, training, bundle_dir, chosen, inputs, graph_set, name), bundle_dir)
+
+
+def _report(manifest: Manifest, bundle_dir: Path) -> None:
     checks = manifest.verification.checks
     worst = min(checks, key=lambda check: check.psnr_db - check.needed_db)
     log.info(

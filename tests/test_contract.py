@@ -1,8 +1,13 @@
 """The contract of the graphs: its entries agree with each other and with the bundles that exist."""
 
+from dataclasses import asdict, replace
+from pathlib import Path
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from cled_edge.bundle.manifest import GraphSpec
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import (
     CONTROL_TENSORS,
@@ -67,8 +72,6 @@ def test_a_graph_without_a_control_is_used_at_its_neutral_value_alone() -> None:
     ):
         Controls(balance=0.7).inputs(older, "an older graph")
     # A tensor that held fewer controls then.
-    from dataclasses import replace
-
     shorter = [replace(spec, shape=(1,)) if spec.name == "strength" else spec for spec in inputs]
     assert Controls(strength_infrared=0.5).inputs(shorter, "one")["strength"].tolist() == [0.5]
     with pytest.raises(OptionError, match=r"strength_visible is 0.5, but one has no such control"):
@@ -87,3 +90,43 @@ def test_wires_join_tensors_that_exist_and_leave_only_controls_open() -> None:
         "infrared": [0], "infrared_residual": [2], "visible": [1], "visible_residual": [3],
     }  # fmt: skip
     assert wired(STEP_TO_STEP, batch)["x_t"].tolist() == [4, 5]
+
+
+def test_controls_spread_over_their_ranges_and_known_to_an_older_graph() -> None:
+    assert Controls.spread(3, 0.6, 0.3, 0.8) == Controls(3, 0.6, 0.3, 0.8)
+    assert Controls.spread(None, 1, 0) == Controls(None, 1, 0, 1), "shares come round again"
+    older = [spec for spec in GRAPHS["fusion"].inputs_with() if spec.name != "balance"]
+    assert Controls(2, 0.1, 0.2, 0.3).known_to(older) == Controls(2, 0.1, 0.2, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("taken", "has_map", "words"),
+    [
+        (("infrared", "visible", "strength", "balance"), False, None),
+        (("infrared", "visible", "strength", "balance", "strength_map"), True, None),
+        (("infrared", "visible", "strength"), False, None),  # exported before balance came
+        (("infrared", "strength", "balance"), False, "inputs of a fused_loop are infrared, strength, balance: needed"),
+        (("infrared", "visible", "x_t"), False, "needed infrared, visible, strength, balance, strength_map"),
+        (("infrared", "visible"), True, "strength_map is True, but inputs are infrared, visible"),
+    ],
+)
+def test_a_manifest_is_refused_whose_graphs_break_the_contract(taken, has_map: bool, words: str | None) -> None:
+    role = GRAPHS["fused_loop"]
+    known = {spec.name: spec for spec in (*GRAPHS["unet_step"].inputs, *role.inputs_with(["strength_map"]))}
+    values = {"role": "fused_loop", "file": "a.onnx", "precision": "fp32", "opset": 17, "steps": 1, "nodes": {}}
+    values |= {"inputs": [asdict(known[name]) for name in taken], "outputs": [asdict(spec) for spec in role.outputs]}
+    if words is None:
+        assert GraphSpec(**values, strength_map=has_map).maps == ("strength_map",) * has_map
+        return
+    with pytest.raises(ValidationError, match=words):
+        GraphSpec(**values, strength_map=has_map)
+
+
+def test_the_format_s_description_names_every_tensor() -> None:
+    text = (Path(__file__).parents[1] / "export" / "BUNDLE.md").read_text()
+    rows = {line.split("`")[1]: line for line in text.splitlines() if line.startswith("| `")}
+    for role, spec in GRAPHS.items():
+        inputs, outputs = (", ".join(tensor.name for tensor in side) for side in (spec.inputs_with(), spec.outputs))
+        assert f"`{inputs}`" in rows[role]
+        assert f"`{outputs}`" in rows[role]
+        assert all(f"`{tensor.name}`" in rows[role] for tensor in spec.maps)

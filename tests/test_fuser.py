@@ -1,10 +1,15 @@
 """The call that users make, on the bundle that they get."""
 
+import re
+from contextlib import closing
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from cled_edge import Bundle, Fuser
 from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.opener import open_backend
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
 
@@ -174,6 +179,37 @@ def test_one_graph_gets_whole_bytes_and_gives_arrays_to_keep(color_order, rng) -
     assert np.array_equal(fused.infrared, infrared)
     assert np.array_equal(fused.visible, visible)
     assert list(fused.latency_ns) == ["prepare", "network", "output"]
+
+
+def older(bundle: Bundle, without: str) -> Bundle:
+    """Return a bundle as a release exported it that did not know a control."""
+    graphs = {
+        name: graph.model_copy(update={"inputs": tuple(spec for spec in graph.inputs if spec.name != without)})
+        for name, graph in bundle.manifest.graphs.items()
+    }
+    return replace(bundle, manifest=bundle.manifest.model_copy(update={"graphs": graphs}))
+
+
+def test_a_bundle_without_a_control_runs_at_its_neutral_value_and_refuses_others(rng) -> None:
+    infrared, visible = rng.integers(0, 256, (32, 32), np.uint8), rng.integers(0, 256, (32, 32, 3), np.uint8)
+    backend = LoopBackend()
+    fuser = Fuser(older(Bundle.open(), without="balance"), backend)
+    fuser(infrared, visible, Controls(strength_visible=0.5))
+    assert list(backend.inputs) == ["infrared", "visible", "strength"]
+    words = (
+        "balance is 0.25, but graph {} of this bundle has no such control; leave it at 0.5, or export the bundle again"
+    )
+    for steps, file in ((None, "fused_loop.onnx"), (7, "fusion.onnx")):
+        with (
+            closing(open_backend("onnxruntime", Bundle.open())) as real,
+            pytest.raises(OptionError, match=re.escape(words.format(file))),
+        ):
+            Fuser(older(Bundle.open(), without="balance"), real)(infrared, visible, Controls(steps, balance=0.25))
+
+
+def test_a_loop_that_is_not_there_is_refused_with_what_to_do(fuser: Fuser, pair) -> None:
+    with pytest.raises(OptionError, match="has no fused_loop of 7 steps for 120x160; export one, or fuse step by step"):
+        fuser.in_one_graph(*pair, Controls(7))
 
 
 def test_the_same_frame_twice_gives_the_same_bytes_and_others_differ(fuser: Fuser, pair, rng) -> None:

@@ -92,7 +92,7 @@ def _named(spec: GraphSpec, outputs: Sequence[NDArray[Any]]) -> Arrays:
     return {tensor.name: output for tensor, output in zip(spec.outputs, outputs, strict=True)}
 
 
-def _tiled(picture: Uint8, size: Size) -> Uint8:
+def _tiled(image: Uint8, size: Size) -> Uint8:
     """Return an image of any size, made of copies of one."""
-    rows, columns = (np.arange(side) % seen for side, seen in zip(size, picture.shape, strict=False))
-    return np.ascontiguousarray(picture[rows][:, columns])
+    rows, columns = (np.arange(side) % seen for side, seen in zip(size, image.shape, strict=False))
+    return np.ascontiguousarray(image[rows][:, columns])

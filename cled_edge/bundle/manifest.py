@@ -25,7 +25,7 @@ class GraphSpec(_Model):
     """An ONNX file of the bundle.
 
     precision: of its weights and of the arithmetic that takes the time; inputs and outputs have types of their own.
-    size: (height, width) of the pictures it takes, whatever the multiple; None if it takes any multiple.
+    size: (height, width) of the images it takes, whatever the multiple; None if it takes any multiple.
     steps, strength_map: of `fused_loop` alone: how many steps it runs from bytes to bytes, and whether it takes a map.
     nodes: how many there are of each ONNX operator. inputs, outputs: those of its role in cled_edge/contract.py; of
     controls and maps, those that the release knew which exported it.
@@ -148,7 +148,7 @@ class VerificationSpec(_Model):
 
 
 class Manifest(_Model):
-    """`manifest.json`. Height and width of every picture are padded to multiples of `size_multiple`.
+    """`manifest.json`. Height and width of every image are padded to multiples of `size_multiple`.
 
     Graphs `unet_step` and `fusion`, in FP32 and for any size, are the reference form and always there. A `fused_loop`
     is the same in one graph, faster, for one number of steps. The others are these at another precision, opset or size.
