@@ -361,17 +361,17 @@ def test_bisect_names_the_node_where_fp16_breaks(bundle: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("plan", "words"),
+    ("values", "words"),
     [
         ({"opsets": (18,)}, "opset 18 is none of 17, 20"),
-        ({"opsets": (20,)}, "give --size HEIGHTxWIDTH"),
+        ({"opsets": (20,)}, "give a size, or opset 17"),
         ({"sizes": ((16, 640),)}, "size 16x640 has a side under 32"),
         ({"precisions": ("int8",), "opsets": (17, 20), "sizes": ((64, 64),)}, "INT8 is written at opset 17 alone"),
     ],
 )
-def test_plans_that_cannot_be_had(plan, words: str) -> None:
+def test_graphs_that_cannot_be_had(values, words: str) -> None:
     with pytest.raises(OptionError, match=words):
-        GraphSet(**plan)
+        GraphSet(**values)
 
 
 def test_the_loop_of_a_bundle_is_of_the_models_own_steps(model) -> None:
@@ -379,8 +379,8 @@ def test_the_loop_of_a_bundle_is_of_the_models_own_steps(model) -> None:
 
 
 def test_cases_cover_every_size_and_number_of_steps(model, pairs) -> None:
-    plan = GraphSet(sizes=((56, 90),), steps=(1, 2), maps=MAPS)
-    cases = list(whole_cases(model, pairs, plan))
+    graph_set = GraphSet(sizes=((56, 90),), steps=(1, 2), maps=MAPS)
+    cases = list(whole_cases(model, pairs, graph_set))
     assert {case.size for case in cases} >= {*SIZES, (56, 90)}
     assert {case.controls.steps for case in cases} >= {1, 2, 3}
     assert any(case.strength_map is not None for case in cases)
