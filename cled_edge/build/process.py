@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -17,7 +18,7 @@ from typing import Any, TextIO
 from safetensors.numpy import load, save
 
 from cled_edge import errors
-from cled_edge.backend.tensorrt.capabilities import capabilities
+from cled_edge.backend.tensorrt.capabilities import Capabilities, capabilities
 from cled_edge.backend.tensorrt.cuda import open_cuda
 from cled_edge.backend.tensorrt.engine import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.tensorrt.launch import Launch
@@ -30,56 +31,49 @@ from cled_edge.build.stopwatch import median_ms
 from cled_edge.errors import CledEdgeError, EngineError
 
 FAILED_ON_PURPOSE, ORPHANED = 3, 4
-_LEAST_S = 0.1  # between two steps that are told: a builder makes thousands
+_LEAST_S = 0.1  # between two steps that are written: a builder makes thousands
 
 
-class Teller:
-    """Writes events; steps of the same phase at most ten times a second."""
+class ProgressWriter:
+    """Writes events to the parent; steps of the same phase at most ten times a second."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self._last = ("", 0.0)
 
     def step(self, phase: str, done: int, total: int) -> None:
-        """Tell that so many of a phase's steps are done."""
+        """Write that so many of a phase's steps are done."""
         now = time.monotonic()
         if phase != self._last[0] or done == total or now - self._last[1] >= _LEAST_S:
             self._last = phase, now
-            self.tell(phase=phase, done=done, total=total)
+            self.write(phase=phase, done=done, total=total)
 
-    def tell(self, **values: Any) -> None:
+    def write(self, **values: Any) -> None:
         """Write an event."""
         self._file.write(json.dumps(values) + "\n")
         self._file.flush()
 
 
-def run(folder: Path, teller: Teller) -> None:
+@dataclass(frozen=True)
+class _Best:
+    """The fastest of the builds, and the median time of each where they were timed."""
+
+    plan: bytes
+    timings: bytes
+    medians_ms: tuple[float, ...]
+
+
+def run(folder: Path, progress: ProgressWriter) -> None:
     """Do the job in `folder`."""
     job = Job.model_validate_json((folder / JOB).read_bytes())
     if job.log is not None:
         add_to_file(job.log)
     tensorrt = import_tensorrt()
     has = capabilities(tensorrt)
-    cuda = import_cuda() if job.builds > 1 else None
-    known = (folder / TIMINGS).read_bytes() if (folder / TIMINGS).exists() else b""
     begin = time.monotonic()
-    best: tuple[float, bytes, bytes] | None = None
-    medians_ms = []
-    for index in range(job.builds):
-        # With one cache the second build would only repeat the choices of the first.
-        timings = known if index == 0 else b""
-        plan, timings = build_plan(tensorrt, has, folder / GRAPH, job.spec, job.options, timings, teller.step)
-        median = 0.0
-        if cuda is not None:
-            _runtime, engine = deserialised(tensorrt, has, plan)
-            median = median_ms(cuda, engine, job.spec, job.options)
-            medians_ms.append(median)
-        if best is None or median < best[0]:
-            best = median, plan, timings
-    assert best is not None  # noqa: S101  builds is at least 1
+    best = _best(tensorrt, has, folder, job, progress)
     build_s = time.monotonic() - begin
-    _, plan, timings = best
-    _runtime, engine = deserialised(tensorrt, has, plan)
+    _runtime, engine = deserialised(tensorrt, has, best.plan)
     found = read_back(tensorrt, has, engine)
     wrong = mismatches(job.spec, job.options, found)
     if wrong:
@@ -87,18 +81,34 @@ def run(folder: Path, teller: Teller) -> None:
             f"the engine of {job.spec.file} is not what its manifest says and was not kept: {'; '.join(wrong)}; export "
             "the bundle again, or report this with your TensorRT's version"
         )
-    launched = _answer(folder, job, TensorRt(tensorrt, has), plan) if job.trials else []
-    (folder / PLAN).write_bytes(plan)
-    (folder / TIMINGS).write_bytes(timings)
+    launched = _answer(folder, job, TensorRt(tensorrt, has), best.plan) if job.trials else []
+    (folder / PLAN).write_bytes(best.plan)
+    (folder / TIMINGS).write_bytes(best.timings)
     result = Result(
         tensorrt=has.version,
         strongly_typed=bool(has.strongly_typed),
         read_back=found,
-        medians_ms=tuple(medians_ms),
+        medians_ms=best.medians_ms,
         launched=tuple(launched),
         build_s=round(build_s, 3),
     )
     (folder / RESULT).write_text(result.model_dump_json())
+
+
+def _best(tensorrt: Any, has: Capabilities, folder: Path, job: Job, progress: ProgressWriter) -> _Best:
+    """Build as often as the job says; return the fastest, or the only one."""
+    cuda = import_cuda() if job.builds > 1 else None
+    known = (folder / TIMINGS).read_bytes() if (folder / TIMINGS).exists() else b""
+    built, medians_ms = [], []
+    for index in range(job.builds):
+        # With one cache the second build would only repeat the choices of the first.
+        timings = known if index == 0 else b""
+        built.append(build_plan(tensorrt, has, folder / GRAPH, job.spec, job.options, timings, progress.step))
+        if cuda is not None:
+            _runtime, engine = deserialised(tensorrt, has, built[-1][0])
+            medians_ms.append(median_ms(cuda, engine, job.spec, job.options))
+    fastest = medians_ms.index(min(medians_ms)) if medians_ms else 0
+    return _Best(*built[fastest], tuple(medians_ms))
 
 
 def _answer(folder: Path, job: Job, tensorrt: TensorRt, plan: bytes) -> list[str]:
@@ -129,16 +139,16 @@ def _end_with_parent() -> None:
 
 def main() -> None:
     """Entry point: what libraries print goes to standard error, so that only events are on the pipe."""
-    teller = Teller(os.fdopen(os.dup(1), "w", encoding="utf-8"))
+    progress = ProgressWriter(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
-        run(Path(sys.argv[1]), teller)
+        run(Path(sys.argv[1]), progress)
     except CledEdgeError as error:
         # A CudaError, say, is told as the BackendError that it is: the parent knows the classes of cled_edge.errors.
         name = next(kind.__name__ for kind in type(error).__mro__ if hasattr(errors, kind.__name__))
-        teller.tell(error=name, message=str(error))
+        progress.write(error=name, message=str(error))
         sys.exit(FAILED_ON_PURPOSE)
 
 

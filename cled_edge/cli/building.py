@@ -17,77 +17,80 @@ from cled_edge.cli.signing import RequireSignature
 
 if TYPE_CHECKING:
     from cled_edge.backend.tensorrt.build_options import BuildOptions
-    from cled_edge.build.builder import OnStep, Step
+    from cled_edge.build.batch import Engine
+    from cled_edge.build.supervisor import OnStep, Step
     from cled_edge.bundle.manifest import Manifest
+
+
+Sizes = Annotated[
+    list[str] | None, typer.Option(metavar="HxW", help="size of the pictures, such as 480x640; repeat for several")
+]
+Targets = Annotated[
+    str | None, typer.Option(metavar="all-modes", help="instead: every size that the bundle has graphs for")
+]
+Range = Annotated[
+    str | None,
+    typer.Option(metavar="MIN,OPT,MAX", help="one engine for a range of sizes, such as 256x320,480x640,768x1024"),
+]
+Graphs = Annotated[
+    list[str] | None,
+    typer.Option(help="unet_step, fusion, fused_loop or a graph's name; repeat for several [default: all]"),
+]
+Steps = Annotated[int | None, typer.Option(help="of the fused_loop [default: the bundle's]")]
+Opset = Annotated[int | None, typer.Option(help="of the graphs [default: the newest that this TensorRT parses]")]
+Engines = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", envvar=ENGINES_VARIABLE, help="where engines are kept [default: in the user's cache folder]"
+    ),
+]
+Builds = Annotated[int, typer.Option(min=1, max=20, help="build so many times; needs --keep-fastest")]
+Workspace = Annotated[int | None, typer.Option(min=1, help="scratch memory to plan with [default: all of the GPU's]")]
+Level = Annotated[
+    int | None, typer.Option(min=0, max=5, help="0 builds fastest, 5 searches longest [default: TensorRT's, 3]")
+]
+TimingCache = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="TensorRT's timing cache [default: one in the engine folder]")
+]
+Memory = Annotated[
+    int | None, typer.Option(min=1, help="stop the build of an engine that takes more [default: no limit]")
+]
+Log = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="add all that TensorRT says while it builds to this file")
+]
 
 
 def build(
     bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle [default: the shipped nano]")] = None,
-    size: Annotated[
-        list[str] | None,
-        typer.Option(metavar="HxW", help="size of the pictures, such as 480x640; repeat for several"),
-    ] = None,
-    targets: Annotated[
-        str | None, typer.Option(metavar="all-modes", help="instead: every size that the bundle has graphs for")
-    ] = None,
-    profile: Annotated[
-        str | None,
-        typer.Option(metavar="MIN,OPT,MAX", help="one engine for a range of sizes, such as 256x320,480x640,768x1024"),
-    ] = None,
+    size: Sizes = None,
+    targets: Targets = None,
+    profile: Range = None,
     precision: Annotated[str, typer.Option(help="of the graphs: fp16, fp32 or int8")] = "fp16",
-    graphs: Annotated[
-        list[str] | None,
-        typer.Option(help="unet_step, fusion, fused_loop or a graph's name; repeat for several [default: all]"),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="of the fused_loop [default: the bundle's]")] = None,
-    opset: Annotated[
-        int | None, typer.Option(help="of the graphs [default: the newest that this TensorRT parses]")
-    ] = None,
-    engines: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="DIR", envvar=ENGINES_VARIABLE, help="where engines are kept [default: in the user's cache folder]"
-        ),
-    ] = None,
-    builds: Annotated[int, typer.Option(min=1, max=20, help="build so many times; needs --keep-fastest")] = 1,
+    graphs: Graphs = None,
+    steps: Steps = None,
+    opset: Opset = None,
+    engines: Engines = None,
+    builds: Builds = 1,
     keep_fastest: Annotated[bool, typer.Option("--keep-fastest", help="time the builds and keep the fastest")] = False,
     force: Annotated[bool, typer.Option("--force", help="build also what is already there")] = False,
-    workspace_mib: Annotated[
-        int | None, typer.Option(min=1, help="scratch memory to plan with [default: all of the GPU's]")
-    ] = None,
-    optimization_level: Annotated[
-        int | None, typer.Option(min=0, max=5, help="0 builds fastest, 5 searches longest [default: TensorRT's, 3]")
-    ] = None,
+    workspace_mib: Workspace = None,
+    optimization_level: Level = None,
     max_aux_streams: Annotated[int, typer.Option(min=0, help="side streams of an engine; each takes memory")] = 0,
     tf32: Annotated[bool, typer.Option("--tf32", help="let FP32 be rounded to TF32")] = False,
-    timing_cache: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TensorRT's timing cache [default: one in the engine folder]")
-    ] = None,
+    timing_cache: TimingCache = None,
     timeout_s: Annotated[float, typer.Option(min=1, help="stop the build of an engine after so long")] = 3600,
-    memory_mib: Annotated[
-        int | None, typer.Option(min=1, help="stop the build of an engine that takes more [default: no limit]")
-    ] = None,
-    log: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="add all that TensorRT says while it builds to this file")
-    ] = None,
+    memory_mib: Memory = None,
+    log: Log = None,
     require_signature: RequireSignature = None,
     as_json: Annotated[bool, typer.Option("--json", help="print what was built as JSON")] = False,
 ) -> None:
     """Build TensorRT engines of a bundle's graphs, on and for this device; keep those that give the right numbers."""
-    from cled_edge.backend.tensorrt.capabilities import capabilities  # noqa: PLC0415
-    from cled_edge.backend.tensorrt.device import read_facts  # noqa: PLC0415
-    from cled_edge.backend.tensorrt.sdk import import_tensorrt  # noqa: PLC0415
-    from cled_edge.backend.tensorrt.store import current_record, default_folder  # noqa: PLC0415
-    from cled_edge.build.builder import Limits, build_engine, kept_engine  # noqa: PLC0415
-    from cled_edge.build.request import chosen_graphs  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.store import default_folder  # noqa: PLC0415
+    from cled_edge.build.batch import Effort, build_all  # noqa: PLC0415
+    from cled_edge.build.supervisor import Limits  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
-    from cled_edge.errors import OptionError  # noqa: PLC0415
 
-    if (builds > 1) != keep_fastest:
-        raise OptionError(
-            f"builds is {builds} {'with' if keep_fastest else 'without'} --keep-fastest, needed both or none, as one "
-            "engine is kept; write for example --builds 3 --keep-fastest"
-        )
+    effort = Effort(builds, keep_fastest, force, Limits(timeout_s, memory_mib), log)
     opened = Bundle.open(bundle, public_key=require_signature)
     values = {
         "precision": precision,
@@ -98,30 +101,22 @@ def build(
         "tf32": tf32,
         "timing_cache": timing_cache,
     }
-    options = _options(opened.manifest, values, size or (), profile, targets)
-    has = capabilities(import_tensorrt())
-    facts = read_facts()
-    chosen = chosen_graphs(opened, has, options, graphs or (), steps)
-    folder = engines or default_folder()
-    limits = Limits(timeout_s, memory_mib)
-    console = Console(stderr=True)
-    rows = []
-    with _steps(console) as on_step:
-        for name, one in chosen:
-            record = None if force or keep_fastest else current_record(opened, name, one, facts, folder)
-            state = "kept"
-            if record is None:
-                state = "built"
-                record = build_engine(
-                    opened, name, one, facts, folder, limits=limits, builds=builds, on_step=on_step, log=log
-                )
-            rows.append({"state": state, "path": str(kept_engine(folder, record)), **record.model_dump(mode="json")})
+    options, folder = _options(opened.manifest, values, size or (), profile, targets), engines or default_folder()
+    with _steps(Console(stderr=True)) as on_step:
+        found = list(build_all(opened, options, folder, graphs or (), steps, effort=effort, on_step=on_step))
+    rows = [_row(engine) for engine in found]
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    else:
-        _print_engines(rows)
-        if folder != default_folder():
-            typer.echo(f"to run them: export {ENGINES_VARIABLE}={shlex.quote(str(folder.absolute()))}")
+        return
+    _print_engines(rows)
+    if folder != default_folder():
+        typer.echo(f"to run them: export {ENGINES_VARIABLE}={shlex.quote(str(folder.absolute()))}")
+
+
+def _row(engine: "Engine") -> dict[str, Any]:
+    """Return what the table and the JSON have of an engine."""
+    state = "built" if engine.is_new else "kept"
+    return {"state": state, "path": str(engine.path), **engine.record.model_dump(mode="json")}
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False) -> None:

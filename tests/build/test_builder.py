@@ -24,10 +24,11 @@ from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_f
 from cled_edge.backend.tensorrt.sdk import import_cuda, import_tensorrt
 from cled_edge.backend.tensorrt.store import current_record, default_folder, engine_paths, open_engine, pick_engine
 from cled_edge.build import builder
-from cled_edge.build.builder import Limits, Step, build_engine
+from cled_edge.build.builder import build_engine
 from cled_edge.build.job import Job, Result
-from cled_edge.build.process import Teller, run
+from cled_edge.build.process import ProgressWriter, run
 from cled_edge.build.request import camera_modes, chosen_graphs
+from cled_edge.build.supervisor import Limits, Step
 from cled_edge.build.trial import Trial, judged, make_trial
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cli.advice import advised
@@ -119,9 +120,9 @@ def run_here(bundle: Bundle, graph: str, options: BuildOptions, room: Path) -> t
     """Do a child's work in this process; return its answer and what the fake builder was told."""
     room.mkdir(exist_ok=True)
     job = Job(spec=bundle.manifest.graphs[graph], options=options, builds=1)
-    builder._write_job(room, job, bundle.graph(graph), b"")
+    builder._write_job(room, job, bundle.graph(graph), b"", ())
     with (room / "events").open("w") as events:
-        run(room, Teller(events))
+        run(room, ProgressWriter(events))
     return Result.model_validate_json((room / "result.json").read_bytes()), told((room / "plan.engine").read_bytes())
 
 
@@ -640,7 +641,7 @@ def test_the_command_builds_keeps_and_rebuilds(
         (2, ["--profile", "32x32,64x64"], "is not MIN,OPT,MAX"),
         (2, ["--profile", "64x64,32x32,64x64"], "not ordered"),
         (2, ["--size", "64x96", "--precision", "fp8"], "precision is 'fp8'"),
-        (2, ["--size", "64x96", "--builds", "3"], "--keep-fastest"),
+        (2, ["--size", "64x96", "--builds", "3"], "keep_fastest"),
         (2, ["--targets", "all-modes", "--precision", "int8"], "no graphs of one size in int8"),
         (19, ["--size", "64x96", "--require-signature", "none.pem"], "none.pem"),
         (20, ["--size", "64x96", "--graphs", "nothing"], "has no graph 'nothing'"),
