@@ -49,8 +49,8 @@ class FrameBackend(Backend, Protocol):
     def fused_frame(self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
         """Return the last `residual` of the graph `step`, run once for each row, and `fused` of the graph `fusion`.
 
-        inputs: `x_t`, the state to start from, `x_in`, `strength` and `balance`, as the two graphs take them. The
-        outputs live as long as those of `run`.
+        inputs: `x_t`, the state to start from, `x_in`, and the controls that `fusion` takes, see cled_edge/contract.py.
+        The outputs live as long as those of `run`.
         """
         ...
 
