@@ -8,7 +8,8 @@ import pytest
 
 from cled_edge.backend.tensorrt.cuda import CudaError, open_cuda
 from cled_edge.errors import BackendError, OptionError
-from tests.fakes.gpu import CudaRuntime, Gpu, Status, fake_pycuda
+from tests.fakes.tensorrt.cuda import CudaRuntime, Gpu, Status
+from tests.fakes.tensorrt.pycuda import fake_pycuda
 
 CUDA = ("cuda.bindings.runtime", "cuda.cudart")
 

@@ -28,8 +28,10 @@ from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, EngineError, OptionError
 from cled_edge.fuser import Fuser
 from tests.backend.tensorrt.test_cuda import install
-from tests.fakes.engines import RELEASES, NumpyBackend, facts_of, fake_tensorrt, small_bundle, write_plan
-from tests.fakes.gpu import TOTAL_BYTES, Gpu, Status
+from tests.fakes.engines import NumpyBackend, facts_of, small_bundle, write_plan
+from tests.fakes.tensorrt.cuda import TOTAL_BYTES, Gpu, Status
+from tests.fakes.tensorrt.releases import VERSIONS
+from tests.fakes.tensorrt.runtime import fake_tensorrt
 
 SIZE = (16, 24)
 STEPS = Controls(steps=3)  # there is no loop of three
@@ -80,7 +82,7 @@ def either(request, monkeypatch, tmp_path) -> Machine:
     return Machine(monkeypatch, tmp_path, binding=request.param)
 
 
-@pytest.fixture(params=RELEASES)
+@pytest.fixture(params=VERSIONS)
 def any_release(request, monkeypatch, tmp_path) -> Machine:
     return Machine(monkeypatch, tmp_path, request.param)
 
