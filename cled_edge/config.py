@@ -10,6 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import OptionError
+from cled_edge.files import Reader
 from cled_edge.json_text import shown
 from cled_edge.output.sink import OutputSettings, Policy, Shown
 
@@ -21,6 +22,10 @@ else:
 # TOML has numbers and no paths: a camera's index may be written without quotes.
 _Place = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
 _Path = Annotated[Path, Field(strict=False)]
+
+
+_MAX_BYTES = 2**20
+_CONFIGS = Reader(OptionError, OptionError, "give a TOML file", follow_links=True)
 
 
 class _Table(BaseModel):
@@ -96,10 +101,8 @@ def read_config(path: Path) -> RobotConfig:
     also if the file cannot be read, or is not TOML.
     """
     try:
-        values = tomllib.loads(path.read_bytes().decode())
-    except OSError as error:
-        raise OptionError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
-    except ValueError as error:
+        values = tomllib.loads(_CONFIGS.read(path, _MAX_BYTES).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise OptionError(f"{path} is not TOML: {shown(error, 200)}; needed lines such as threads = 2") from error
     try:
         config = RobotConfig.model_validate(values)

@@ -50,9 +50,13 @@ class Control:
         if value is None and self.default is None:
             return
         kind: type = Integral if self.is_whole else Real
-        if isinstance(value, bool) or not isinstance(value, kind) or not self.low <= value <= self.high:  # type: ignore[operator]
-            seen = f"{value}" if isinstance(value, Real) else repr(value)
-            raise OptionError(f"{where}{self.name} is {seen}; it must lie between {self.low:g} and {self.high:g}")
+        if isinstance(value, bool) or not isinstance(value, kind):
+            number = "a whole number" if self.is_whole else "a number"
+            raise OptionError(
+                f"{where}{self.name} is {value!r}; it must be {number} between {self.low:g} and {self.high:g}"
+            )
+        if not self.low <= value <= self.high:  # type: ignore[operator]
+            raise OptionError(f"{where}{self.name} is {value}; it must lie between {self.low:g} and {self.high:g}")
 
 
 def control(

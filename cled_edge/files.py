@@ -1,10 +1,11 @@
 """Files: read without waiting or following links that strangers made, written whole or not at all.
 
-Every file that this project writes goes through `draft` or `write_whole`. The new content is made under a name of its
+Every file that outlives a command goes through `draft` or `write_whole`. The new content is made under a name of its
 own in the target's folder, created exclusively. It reaches the disk before it takes the target's name. So a crash or a
 power cut leaves the old file or the new one. A symbolic link at the target is replaced, never followed.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -122,11 +123,6 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def json_text(values: object) -> str:
-    """Return JSON as this project's files hold it: indented by two, non-ASCII letters as they are, one line end."""
-    return json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-
-
 @contextmanager
 def draft(path: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> Iterator[Path]:
     """Yield the name of an empty new file beside `path`, with its suffix, that takes its name when the block ends.
@@ -180,10 +176,26 @@ def check_writable(path: Path) -> None:
 
 def _new_draft(path: Path, private: bool) -> Path:
     """Create an empty file beside `path` that no other process can have opened, and return its name."""
+    mode = _mode_at(path)
     made = path.with_name(f".{path.stem[:_MAX_STEM]}.{secrets.token_hex(6)}.partial{path.suffix}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_CLOEXEC", 0)
     os.close(os.open(made, flags, 0o600 if private else 0o666))
+    if mode is not None and not private:
+        made.chmod(mode)
     return made
+
+
+def _mode_at(path: Path) -> int | None:
+    """Return the permissions of the file that is to be replaced, None if there is none; OSError for what is no file."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISLNK(status.st_mode):
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, f"it is a {_KINDS.get(stat.S_IFMT(status.st_mode), 'special file')}")
+    return stat.S_IMODE(status.st_mode)
 
 
 def _publish(made: Path, path: Path) -> None:

@@ -1,11 +1,12 @@
 """Frames that know when they were taken, pairs of them, and what fusing a pair gives."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 
 from numpy.typing import NDArray
 
 from cled_edge.contract import Controls
+from cled_edge.errors import OptionError
 from cled_edge.image import ColorOrder, Uint8
 
 # Names of clocks. Timestamps compare only within one clock; a source may have a clock of another name.
@@ -32,6 +33,11 @@ class Frame:
     source: str
     color_order: ColorOrder = "RGB"
     name: str = ""
+
+    def __post_init__(self) -> None:
+        """Refuse an unknown colour order with an OptionError."""
+        if self.color_order not in get_args(ColorOrder):
+            raise OptionError(f"color_order is {self.color_order!r}; needed {' or '.join(get_args(ColorOrder))}")
 
 
 @dataclass(frozen=True, eq=False)

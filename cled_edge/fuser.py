@@ -98,7 +98,9 @@ class Fuser:
         has not and that is not at its neutral value. SizeMismatchError for two sizes. BackendError or EngineError if
         the backend cannot run the graphs at this size.
         """
-        controls = controls or Controls()
+        controls = Controls() if controls is None else controls
+        if not isinstance(controls, Controls):
+            raise OptionError(f"controls is of type {type(controls).__name__}; needed Controls(...) or None")
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
         size = images[0].shape[0], images[0].shape[1]
@@ -111,11 +113,14 @@ class Fuser:
         return fused
 
     def image(self, frame: NDArray[Any] | Frame) -> NDArray[Any]:
-        """Return an image in this fuser's colour order."""
-        if not isinstance(frame, Frame):
-            return frame
-        is_other = frame.image.ndim == 3 and frame.image.shape[2] == 3 and frame.color_order != self.color_order
-        return cv2.cvtColor(frame.image, cv2.COLOR_BGR2RGB) if is_other else frame.image
+        """Return an image in this fuser's colour order; OptionError if it is no array of two or three dimensions."""
+        image = frame.image if isinstance(frame, Frame) else frame
+        if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
+            seen = f"an array {image.shape}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
+            raise OptionError(f"an image is {seen}; needed an array (height, width) or (height, width, 3); read it")
+        is_other = isinstance(frame, Frame) and frame.color_order != self.color_order
+        is_color = image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype in (np.uint8, np.uint16)
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_other and is_color else image
 
     def steps(self, controls: Controls) -> int:
         """Return how many steps run: those asked for, or the bundle's default."""

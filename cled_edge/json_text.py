@@ -16,6 +16,11 @@ _MAX_DIGITS = 18  # what fits a 64-bit integer whatever the digits are
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
+def json_of(values: object) -> str:
+    """Return JSON as this project prints and writes it: indented by two, letters as they are, a line end; no NaN."""
+    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def json_from_bytes(content: bytes) -> Any:
     """Return what UTF-8 JSON holds; ValueError says in a few words why it is none, or none that is read here.
 

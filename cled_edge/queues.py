@@ -31,7 +31,7 @@ class BoundedQueue(Generic[T]):
                 self._changed.wait_for(lambda: self._closed or len(self._held) < self._size)
             if self._closed:
                 return False
-            if len(self._held) == self._size:
+            if len(self._held) >= self._size:
                 self._held.popleft()
                 self.dropped += 1
             self._held.append(item)
@@ -158,16 +158,20 @@ class WriteBetween(Generic[T]):
         self._write, self._drops = write, drops
         self._due_ns = 0
         self._ended = False
+        self._failure: Exception | None = None
 
     def put(self, item: T) -> bool:
-        """Write an item, or leave it out; return False if no more are wanted. Raises what `write` raises."""
+        """Write an item, or leave it out; return False if no more are wanted, or writing failed."""
         start_ns = time.perf_counter_ns()
         if self._ended:
             return False
         if self._drops and start_ns < self._due_ns:
             self.dropped += 1
             return True
-        self._ended = not self._write(item)
+        try:
+            self._ended = not self._write(item)
+        except Exception as error:  # told by `failure`, as `WriteBehind` does
+            self._ended, self._failure = True, error
         end_ns = time.perf_counter_ns()
         self._due_ns = end_ns + round((end_ns - start_ns) * (1 / self.SHARE - 1))
         return not self._ended
@@ -177,8 +181,8 @@ class WriteBetween(Generic[T]):
         self._ended = True
 
     def failure(self) -> BaseException | None:
-        """Return None: `put` raises."""
-        return None
+        """Return what `write` raised."""
+        return self._failure
 
 
 def _run_beside(name: str, work: Callable[[], None]) -> "Future[None]":

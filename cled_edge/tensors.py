@@ -43,6 +43,9 @@ def check_maps(maps: Mapping[str, Array], size: tuple[int, int]) -> None:
     """Raise OptionError unless each map is of the type, the channels and the size of the images."""
     needed = np.dtype(STRENGTH_MAP.dtype), (*size, STRENGTH_MAP.shape[-1])
     for name, values in maps.items():
+        if not isinstance(values, np.ndarray):
+            seen = type(values).__name__
+            raise OptionError(f"{name} is a {seen}, needed an array {needed[0]} {needed[1]}; give it so")
         if (values.dtype, values.shape) != needed:
             raise OptionError(
                 f"{name} is {values.dtype} {values.shape}, needed {needed[0]} {needed[1]}: height, width, infrared "

@@ -7,7 +7,6 @@ Every tensor of the graph becomes an output. The reference is the same graph wit
 without optimisation; the other side is the graph as it is on the backend. Nodes are compared in the order of the graph.
 """
 
-import json
 import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from rich.table import Column, Table
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import OptionError, one_line_errors
+from cled_edge.json_text import json_of
 from cled_edge.verify import read_golden
 from export.recording import Inputs, recorded_inputs
 
@@ -154,7 +154,7 @@ def main(
     choice = BackendChoice.parse(backend)
     deviations = compare(onnx.load_from_string(opened.graph(graph)), inputs_of(opened, graph), choice)
     if as_json:
-        typer.echo(json.dumps([vars(finding) for finding in deviations], indent=2))
+        typer.echo(json_of([vars(finding) for finding in deviations]), nl=False)
         return
     first = first_beyond(deviations, needed_db)
     console = Console()

@@ -3,10 +3,10 @@
 python -m export.schema
 """
 
-import json
 from pathlib import Path
 
 from cled_edge.bundle.manifest import Manifest
+from cled_edge.json_text import json_of
 
 SCHEMA_FILE = Path(__file__).parent / "bundle.schema.json"
 
@@ -14,7 +14,7 @@ SCHEMA_FILE = Path(__file__).parent / "bundle.schema.json"
 def schema_text() -> str:
     """Return the schema as the file holds it."""
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Manifest.model_json_schema()}
-    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
+    return json_of(schema)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ written, only BUNDLE_DIR.verification.json, which says what was found.
 """
 
 import hashlib
-import json
 import logging
 import re
 import shutil
@@ -40,6 +39,7 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import MAPS
 from cled_edge.errors import OptionError, OutputError, ParityError, one_line_errors
 from cled_edge.files import write_whole
+from cled_edge.json_text import json_of
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
 from cled_edge.size import parse_size
@@ -163,7 +163,7 @@ def verify_bundle(
         checks += found
     failed = [check for check in checks if check.verdict != "OK"]
     if failed:
-        write_whole(report, json.dumps([check.model_dump() for check in checks], indent=2) + "\n")
+        write_whole(report, json_of([check.model_dump() for check in checks]))
         first = failed[0]
         raise ParityError(
             f"{first.verdict}: {first.tensor}, {first.form}, {first.steps} steps, {first.precision}, opset "

@@ -1,6 +1,7 @@
 """robot.toml: the example names every option, flags win, and what is wrong is one line with the key."""
 
 import inspect
+import os
 import re
 from dataclasses import fields
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_no_output_is_refused() -> None:
         ("[cameras]\ninfrared = true", "cameras.infrared is True: .*string"),
         ("[controls]\nbalnce = 0.5", r"\[controls\] has 'balnce', .* write balance"),
         ("[controls]\nbalance = 2", r"\[controls\]: balance is 2; it must lie between 0 and 1"),
-        ("[controls]\nsteps = 'one'", r"\[controls\]: steps is 'one'; it must lie between 1 and 10"),
+        ("[controls]\nsteps = 'one'", r"\[controls\]: steps is 'one'; it must be a whole number between 1 and 10"),
         ("x == 1", "is not TOML: .*line 1"),
         ("\xff", "is not TOML"),
     ],
@@ -108,5 +109,24 @@ def test_what_is_wrong_is_one_line_with_the_key(text: str, words: str, tmp_path:
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(OptionError, match=r"none\.toml cannot be read: No such file"):
+    with pytest.raises(OptionError, match=r"none\.toml does not exist; give a TOML file"):
         read_config(tmp_path / "none.toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"x=" + b"[" * 100_000, "is not TOML"), (b"\xff\xfe", "is not TOML"), (b"#" * (2**20 + 1), "at most")],
+)
+def test_a_file_that_would_exhaust_the_reader_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "robot.toml"
+    path.write_bytes(content)
+    with pytest.raises(OptionError, match=words):
+        read_config(path)
+
+
+def test_a_byte_order_mark_is_read_and_a_pipe_is_not(tmp_path: Path) -> None:
+    (tmp_path / "bom.toml").write_bytes(b"\xef\xbb\xbf[model]\nthreads = 1\n")
+    assert read_config(tmp_path / "bom.toml").model.threads == 1
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(OptionError, match="is a pipe, needed a regular file"):
+        read_config(tmp_path / "pipe.toml")

@@ -108,3 +108,21 @@ def test_a_result_that_is_no_json_object_is_refused(tmp_path: Path) -> None:
             read_json(path)
     with pytest.raises(ResultError, match="cannot be read"):
         read_json(tmp_path / "none.json")
+
+
+def test_a_device_a_pipe_and_a_folder_are_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, kind in (("pipe", "pipe"), ("folder", "folder")):
+        with pytest.raises(OutputError, match=f"{name} cannot be written: it is a {kind}"):
+            write_whole(tmp_path / name, b"")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert names(tmp_path) == ["folder", "pipe"]
+
+
+def test_a_replaced_file_keeps_its_permissions(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    path.chmod(0o600)
+    write_whole(path, b"new")
+    assert (path.read_bytes(), stat.S_IMODE(path.stat().st_mode)) == (b"new", 0o600)

@@ -12,6 +12,7 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
+from cled_edge.frame import ORDER, Frame
 
 
 @pytest.fixture(scope="module")
@@ -244,3 +245,26 @@ def test_controls_outside_their_range_are_refused(fuser: Fuser, pair, values, wo
 def test_unknown_backend_and_colour_order(values) -> None:
     with pytest.raises(OptionError, match="is unknown; known"):
         Fuser.load(**values)
+
+
+@pytest.mark.parametrize("image", [None, [1, 2], "ir.png", np.uint8(3), np.zeros(4, np.uint8), np.zeros((1, 1, 1, 1))])
+def test_what_is_no_image_is_refused_in_words(fuser: Fuser, pair, image) -> None:
+    with pytest.raises(OptionError, match=r"an image is an? .*; needed an array \(height, width\)"):
+        fuser(image, pair[1])
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.bool_])
+def test_a_frame_of_another_type_is_refused_as_an_array_is(fuser: Fuser, pair, dtype) -> None:
+    infrared, visible = pair
+    with pytest.raises(OptionError, match="must be 8 bit"):
+        fuser(infrared, Frame(visible.astype(dtype), 0, ORDER, 0, "test", "BGR"))
+
+
+def test_an_unknown_order_and_controls_that_are_none_are_refused(fuser: Fuser, pair) -> None:
+    with pytest.raises(OptionError, match="color_order is 'bgr'; needed RGB or BGR"):
+        Frame(pair[1], 0, ORDER, 0, "test", "bgr")
+    for controls in ({"balance": 0.5}, {}, 0.5):
+        with pytest.raises(OptionError, match=r"controls is of type (dict|float); needed Controls"):
+            fuser(*pair, controls)
+    with pytest.raises(OptionError, match="strength_map is a list, needed an array uint8"):
+        fuser(*pair, strength_map=[1])

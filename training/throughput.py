@@ -24,7 +24,8 @@ from torch import Tensor
 
 from cled_edge.bench.machine import describe_machine, library_versions
 from cled_edge.errors import DataError, one_line_errors
-from cled_edge.files import check_writable, json_text, write_whole
+from cled_edge.files import check_writable, write_whole
+from cled_edge.json_text import json_of
 from cled_edge.network.sampler import CledFusion
 from training.batches import FusionBatch, RestorationBatch, from_bytes
 from training.loader import prepared
@@ -186,7 +187,7 @@ def main(
         setting |= {"batch": sizes.batch, "crop": sizes.crop, "threads": torch.get_num_threads(), "workers": workers}
         where = {"machine": describe_machine(), "versions": library_versions()}
         rounds_ms = {name: [round(value, 3) for value in values] for name, values in times.items()}
-        write_whole(out, json_text({**where, **setting, **result, "rounds_ms": rounds_ms}))
+        write_whole(out, json_of({**where, **setting, **result, "rounds_ms": rounds_ms}))
         print(f"wrote {out}")
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cled_edge.errors import OutputError, SignatureError
-from cled_edge.files import Reader
+from cled_edge.files import Reader, make_folder
 
 SIGNATURE_NAME = "manifest.sig"
 INSTALL = "pip install 'cled-edge[sign]'"
@@ -155,8 +155,8 @@ def write_key_pair(folder: Path) -> str:
     for path in paths:
         if os.path.lexists(path):
             raise OutputError(f"{path} exists; choose another folder, keys are never overwritten")
+    make_folder(folder)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for path, content in paths.items():
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
                 file.write(content)

@@ -41,6 +41,8 @@ class Camera(ABC):
     files: tuple[Path, ...] = ()
 
     def __init__(self, address: Address) -> None:
+        if not address.place:
+            raise SourceMissingError(f"{address.text} names no place; give one, such as {address.scheme}:PLACE")
         self.address = address
 
     @abstractmethod

@@ -1,5 +1,6 @@
 """A V4L2 device as a camera: its frames have the driver's time stamp, or the time at which they arrived."""
 
+import math
 import os
 import time
 from collections.abc import Iterator
@@ -52,5 +53,7 @@ class V4l2Camera(Camera):
 
 def stamped(driver_ms: float, now_ns: int) -> tuple[int, str]:
     """Return a frame's time and its clock: the driver's if it is plausible, else that of arrival, `now_ns`."""
+    if not math.isfinite(driver_ms):
+        return now_ns, ARRIVAL
     stamp_ns = round(driver_ms * 1e6)
     return (stamp_ns, MONOTONIC) if 0 <= now_ns - stamp_ns <= MAX_AGE_NS else (now_ns, ARRIVAL)

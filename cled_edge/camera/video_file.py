@@ -24,6 +24,8 @@ class VideoFile(Camera):
         super().__init__(address)
         if not Path(address.place).exists():
             raise SourceMissingError(f"{address.place} does not exist; give the path of a video")
+        if not Path(address.place).is_file():  # OpenCV would wait for a pipe for ever
+            raise SourceUnreadableError(f"{address.place} is no regular file; give the path of a video")
         self.files = (Path(address.place),)
         self._capture = opened(address.place, cv2.CAP_FFMPEG)
         self.announced = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT))) or None

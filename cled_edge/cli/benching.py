@@ -3,7 +3,6 @@
 A command is longer than a screen where it has many options: one stands on a line.
 """
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +17,7 @@ from cled_edge.cli.control_options import control_options
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SlowerError
+from cled_edge.json_text import json_of
 
 if TYPE_CHECKING:
     from cled_edge.bench.compare import Comparison
@@ -130,7 +130,7 @@ def compare(
         how = {"duration_s": duration_s, "margin_percent": margin_percent, "seed": seed}
         comparison = _compared(a, b, inputs, controls, threads, require_signature, insert_delay_percent, how)
     if as_json:
-        typer.echo(json.dumps(comparison.as_dict(), indent=2))
+        typer.echo(json_of(comparison.as_dict()), nl=False)
     else:
         print_comparison(comparison, Console())
     if fail_if_slower and comparison.effect.verdict == "slower":

@@ -1,6 +1,5 @@
 """`cled-edge build` and `doctor`: options to library calls, and what they print."""
 
-import json
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from rich.table import Column, Table
 
 from cled_edge.backend.graph_cache import ENGINES_VARIABLE
 from cled_edge.cli.signing import RequireSignature
+from cled_edge.json_text import json_of
 
 if TYPE_CHECKING:
     from cled_edge.backend.tensorrt.build_options import BuildOptions
@@ -106,7 +106,7 @@ def build(
         found = list(build_all(opened, options, folder, graphs or (), steps, effort=effort, on_step=on_step))
     rows = [_row(engine) for engine in found]
     if as_json:
-        typer.echo(json.dumps(rows, indent=2))
+        typer.echo(json_of(rows), nl=False)
         return
     _print_engines(rows)
     if folder != default_folder():
@@ -129,7 +129,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everythin
         if row["name"] == "tensorrt":
             row["command"] += ", after cled-edge build BUNDLE --size HxW"
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        typer.echo(json_of(values), nl=False)
         return
     console = Console()
     for name, value in values.items():

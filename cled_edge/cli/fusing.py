@@ -1,6 +1,5 @@
 """`cled-edge fuse`: fuse two cameras into any number of outputs, and print what was done."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.control_options import control_options
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.errors import OptionError
+from cled_edge.json_text import json_of
 from cled_edge.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> No
 
     model, run = config.model, config.run
     tiling = None if model.tile is None else Tiling.parse(model.tile)
-    controls = Controls.from_mapping(config.controls, "the command line")
+    controls = Controls.from_mapping(config.controls, "the controls")
     console = Console(stderr=True)
     choice = BackendChoice.parse(model.backend)
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
@@ -188,7 +188,7 @@ def _end(report: "Report", noted: "Sequence[str]", as_json: bool) -> None:
     """Print the report, then raise what ended the run early. noted: lines about the backend."""
     values = report.as_dict()
     if as_json:
-        typer.echo(json.dumps({**values, "notes": noted}, indent=2))
+        typer.echo(json_of({**values, "notes": noted}), nl=False)
     else:
         print_report(values, noted)
     if report.failure:

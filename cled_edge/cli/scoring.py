@@ -1,6 +1,5 @@
 """`cled-edge score`: its options, the table and the JSON it makes of them."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,6 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.json_text import json_of
 from cled_edge.progress import progress_bar
 
 FUSION_COLUMNS = {
@@ -65,7 +65,7 @@ def score(
         check_writable(out)
     with progress_bar("scoring", len(matched) * (1 + sequence), Console(stderr=True)) as advance:
         values = score_sources(sources, matched, chosen, sequence=sequence, advance=advance)
-    text = json.dumps(_finite(values), indent=2, allow_nan=False) + "\n"
+    text = json_of(_finite(values))
     if out:
         write_whole(out, text)
     if as_json:

@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.json_text import json_of
+
 RequireSignature = Annotated[
     Path | None,
     typer.Option("--require-signature", metavar="PUBLIC.pem", help="refuse a bundle that this key has not signed"),
@@ -27,7 +29,7 @@ def inspect(
 
     finding = inspect_path(path, require_signature)
     if as_json:
-        typer.echo(json.dumps(finding.values, indent=2))
+        typer.echo(json_of(finding.values), nl=False)
     else:
         print_finding(finding.values, Console())
     if finding.failure:

@@ -1,6 +1,5 @@
 """`cled-edge verify`: run a bundle's golden pairs here and compare."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +10,7 @@ from rich.table import Column, Table
 from cled_edge.cli.advice import advised
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.errors import ParityError
+from cled_edge.json_text import json_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +48,7 @@ def verify(
     if not checks:
         raise ParityError(f"{opened.path}: no golden pair was run, needed one at least; export the bundle again")
     if as_json:
-        typer.echo(json.dumps([{"backend": str(c), **check.model_dump()} for c, check in checks], indent=2))
+        typer.echo(json_of([{"backend": str(c), **check.model_dump()} for c, check in checks]), nl=False)
     else:
         print_checks(checks)
     for note in remarks.notes:

@@ -21,6 +21,7 @@ class Fanout:
 
     Each output is opened at its first frame, not before: bad input must not leave an empty output behind. It is written
     on a thread of its own; one that needs the main thread is written between two frames, see `WriteBetween`.
+    One that fails ends the run, and the others keep what they wrote.
     is_live: the frames come from a live camera, so that no output may hold up the loop unless the user chose so.
     rate_hz: of the source. `written` is called after each frame that the first output wrote, on the thread that wrote
     it, with the nanoseconds that it took.
@@ -49,7 +50,7 @@ class Fanout:
     def put(self, frame: FusedFrame) -> bool:
         """Hand a frame to every output; return False if one failed or asks to stop.
 
-        It waits while an output of policy "wait" has its queue full. Raises what an output on this thread raises.
+        It waits while an output of policy "wait" has its queue full.
         """
         taken = [branch.queue.put(frame) for branch in self._branches]  # by every output, whatever the others say
         return all(taken)
@@ -69,13 +70,16 @@ class Fanout:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Raise what writing or closing raised, unless another error is on its way."""
+        """Raise the first that writing or closing raised, unless another error is on its way.
+
+        An output that failed leaves nothing half-written. The others keep what they wrote, as after Ctrl-C.
+        """
         for branch in self._branches:
             branch.queue.close()
-        failed = [failure for branch in self._branches if (failure := branch.queue.failure())]
+        failures = [branch.queue.failure() for branch in self._branches]
         is_error = error is not None and not isinstance(error, KeyboardInterrupt)
-        ended_by = failed[0] if failed and not is_error else error
-        failed += [failure for branch in self._branches if (failure := branch.close(ended_by))]
+        closings = [branch.close(failure or error) for branch, failure in zip(self._branches, failures, strict=True)]
+        failed = [failure for failure in (*failures, *closings) if failure]
         if failed and not is_error:
             raise failed[0]
 

@@ -63,8 +63,9 @@ class OutputSettings:
             raise OptionError(f"shows is {self.shows!r}; needed one of {', '.join(get_args(Shown))}; choose one")
         if self.policy not in (None, *get_args(Policy)):
             raise OptionError(f"policy is {self.policy!r}; needed one of {', '.join(get_args(Policy))}; choose one")
-        if self.queue_frames is not None and self.queue_frames < 1:
-            raise OptionError(f"queue_frames is {self.queue_frames}; it must be 1 or more")
+        frames = self.queue_frames
+        if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
+            raise OptionError(f"queue_frames is {frames!r}; it must be 1 or more, a whole number")
         output_address(self.to)
 
     @classmethod

@@ -1,5 +1,6 @@
 """Videos as cameras: presentation times, and what cannot be decoded."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from cled_edge import open_camera
-from cled_edge.errors import SourceUnreadableError
+from cled_edge.errors import SourceMissingError, SourceUnreadableError
 from cled_edge.frame import MEDIA, ORDER
 from tests.fakes.capture import Capture
 from tests.fakes.frames import write_video
@@ -41,3 +42,15 @@ def test_a_frame_that_cannot_be_decoded_is_named(tmp_path: Path, monkeypatch: py
         pytest.raises(SourceUnreadableError, match="frame 1 cannot"),
     ):
         list(camera)
+
+
+def test_a_pipe_is_refused_as_opencv_would_wait_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(SourceUnreadableError, match="pipe is no regular file"):
+        open_camera(f"video:{tmp_path / 'pipe'}")
+
+
+@pytest.mark.parametrize("scheme", ["folder", "picture", "video", "v4l2"])
+def test_an_address_without_a_place_is_refused(scheme: str) -> None:
+    with pytest.raises(SourceMissingError, match=f"{scheme}: names no place; give one, such as {scheme}:PLACE"):
+        open_camera(f"{scheme}:")

@@ -55,6 +55,9 @@ def test_a_modality_before_the_address_says_what_is_shown() -> None:
         ({"to": "a", "shows": "thermal"}, "shows is 'thermal'; needed one of picture, infrared, visible"),
         ({"to": "a", "policy": "hurry"}, "policy is 'hurry'; needed one of wait, drop"),
         ({"to": "a", "queue_frames": 0}, "queue_frames is 0; it must be 1 or more"),
+        ({"to": "a", "queue_frames": 1.5}, "queue_frames is 1.5; it must be 1 or more, a whole number"),
+        ({"to": "a", "queue_frames": True}, "queue_frames is True; it must be 1 or more"),
+        ({"to": "a", "queue_frames": "3"}, "queue_frames is '3'; it must be 1 or more"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict[str, object], words: str) -> None:
