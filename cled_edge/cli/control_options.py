@@ -44,5 +44,7 @@ def _option(entry: Control) -> inspect.Parameter:
         entry.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[kind | None, typer.Option(help=help_text, show_default=default)],
+        annotation=Annotated[
+            kind | None, typer.Option(help=help_text, show_default=default, rich_help_panel="Controls")
+        ],
     )
