@@ -1,7 +1,8 @@
 """The contract of the graphs, as data, once: what a user controls, the tensors of each role, how they are wired.
 
 A new control is one field of `Controls` here and one line of the network. The graphs, the manifest, the fuser, the
-trial of engines, the command line and `robot.toml` read the rest of it from here.
+trial of engines, the command line and `robot.toml` read the rest of it from here. The file is long
+because it is one table: a reader sees all that graphs share in one place.
 """
 
 import difflib

@@ -108,7 +108,7 @@ def fuse(
         typer.Option("--json/--no-json", help="print counts and latencies as JSON", rich_help_panel=RUN),
     ] = None,
 ) -> None:
-    """Fuse two cameras, videos, pictures or folders; folders pair by stem, videos by frame."""
+    """Fuse two cameras, videos, pictures or folders; folders pair by name, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
     from cled_edge.config import RobotConfig, read_config  # noqa: PLC0415
 

@@ -1,6 +1,7 @@
 """What moves in the synthetic street: people, a cyclist and cars, what they look like and where they go.
 
-Metres, as in `synthetic_canvas`. An actor's own frame is (forward, up, right).
+Metres, as in `canvas`. An actor's own frame is (forward, up, right). The file is long because
+each part of a body and of a car is written out with its place, shape, colour and warmth.
 """
 
 from collections.abc import Iterable, Sequence

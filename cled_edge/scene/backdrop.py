@@ -1,4 +1,7 @@
-"""What stands still in the synthetic street: ground, houses, props and lamps, ray cast once into static layers."""
+"""What stands still in the synthetic street: ground, houses, props and lamps, ray cast once into static layers.
+
+The file is long because each surface is written out with its place, colour, texture and warmth.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise

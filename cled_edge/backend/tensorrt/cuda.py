@@ -1,6 +1,7 @@
 """The few CUDA calls that a backend needs, behind one interface, by NVIDIA's own bindings or by pycuda.
 
 Neither package is imported before it is chosen. Every call's return code is checked; a failure is a `CudaError`.
+The file is long because both bindings lie side by side: each call is compared with its twin.
 """
 
 import ctypes
