@@ -46,7 +46,9 @@ def test_what_an_address_means(
 def test_addresses_that_mean_nothing_are_refused() -> None:
     with pytest.raises(SourceMissingError, match="none does not exist; give a camera, a video"):
         camera_address("none")
-    with pytest.raises(OptionError, match=r"unknown scheme 'rtsp'; known: folder, picture, v4l2, video; write \./rtsp"):
+    with pytest.raises(
+        OptionError, match=rf"unknown scheme 'rtsp'; known: {', '.join(sorted(CAMERAS))}; write \./rtsp"
+    ):
         camera_address("rtsp://host/stream?x=1")
     with pytest.raises(OptionError, match="an address is empty"):
         camera_address("")

@@ -50,7 +50,7 @@ def test_a_modality_before_the_address_says_what_is_shown() -> None:
     ("values", "words"),
     [
         ({"to": ""}, "an address is empty"),
-        ({"to": "rtsp://host/a"}, "unknown scheme 'rtsp'; known: folder, video, window"),
+        ({"to": "rtsp://host/a"}, f"unknown scheme 'rtsp'; known: {', '.join(sorted(OUTPUTS))}"),
         ({"to": "a.webm"}, "a.webm names a file; give a folder, or a video"),
         ({"to": "a", "shows": "thermal"}, "shows is 'thermal'; needed one of picture, infrared, visible"),
         ({"to": "a", "policy": "hurry"}, "policy is 'hurry'; needed one of wait, drop"),
