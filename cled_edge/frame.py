@@ -1,13 +1,12 @@
 """Frames that know when they were taken, pairs of them, and what fusing a pair gives."""
 
 from dataclasses import dataclass, field
-from typing import Any, get_args
+from typing import Any
 
 from numpy.typing import NDArray
 
 from cled_edge.contract import Controls
-from cled_edge.errors import OptionError
-from cled_edge.image import ColorOrder, Uint8
+from cled_edge.image import ColorOrder, Uint8, check_color_order
 
 # Names of clocks. Timestamps compare only within one clock; a source may have a clock of another name.
 MONOTONIC = "monotonic"  # when it was taken, by this computer's time.monotonic_ns, as video drivers stamp frames
@@ -36,8 +35,7 @@ class Frame:
 
     def __post_init__(self) -> None:
         """Refuse an unknown colour order with an OptionError."""
-        if self.color_order not in get_args(ColorOrder):
-            raise OptionError(f"color_order is {self.color_order!r}; needed {' or '.join(get_args(ColorOrder))}")
+        check_color_order(self.color_order)
 
 
 @dataclass(frozen=True, eq=False)

@@ -19,10 +19,11 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import REFERENCE_GRAPHS, STEP_TO_STEP, Controls, GraphRole, wired
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.image import ColorOrder, Float32, Uint8, grey_from_any, rgb_from_any, swapped
+from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
 from cled_edge.size import Size
 from cled_edge.tensors import (
     check_maps,
+    control_inputs,
     fused_image,
     fusion_inputs,
     loop_inputs,
@@ -72,8 +73,7 @@ class Fuser:
         OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
         SignatureError if the bundle cannot be trusted. BackendError if the backend cannot run on this machine.
         """
-        if color_order not in ("RGB", "BGR"):
-            raise OptionError(f"color_order {color_order!r} is unknown; known: RGB, BGR")
+        check_color_order(color_order)
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
         return cls(opened, open_backend(choice, opened, threads, cuda), color_order)
@@ -192,8 +192,7 @@ class Fuser:
             residual = self.residual(x_in, controls)
             return residual, self.fusion(x_in, residual, controls)
         step, fusion = (self._reference_graph(role, x_in.shape[2:]) for role in REFERENCE_GRAPHS)
-        taken = self.bundle.manifest.graphs[fusion]
-        inputs = {**self.start(x_in), **controls.inputs(taken.inputs, f"graph {taken.file} of this bundle")}
+        inputs = {**self.start(x_in), **control_inputs(self.bundle.manifest.graphs[fusion], controls)}
         return self.backend.fused_frame(step, fusion, self.rows(controls), inputs)
 
     def residual(self, x_in: Float32, controls: Controls) -> Float32:
@@ -270,17 +269,17 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
 def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
     """Return the result with what its pair tells: how old both frames are by now, their skew and their name."""
     now_ns = time.monotonic_ns()
-    ages = (
-        now_ns - frame.timestamp_ns if frame.clock == MONOTONIC else None for frame in (pair.infrared, pair.visible)
-    )
-    infrared_age_ns, visible_age_ns = ages
     return replace(
         fused,
-        infrared_age_ns=infrared_age_ns,
-        visible_age_ns=visible_age_ns,
+        infrared_age_ns=_age_ns(pair.infrared, now_ns),
+        visible_age_ns=_age_ns(pair.visible, now_ns),
         skew_ns=pair.skew_ns,
         name=pair.name,
     )
+
+
+def _age_ns(frame: Frame, now_ns: int) -> int | None:
+    return now_ns - frame.timestamp_ns if frame.clock == MONOTONIC else None
 
 
 class _Stopwatch:

@@ -1,7 +1,7 @@
 """Pictures on disk and in the network: reading, writing, ranges, padding to a multiple and cropping back."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import cv2
 import numpy as np
@@ -14,6 +14,13 @@ Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 ColorOrder = Literal["RGB", "BGR"]
 _BAND_ROWS = 256
+
+
+def check_color_order(color_order: str) -> None:
+    """Raise OptionError unless it is RGB or BGR."""
+    known = get_args(ColorOrder)
+    if color_order not in known:
+        raise OptionError(f"color_order {color_order!r} is unknown; known: {', '.join(known)}")
 
 
 def read_image(path: Path, color: bool) -> Uint8:

@@ -68,9 +68,14 @@ def row_inputs(rows: StepRows, index: int) -> Arrays:
     return {name: np.array(value, np.float32) for name, value in zip(STEP_ROW, values, strict=True)}
 
 
+def control_inputs(graph: GraphSpec, controls: Controls) -> Arrays:
+    """Return the controls among the inputs of a graph. OptionError: see `Controls.inputs`."""
+    return {**controls.inputs(graph.inputs, f"graph {graph.file} of this bundle")}
+
+
 def fusion_inputs(graph: GraphSpec, step: Mapping[str, Array], controls: Controls) -> Arrays:
     """Return the inputs of a fusion graph, from the tensors of the last step. OptionError: see `Controls.inputs`."""
-    return _ordered(graph.inputs, {**wired(STEP_TO_FUSION, step), **controls.inputs(graph.inputs, _named(graph))})
+    return _ordered(graph.inputs, {**wired(STEP_TO_FUSION, step), **control_inputs(graph, controls)})
 
 
 def loop_inputs(
@@ -83,7 +88,7 @@ def loop_inputs(
     multiple = 1 if graph.size else multiple
     images = {"infrared": infrared[:, :, None], "visible": visible, **maps}
     arrays = {name: np.ascontiguousarray(pad(image, multiple))[None] for name, image in images.items()}
-    return _ordered(graph.inputs, {**arrays, **controls.inputs(graph.inputs, _named(graph))})
+    return _ordered(graph.inputs, {**arrays, **control_inputs(graph, controls)})
 
 
 def restored_images(x_in: Float32, residual: Float32, controls: Controls, size: tuple[int, int]) -> tuple[Uint8, Uint8]:
@@ -103,7 +108,3 @@ def fused_image(fused: Float32, size: tuple[int, int]) -> Uint8:
 
 def _ordered(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> Arrays:
     return {spec.name: arrays[spec.name] for spec in specs}
-
-
-def _named(graph: GraphSpec) -> str:
-    return f"graph {graph.file} of this bundle"

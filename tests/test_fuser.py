@@ -261,7 +261,7 @@ def test_a_frame_of_another_type_is_refused_as_an_array_is(fuser: Fuser, pair, d
 
 
 def test_an_unknown_order_and_controls_that_are_none_are_refused(fuser: Fuser, pair) -> None:
-    with pytest.raises(OptionError, match="color_order is 'bgr'; needed RGB or BGR"):
+    with pytest.raises(OptionError, match="color_order 'bgr' is unknown; known: RGB, BGR"):
         Frame(pair[1], 0, ORDER, 0, "test", "bgr")
     for controls in ({"balance": 0.5}, {}, 0.5):
         with pytest.raises(OptionError, match=r"controls is of type (dict|float); needed Controls"):

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 from cled_edge.address import Address
-from cled_edge.errors import OptionError, OutputError
+from cled_edge.errors import OptionError
 from cled_edge.files import make_folder
 from cled_edge.frame import FusedFrame
 from cled_edge.image import write_png
-from cled_edge.json_text import shown
 from cled_edge.output.sink import Output, Shown
 
 
@@ -19,17 +18,12 @@ class PngFolder(Output):
         if not address.place:
             raise OptionError(f"{address.text} names no folder; give one, such as folder:fused")
         self.folder = self.target = Path(address.place)
-        self._written = 0
 
     def __enter__(self) -> "PngFolder":
         make_folder(self.folder)
         return self
 
     def write(self, frame: FusedFrame) -> bool:
-        """Write NAME.png, or six digits of its place among the frames where it has no name."""
-        name = frame.name or f"{self._written:06d}"
-        if Path(name).name != name or name == "..":
-            raise OutputError(f"a frame is called {shown(name)!r}; needed a name without folders; rename it")
-        write_png(self.folder / f"{name}.png", self.image(frame), frame.color_order)
-        self._written += 1
+        """Write STEM.png."""
+        write_png(self.folder / f"{self.stem(frame)}.png", self.image(frame), frame.color_order)
         return True

@@ -11,9 +11,10 @@ from types import TracebackType
 from typing import Literal, cast, get_args
 
 from cled_edge.address import Address, explicit_address
-from cled_edge.errors import OptionError
+from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8
+from cled_edge.json_text import shown
 
 OUTPUTS = {  # scheme -> module:class
     "folder": "cled_edge.output.png_folder:PngFolder",
@@ -90,6 +91,7 @@ class Output(ABC):
     def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
         """Take what the user said. rate_hz: of the source, None if it has none."""
         self.address, self.shows, self.rate_hz = address, shows, rate_hz
+        self._named = 0
 
     @abstractmethod
     def write(self, frame: FusedFrame) -> bool:
@@ -99,6 +101,17 @@ class Output(ABC):
         """Return the image of a frame that this output shows: (H, W, 3) in the frame's colour order, or (H, W) grey."""
         image: Uint8 = getattr(frame, self.shows)
         return image
+
+    def stem(self, frame: FusedFrame) -> str:
+        """Return what to call a frame's file: its name, or six digits of its place among those that were called so far.
+
+        OutputError for a name that would leave the output's folder.
+        """
+        stem = frame.name or f"{self._named:06d}"
+        if Path(stem).name != stem or stem == "..":
+            raise OutputError(f"a frame is called {shown(stem)!r}; needed a name without folders; rename it")
+        self._named += 1
+        return stem
 
     def __enter__(self) -> "Output":
         return self
