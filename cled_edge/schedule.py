@@ -50,6 +50,15 @@ class StepTable:
         """Number of network evaluations, S."""
         return len(self.t)
 
+    @property
+    def kept(self) -> Float64:
+        """The share w of r' = w r + (1 - w) R: (S,), what a step keeps of the residual r that its state tells of.
+
+        r is ((1 - D_t) x_in - x_t) / (1 - A_t), by Eq. 12 without noise, and R the step's own estimate.
+        """
+        left = 1 - self.time / TIME_SCALE
+        return self.coef[:, 0] * left / np.append(left[1:], 1.0)
+
 
 @dataclass(frozen=True)
 class Schedule:

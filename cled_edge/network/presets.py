@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from cled_edge.errors import OptionError
 
-UNetForm = Literal["lineage", "patch"]
+UNetForm = Literal["lineage", "patch", "experts"]
 MergeKind = Literal["concat", "channel", "spatial"]
 RefinementKind = Literal["transformer", "convolution"]
 # The kinds of degradation that a checkpoint tells apart if its configuration names none. So this never changes: a new
@@ -18,10 +18,12 @@ KINDS = ("haze", "rain", "blur", "overexposure", "low_light", "noise", "low_cont
 class UNetConfig:
     """Residual UNet of Eq. 14/15.
 
-    form: `lineage` (DiffUIR's network, at full resolution) or `patch` (ours, see cled_edge/network/unet.py).
+    form: `lineage` (DiffUIR's network, at full resolution), `patch` (ours, see cled_edge/network/unet.py) or `experts`
+        (our loop of light steps, see cled_edge/network/experts.py).
     widths: channels of each level. The lineage counts its middle as one; its last level keeps its resolution.
     unshuffle: side of the patches that become channels; 1 in the lineage.
     encoder_blocks, decoder_blocks: residual blocks of each level; the last one has both on the way down and up.
+    inner: channels between the two convolutions of an expert; 0 where there are none.
     """
 
     form: UNetForm
@@ -29,6 +31,7 @@ class UNetConfig:
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     unshuffle: int = 1
+    inner: int = 0
 
     @property
     def size_multiple(self) -> int:

@@ -9,19 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cled_edge.contract import CONTROL_TENSORS, MAPS, STRENGTH_MAP
+from cled_edge.network.blocks import images_from_patches, patches_from_images
+from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.fusion import FusionNet, all_controls, remove
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.unet import ResidualUNet
 from cled_edge.schedule import Schedule
 
+UNet = ResidualUNet | ExpertUNet | LineageUNet
 RESIDUAL_CLAMP = 2.0  # images span [-1, 1]; the lineage clamps at 1 and cuts the residual of dark images
 
 
 class ResidualStep(nn.Module):
     """One reverse step (Eq. 6 or 14, by its coefficients): one call of the network and the next state."""
 
-    def __init__(self, unet: ResidualUNet | LineageUNet) -> None:
+    def __init__(self, unet: UNet) -> None:
         super().__init__()
         self.unet = unet
 
@@ -41,18 +44,20 @@ def next_state(x_t: Tensor, x_in: Tensor, predicted: Tensor, coef: Tensor) -> tu
     return coef[0] * x_t + coef[1] * clean + coef[2] * residual + coef[3] * x_in, residual
 
 
-def make_unet(config: ModelConfig) -> ResidualUNet | LineageUNet:
+def make_unet(config: ModelConfig) -> UNet:
     """Return the residual network of the form that the configuration names."""
     if config.unet.form == "lineage":
         return LineageUNet(config.unet)
-    start_input = float(Schedule.named(config.schedule).step_table(1).start_input)
-    return ResidualUNet(config.unet, start_input, len(config.kinds))
+    schedule = Schedule.named(config.schedule)
+    if config.unet.form == "experts":
+        return ExpertUNet(config.unet, schedule, len(config.kinds))
+    return ResidualUNet(config.unet, float(schedule.step_table(1).start_input), len(config.kinds))
 
 
 class Sampler(nn.Module):
     """The few-step loop over a batch of degraded images."""
 
-    def __init__(self, unet: ResidualUNet | LineageUNet, schedule: Schedule) -> None:
+    def __init__(self, unet: UNet, schedule: Schedule) -> None:
         super().__init__()
         self.step = ResidualStep(unet)
         self.schedule = schedule
@@ -72,6 +77,11 @@ class Sampler(nn.Module):
 
     def forward(self, x_in: Tensor, steps: int, noise: Tensor | None = None) -> Tensor:
         """Return the last residual, (N, 3, H, W); the clean estimate is x_in minus it."""
+        unet = self.step.unet
+        if isinstance(unet, ExpertUNet) and noise is None:  # the same, with one context for all steps
+            factor = unet.config.unshuffle
+            clean = unet.unrolled(patches_from_images(x_in + 1, factor), self.schedule.step_table(steps))
+            return x_in + 1 - images_from_patches(clean, factor)
         *_, (_, residual) = self.trajectory(x_in, steps, noise)
         return residual
 
@@ -86,7 +96,7 @@ class CledFusion(nn.Module):
         self.fusion = FusionNet(config.fusion)
 
     @property
-    def unet(self) -> ResidualUNet | LineageUNet:
+    def unet(self) -> UNet:
         """The residual network."""
         return self.sampler.step.unet
 
@@ -132,6 +142,7 @@ class FusedLoop(nn.Module):
         self.start_input = float(table.start_input)
         self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
         self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
+        self.table = table
         to_rgb = torch.eye(self.factor**2).repeat_interleave(3, 1)
         self.register_buffer("to_rgb", to_rgb, persistent=False)
         self.register_buffer("to_grey", to_rgb[:, :, None, None] / 3, persistent=False)
@@ -166,16 +177,20 @@ class FusedLoop(nn.Module):
 
     def _residual(self, x_in: Tensor, light: Tensor) -> Tensor:
         """Return the loop's last residual, (2, 3 f^2, h, w); x_in and light, which is x_in + 1, are patches too."""
+        if isinstance(self.unet, ExpertUNet):
+            return light - self.unet.unrolled(light, self.table)
         x_t = start = self.start_input * x_in
         residual = x_in
-        predict = self._predictor(x_in, light, start)
+        predict = self._predictor(self.unet, x_in, light, start)
         for time, coef in zip(self.time, self.coef, strict=True):
             x_t, residual = next_state(x_t, x_in, predict(x_t, time.reshape(1)), coef)
         return residual
 
-    def _predictor(self, x_in: Tensor, light: Tensor, start: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
+    @staticmethod
+    def _predictor(
+        unet: ResidualUNet | LineageUNet, x_in: Tensor, light: Tensor, start: Tensor
+    ) -> Callable[[Tensor, Tensor], Tensor]:
         """Return the network as a function of a state and its time; what does not change is computed here."""
-        unet = self.unet
         if isinstance(unet, LineageUNet):
             return lambda x_t, time: unet(x_t, x_in, time)
         context = unet.context(light)

@@ -1,4 +1,4 @@
-"""Our residual UNet: predicts I_res from the state and the degraded input (Eq. 14/15), one for both modalities.
+"""The UNet on patches, and our one-pass network of it: I_res from the state and the degraded input (Eq. 14/15).
 
 It works on patches: an image's f x f blocks of pixels as channels at 1 / f of the resolution. The few-step loop stays
 there from first byte to last, so that images are cut up once and put together once. What a CPU or a GPU multiplies
@@ -22,41 +22,36 @@ from torch.nn import functional as F
 from cled_edge.network.blocks import ScaledConv2d, images_from_patches, patches_from_images, sinusoid
 from cled_edge.network.presets import UNetConfig
 
-_EMBEDDING = 64
-_SINUSOIDS = 32
+EMBEDDING = 64
+SINUSOIDS = 32
 _PROBES = 32
-_MAX_LOG_GAIN = 3.0  # a factor of 20: below 13 of 255, an 8-bit image holds nothing to amplify
+MAX_LOG_GAIN = 3.0  # a factor of 20: below 13 of 255, an 8-bit image holds nothing to amplify
 
 
-class ResidualUNet(nn.Module):
-    """R = unet(x_t, x_in, time), 3-channel images in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
+class PatchUNet(nn.Module):
+    """The U of both networks on patches: what an image looks like, features down to 1 / (8 f) and up again, two heads.
 
-    `time` is (1,) or (N,), A_t * 1000. H and W must be multiples of `config.size_multiple`; nothing is padded here.
-    `start_input` is 1 - D_T of the schedule: the loop starts from that share of x_in. `kinds` is how many kinds of
-    degradation it tells apart while it is trained.
+    kinds: how many kinds of degradation it tells apart while it is trained.
     """
 
     mean_colour: Tensor
+    probed = 1  # one patch in how many, along each side, the probes look at
 
-    def __init__(self, config: UNetConfig, start_input: float, kinds: int) -> None:
+    def __init__(self, config: UNetConfig, kinds: int) -> None:
         super().__init__()
-        self.config, self.start_input = config, start_input
+        self.config = config
         widths = config.widths
         channels = 3 * config.unshuffle**2
-        self.time_mlp = nn.Sequential(nn.Linear(_SINUSOIDS, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING))
         self.probe = nn.Conv2d(channels, _PROBES, 1, bias=False)
         with torch.no_grad():  # blind at first to a patch's mean colour, which exposure is about
             colours = self.probe.weight.reshape(_PROBES, -1, 3)
             colours -= colours.mean(1, keepdim=True)
-        self.exposure_mlp = nn.Sequential(
-            nn.Linear(9 + _PROBES, _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING)
-        )
+        self.exposure_mlp = small_mlp(9 + _PROBES)
         mean_colour = torch.eye(3).repeat(1, config.unshuffle**2) / config.unshuffle**2
         self.register_buffer("mean_colour", mean_colour[:, :, None, None], persistent=False)
-        self.stem_state = nn.Conv2d(channels, widths[0], 1, bias=False)
         self.stem_input = nn.Conv2d(channels, widths[0], 1)
-        self.stem_scale = nn.Linear(_EMBEDDING, widths[0])
-        self.stem_shift = nn.Linear(_EMBEDDING, widths[0])
+        self.stem_scale = nn.Linear(EMBEDDING, widths[0])
+        self.stem_shift = nn.Linear(EMBEDDING, widths[0])
         self.columns = ColumnContext(channels, widths[0])
         self.encoder = nn.ModuleList(_Stage(w, n) for w, n in zip(widths, config.encoder_blocks, strict=True))
         self.decoder = nn.ModuleList(_Stage(w, n) for w, n in zip(widths, config.decoder_blocks, strict=True))
@@ -64,76 +59,47 @@ class ResidualUNet(nn.Module):
         pairs = list(pairwise(widths))
         self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2) for width, deeper in pairs)
         self.ups = nn.ModuleList(nn.ConvTranspose2d(deeper, width, 2, stride=2) for width, deeper in pairs)
-        self.summary_mlp = nn.Sequential(
-            nn.Linear(2 * widths[-1], _EMBEDDING), nn.SiLU(), nn.Linear(_EMBEDDING, _EMBEDDING)
-        )
-        self.kinds = nn.Linear(_EMBEDDING, kinds)
+        self.summary_mlp = small_mlp(2 * widths[-1])
+        self.kinds = nn.Linear(EMBEDDING, kinds)
         self.skip_gates = nn.ModuleList(nn.Conv2d(width, width, 1) for width in widths[:-1])
         self.gain = nn.Conv2d(widths[0], channels, 1)
         self.offset = nn.Conv2d(widths[0], channels, 1)
-        self.global_gain = nn.Linear(_EMBEDDING, 3)
-        self.global_offset = nn.Linear(_EMBEDDING, 3)
+        self.global_gain = nn.Linear(EMBEDDING, 3)
+        self.global_offset = nn.Linear(EMBEDDING, 3)
         heads = (self.gain, self.offset, self.global_gain, self.global_offset, self.summary_mlp[2])
         for head in (*heads, *self.skip_gates):
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
 
-    def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
-        """Return the predicted residual, (N, 3, H, W)."""
-        return self.judge(x_t, x_in, time)[0]
+    def exposure(self, light: Tensor) -> Tensor:
+        """Return an embedding, (N, 64), of patches of x_in + 1: how the image is exposed and what it is made of.
 
-    def judge(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the predicted residual, (N, 3, H, W), and a logit per kind of degradation, (N, kinds)."""
-        factor = self.config.unshuffle
-        states, inputs = (patches_from_images(x, factor) for x in (x_t, x_in))
-        seen = self.seen(states, self.start_input * inputs)
-        light = inputs + 1
-        x, skips, embedding = self.encode(seen, time, self.context(light))
-        return images_from_patches(self.decode(x, skips, embedding, light), factor), self.kinds(embedding)
-
-    def context(self, light: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the loop needs of the degraded input and never changes: an embedding and features.
-
-        light is patches of x_in + 1, (N, 3 f^2, h, w). The embedding, (N, 64), tells how the image is exposed, by
-        mean and spread of its patches' mean colours, and what its patches are made of: the energies that learned probes
-        find in them differ for noise, blur, rain and stripes. The features, (N, widths[0], h, w), are the input,
-        brightened as its exposure asks, and the mean of its columns.
+        By mean and spread of its patches' mean colours, and by the energies that learned probes find in them, which
+        differ for noise, blur, rain and stripes.
         """
         colours = F.conv2d(light, self.mean_colour)
         mean = colours.mean(dim=(2, 3), keepdim=True)
         spread = ((colours - mean).square().mean(dim=(2, 3)) + 1e-3).sqrt()
         mean = mean.flatten(1)
-        energies = torch.log(_of_light(self.probe, light).abs().mean(dim=(2, 3)) + 1e-3)
-        exposure = self.exposure_mlp(torch.cat([mean - 1, torch.log(mean + 0.01), torch.log(spread), energies], dim=1))
-        log_gain = _MAX_LOG_GAIN * torch.tanh(self.stem_scale(exposure) / _MAX_LOG_GAIN)
+        energies = torch.log(_of_light(self.probe, light, self.probed).abs().mean(dim=(2, 3)) + 1e-3)
+        seen = torch.cat([mean - 1, torch.log(mean + 0.01), torch.log(spread), energies], dim=1)
+        embedding: Tensor = self.exposure_mlp(seen)
+        return embedding
+
+    def stem(self, light: Tensor, exposure: Tensor) -> Tensor:
+        """Return features, (N, widths[0], h, w): the input, brightened as its exposure asks, and its columns' means."""
+        log_gain = MAX_LOG_GAIN * torch.tanh(self.stem_scale(exposure) / MAX_LOG_GAIN)
         stem = _of_light(self.stem_input, light)
         gain, shift = (x[:, :, None, None].to(stem.dtype) for x in (torch.exp(log_gain), self.stem_shift(exposure)))
-        return exposure, stem * gain + shift + self.columns(light).to(stem.dtype)
+        return stem * gain + shift + self.columns(light).to(stem.dtype)
 
-    def seen(self, x_t: Tensor, start: Tensor) -> Tensor:
-        """Return what the network sees of a state, (N, widths[0], h, w): how far the patches x_t have come.
-
-        `start` is where the loop starts, (1 - D_T) x_in, so that the first evaluation has nothing to see: 0.
-        """
-        state: Tensor = self.stem_state((x_t - start).to(self.stem_state.weight.dtype))
-        return state
-
-    def patches(self, seen: Tensor | None, light: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the predicted residual as patches, (N, 3 f^2, h, w), as light is; `seen` is None at the start."""
-        return self.decode(*self.encode(seen, time, context), light)
-
-    def encode(
-        self, seen: Tensor | None, time: Tensor, context: tuple[Tensor, Tensor]
-    ) -> tuple[Tensor, list[Tensor], Tensor]:
+    def descend(self, x: Tensor, start: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
         """Return the deepest features, those of the levels above, and the embedding of the way back up, (N, 64).
 
         That one knows what the deepest features are over the whole image, their means and spreads: which degradation
-        it is shows best there, and training asks for it (`kinds`).
+        it is shows best there, and training asks for it (`kinds`). start: the embedding before its activation.
         """
-        exposure, features = context
-        start = self.time_mlp(sinusoid(time, _SINUSOIDS)) + exposure
         embedding = F.silu(start)
-        x = features if seen is None else seen + features
         skips: list[Tensor] = []
         for level, (stage, gate) in enumerate(zip(self.encoder, self.gates, strict=True)):
             x = gate(stage(x, embedding))
@@ -145,35 +111,101 @@ class ResidualUNet(nn.Module):
         spread = (exact - mean).abs().mean(dim=(2, 3))
         return x, skips, F.silu(start + self.summary_mlp(torch.cat([mean.flatten(1), spread], dim=1)))
 
-    def decode(self, x: Tensor, skips: list[Tensor], embedding: Tensor, light: Tensor) -> Tensor:
-        """Return the predicted residual as patches, (N, 3 f^2, h, w).
-
-        The clean estimate is a gain times the light of the input, plus an offset: low light, haze and overexposure are
-        of that form, and a narrow low-resolution network alone could not carry every pixel.
-        """
-        for level in reversed(range(len(self.widths))):
+    def rise(self, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
+        """Return the features at the finest level, (N, widths[0], h, w)."""
+        for level in reversed(range(len(self.config.widths))):
             if level < len(self.ups):
                 x = self.ups[level](x)
                 x = x + skips[level] * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
             x = self.decoder[level](x, embedding)
+        return x
+
+    def cleaned(self, x: Tensor, embedding: Tensor, light: Tensor) -> Tensor:
+        """Return the light of the clean estimate, patches: that of the input times a gain, plus an offset.
+
+        Low light, haze and overexposure are of that form, and a narrow low-resolution network alone could not carry
+        every pixel.
+        """
         count = self.config.unshuffle**2
         gain = self.gain(x).float() + self.global_gain(embedding).repeat(1, count)[:, :, None, None]
         offset = self.offset(x).float() + self.global_offset(embedding).repeat(1, count)[:, :, None, None]
-        return light - light * torch.exp((2 * gain).clamp(-_MAX_LOG_GAIN, _MAX_LOG_GAIN)) - offset
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
-        return self.config.widths
+        return light * brightening(gain) + offset
 
 
-def _of_light(convolution: nn.Conv2d, light: Tensor) -> Tensor:
+class ResidualUNet(PatchUNet):
+    """R = unet(x_t, x_in, time), 3-channel images in [-1, 1], R in about [-2, 2], all (N, 3, H, W).
+
+    `time` is (1,) or (N,), A_t * 1000. H and W must be multiples of `config.size_multiple`; nothing is padded here.
+    `start_input` is 1 - D_T of the schedule: the loop starts from that share of x_in.
+    """
+
+    def __init__(self, config: UNetConfig, start_input: float, kinds: int) -> None:
+        super().__init__(config, kinds)
+        self.start_input = start_input
+        self.time_mlp = small_mlp(SINUSOIDS)
+        self.stem_state = nn.Conv2d(3 * config.unshuffle**2, config.widths[0], 1, bias=False)
+
+    def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
+        """Return the predicted residual, (N, 3, H, W)."""
+        return self.judge(x_t, x_in, time)[0]
+
+    def judge(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted residual, (N, 3, H, W), and a logit per kind of degradation, (N, kinds)."""
+        factor = self.config.unshuffle
+        states, inputs = (patches_from_images(x, factor) for x in (x_t, x_in))
+        seen = self.seen(states, self.start_input * inputs)
+        light = inputs + 1
+        x, skips, embedding = self._encode(seen, time, self.context(light))
+        return images_from_patches(self._decode(x, skips, embedding, light), factor), self.kinds(embedding)
+
+    def context(self, light: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the loop needs of the degraded input and never changes: its `exposure` and its `stem`.
+
+        light: patches of x_in + 1, (N, 3 f^2, h, w).
+        """
+        exposure = self.exposure(light)
+        return exposure, self.stem(light, exposure)
+
+    def seen(self, x_t: Tensor, start: Tensor) -> Tensor:
+        """Return what the network sees of a state, (N, widths[0], h, w): how far the patches x_t have come.
+
+        `start` is where the loop starts, (1 - D_T) x_in, so that the first evaluation has nothing to see: 0.
+        """
+        state: Tensor = self.stem_state((x_t - start).to(self.stem_state.weight.dtype))
+        return state
+
+    def patches(self, seen: Tensor | None, light: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the predicted residual as patches, (N, 3 f^2, h, w), as light is; `seen` is None at the start."""
+        return self._decode(*self._encode(seen, time, context), light)
+
+    def _encode(
+        self, seen: Tensor | None, time: Tensor, context: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, list[Tensor], Tensor]:
+        exposure, features = context
+        start = self.time_mlp(sinusoid(time, SINUSOIDS)) + exposure
+        return self.descend(features if seen is None else seen + features, start)
+
+    def _decode(self, x: Tensor, skips: list[Tensor], embedding: Tensor, light: Tensor) -> Tensor:
+        return light - self.cleaned(self.rise(x, skips, embedding), embedding, light)
+
+
+def small_mlp(width: int) -> nn.Sequential:
+    """Return two linear layers that make an embedding of `width` numbers."""
+    return nn.Sequential(nn.Linear(width, EMBEDDING), nn.SiLU(), nn.Linear(EMBEDDING, EMBEDDING))
+
+
+def brightening(gain: Tensor) -> Tensor:
+    """Return the factor that a head's number stands for, between 1/20 and 20."""
+    return torch.exp((2 * gain).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN))
+
+
+def _of_light(convolution: nn.Conv2d, light: Tensor, stride: int = 1) -> Tensor:
     """Return the 1x1 convolution of x_in = light - 1, of which light is given; in the type of its weights."""
     weight = convolution.weight
     bias = -weight.float().sum(dim=(1, 2, 3))
     if convolution.bias is not None:
         bias = convolution.bias.float() + bias
-    return F.conv2d(light.to(weight.dtype), weight, bias.to(weight.dtype))
+    return F.conv2d(light.to(weight.dtype), weight, bias.to(weight.dtype), stride)
 
 
 class ColumnContext(nn.Module):
@@ -215,8 +247,8 @@ class ResBlock(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.scale = nn.Linear(_EMBEDDING, width)
-        self.shift = nn.Linear(_EMBEDDING, width)
+        self.scale = nn.Linear(EMBEDDING, width)
+        self.shift = nn.Linear(EMBEDDING, width)
         self.conv_in = ScaledConv2d(width, width, 3, padding=1)
         self.conv_out = ScaledConv2d(width, width, 3, padding=1)
         nn.init.zeros_(self.conv_out.gain)

@@ -1,0 +1,172 @@
+"""Our loop of light steps: a context once a frame, and a small correction of the residual per step (Eq. 10 to 15).
+
+    t = T   R_1 is what the context alone says: A_T = 1, the state holds nothing of the clean image
+    t < T   1 + x_in - R_k = light exp(2 e g) + e o,   light = 1 + x_in - r,   e = sqrt(A_t)
+
+r is the residual that the state tells of. By Eq. 12 without noise x_t = x_0 + A_t R - D_t x_in, so
+
+    (1 - D_t) x_in - x_t = (1 - A_t) r.
+
+The gain g and the offset o are found by an expert, one for each interval of time: two 3x3 convolutions over what the
+context knows and the state shows. So a better state is a better start of the step, a state of an earlier frame is a
+start like any other, and where there is nothing to mend the residual stays as it is. A step has no norm, no mean and
+no change of size; what has to look at the whole image is in the context.
+
+Eq. 6 then gives the next state. In terms of r it is r' = w r + (1 - w) R_k with w of `StepTable.kept`: the unrolled
+loop carries the light from step to step, and no rounding is divided by 1 - A_t.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cled_edge.network.blocks import images_from_patches, patches_from_images, sinusoid
+from cled_edge.network.presets import UNetConfig
+from cled_edge.network.unet import EMBEDDING, SINUSOIDS, ColumnContext, PatchUNet, brightening, small_mlp
+from cled_edge.schedule import TIME_SCALE, Schedule, StepTable
+
+# Of A_t * 1000. Above the first the context speaks alone; then each interval has its expert, the last one the rest.
+_BOUNDS = (999.0, 800.0, 500.0)
+
+
+class Context(NamedTuple):
+    """What the steps of a frame share.
+
+    features: (N, widths[0], h, w). embedding: (N, 64). kinds: (N, K), a logit per kind of degradation.
+    """
+
+    features: Tensor
+    embedding: Tensor
+    kinds: Tensor
+
+
+class ExpertUNet(PatchUNet):
+    """R = unet(x_t, x_in, time), as of ResidualUNet, by a context and one light step; time is (1,).
+
+    `context` and `step` are the same for a loop that works out the context once.
+    """
+
+    residual_cum: Tensor
+    shared_cum: Tensor
+    probed = 2  # every fourth patch tells a mean as well
+
+    def __init__(self, config: UNetConfig, schedule: Schedule, kinds: int) -> None:
+        super().__init__(config, kinds)
+        width, channels = config.widths[0], 3 * config.unshuffle**2
+        self.begin = nn.Parameter(torch.zeros(EMBEDDING))
+        self.rows = ColumnContext(channels, width)
+        self.time = TimeTable(config.inner)
+        self.cells = nn.ModuleList(Expert(width, config.inner, channels) for _ in _BOUNDS)
+        for parameter in self.rows.conv_out.parameters():
+            nn.init.zeros_(parameter)
+        tables = {"residual_cum": schedule.residual_cum, "shared_cum": schedule.shared_cum}
+        for name, values in tables.items():
+            self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
+
+    def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
+        """Return the predicted residual, (N, 3, H, W), of a state at one time, (1,), A_t * 1000."""
+        factor = self.config.unshuffle
+        state, light = (patches_from_images(x, factor) for x in (x_t, x_in + 1))
+        context = self.context(light)
+        told = self._told(state, light, time)
+        cells = [self.corrected(told, context, time, cell) for cell in self.cells]
+        clean = torch.stack([self.guessed(light, context), *cells])[self._expert(time)]
+        return images_from_patches(light - clean, factor)
+
+    def context(self, light: Tensor) -> Context:
+        """Return what the steps need of the degraded input; light: patches of x_in + 1, (N, 3 f^2, h, w)."""
+        exposure = self.exposure(light)
+        rows = light.mean(dim=3, keepdim=True).transpose(2, 3)  # (N, 3 f^2, 1, h): what ColumnContext takes as columns
+        stem = self.stem(light, exposure)
+        stem = stem + self.rows(rows).transpose(2, 3).to(stem.dtype)
+        deepest, skips, embedding = self.descend(stem, exposure + self.begin)
+        return Context(self.rise(deepest, skips, embedding), embedding, self.kinds(embedding))
+
+    def unrolled(self, light: Tensor, table: StepTable) -> Tensor:
+        """Return the light of a whole loop's last clean estimate, from the start without noise; light: 1 + x_in."""
+        context = self.context(light)
+        told = clean = light
+        for time, kept in zip(table.time, table.kept, strict=True):
+            clean = self.step(light, told, context, float(time))
+            told = clean + float(kept) * (told - clean) if kept else clean
+        return clean
+
+    def step(self, light: Tensor, told: Tensor, context: Context, time: float) -> Tensor:
+        """Return the light of the new clean estimate, 1 + x_in - R_k, patches in [0, 2].
+
+        light: 1 + x_in. told: 1 + x_in - r, what the state says is clean. time: A_t * 1000.
+        """
+        expert = sum(time <= bound for bound in _BOUNDS)
+        if expert == 0:
+            return self.guessed(light, context)
+        return self.corrected(told, context, told.new_tensor([time]), self.cells[expert - 1])
+
+    def guessed(self, light: Tensor, context: Context) -> Tensor:
+        """Return the light of the clean estimate that the context alone gives."""
+        return self.cleaned(context.features, context.embedding, light).clamp(0, 2)
+
+    def corrected(self, told: Tensor, context: Context, time: Tensor, cell: nn.Module) -> Tensor:
+        """Return the light of the clean estimate after one expert's correction of what the state tells."""
+        error = (time / TIME_SCALE).sqrt().reshape(-1, 1, 1, 1)
+        gain, offset = cell(told, context, self.time(time))
+        n, _, height, width = told.shape
+        colours = told.reshape(n, -1, 3, height, width) * brightening(error * gain)[:, None]
+        return (colours.reshape(told.shape) + error * offset).clamp(0, 2)
+
+    def _told(self, state: Tensor, light: Tensor, time: Tensor) -> Tensor:
+        """Return 1 + x_in - r of a state, patches in [0, 2]; the input's own where the state tells nothing."""
+        share = time / TIME_SCALE
+        left = 1 - share
+        shared = self.shared_cum[(self.residual_cum - share).abs().argmin()]
+        residual = ((1 - shared) * (light - 1) - state) / left.clamp_min(1e-6)
+        return torch.where(left < 1e-6, light, light - residual).clamp(0, 2)
+
+    def _expert(self, time: Tensor) -> Tensor:
+        return (time <= time.new_tensor(_BOUNDS)).sum()
+
+
+class Expert(nn.Module):
+    """One step's correction: found = silu((look(features) + state(told)) (1 + scale) + shift), and two heads of it.
+
+    The gain is one per patch and colour: exposure, veils and contrast are smooth. The offset is each pixel's own. The
+    heads read what this step found, and nothing that an earlier one has corrected already.
+    """
+
+    def __init__(self, width: int, inner: int, channels: int) -> None:
+        super().__init__()
+        self.look = nn.Conv2d(width, inner, 3, padding=1)
+        self.state = nn.Conv2d(channels, inner, 1, bias=False)
+        self.scale = nn.Linear(EMBEDDING, inner)
+        self.shift = nn.Linear(EMBEDDING, inner)
+        self.gain = nn.Conv2d(inner, 3, 3, padding=1)
+        self.offset = nn.Conv2d(inner, channels, 3, padding=1)
+        for layer in (self.scale, self.shift, self.gain, self.offset):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, told: Tensor, context: Context, time: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the gain's number, (N, 3, h, w), and the offset, (N, 3 f^2, h, w), FP32."""
+        scale, shift = (to(context.embedding)[:, :, None, None] for to in (self.scale, self.shift))
+        look = self.look(context.features) + self.state(told.to(self.state.weight.dtype))
+        found = F.silu(look * (1 + scale + time[0]).to(look.dtype) + (shift + time[1]).to(look.dtype))
+        return self.gain(found).float(), self.offset(found).float()
+
+
+class TimeTable(nn.Module):
+    """What a step's time adds to an expert's scale and shift: constants once the schedule is chosen."""
+
+    def __init__(self, inner: int) -> None:
+        super().__init__()
+        self.mlp = small_mlp(SINUSOIDS)
+        self.scale = nn.Linear(EMBEDDING, inner)
+        self.shift = nn.Linear(EMBEDDING, inner)
+        for parameter in (*self.scale.parameters(), *self.shift.parameters()):
+            nn.init.zeros_(parameter)
+
+    def forward(self, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what is added, (1, inner, 1, 1) each, of a time (1,)."""
+        x = F.silu(self.mlp(sinusoid(time, SINUSOIDS)))
+        scale, shift = (to(x)[:, :, None, None] for to in (self.scale, self.shift))
+        return scale, shift

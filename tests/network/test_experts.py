@@ -1,0 +1,148 @@
+"""The loop of light steps: its states are those of the equations, and a better state is a better estimate."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
+
+import io  # noqa: E402
+from dataclasses import replace  # noqa: E402
+
+import numpy as np  # noqa: E402
+import onnxruntime  # noqa: E402
+
+from cled_edge.network.blocks import patches_from_images  # noqa: E402
+from cled_edge.network.precision import at_precision  # noqa: E402
+from cled_edge.network.presets import PRESETS, UNetConfig  # noqa: E402
+from cled_edge.network.sampler import CledFusion, FusedLoop  # noqa: E402
+from cled_edge.schedule import Schedule  # noqa: E402
+from tests.network.test_network import TINY, pictures, randomised  # noqa: E402
+
+EXPERTS = replace(TINY, unet=UNetConfig("experts", (8, 8, 16), (0, 1, 1), (0, 1, 0), unshuffle=2, inner=8))
+SCHEDULE = Schedule.named("rddm09")
+
+
+@pytest.fixture(scope="module")
+def model() -> CledFusion:
+    return randomised(CledFusion(EXPERTS))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 10])
+def test_what_a_step_keeps_of_the_residual_is_what_its_update_does(steps: int) -> None:
+    rng = np.random.default_rng(steps)
+    table = SCHEDULE.step_table(steps)
+    x_in, told = rng.normal(size=(2, 5))
+    for index, row in enumerate(table.coef):
+        t, after = table.t[index], table.t[index + 1] if index + 1 < steps else None
+        a, d = SCHEDULE.residual_cum[t], SCHEDULE.shared_cum[t]
+        a_next, d_next = (SCHEDULE.residual_cum[after], SCHEDULE.shared_cum[after]) if after is not None else (0, 0)
+        x_t = (1 - d) * x_in - (1 - a) * told
+        residual = rng.normal(size=5)
+        x_next = row @ np.stack([x_t, x_in - residual, residual, x_in])
+        kept = table.kept[index]
+        told = ((1 - d_next) * x_in - x_next) / (1 - a_next)
+        np.testing.assert_allclose(
+            told, kept * ((1 - d) * x_in - x_t) / max(1 - a, 1e-12) + (1 - kept) * residual, atol=1e-9
+        )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 4, 10])
+def test_one_graph_is_the_trajectory_of_the_equations(model: CledFusion, steps: int) -> None:
+    generator = torch.Generator().manual_seed(steps)
+    infrared, visible = (
+        torch.randint(0, 256, (1, 32, 64, channels), generator=generator, dtype=torch.uint8) for channels in (1, 3)
+    )
+    images = [x.permute(0, 3, 1, 2).float().expand(-1, 3, -1, -1) / 127.5 - 1 for x in (infrared, visible)]
+    with torch.no_grad():
+        *_, (_, residual) = model.sampler.trajectory(images[1], steps)
+        _, _, in_one_graph = FusedLoop(model, steps)(infrared, visible)
+        torch.testing.assert_close(model.sampler(images[1], steps), residual, atol=1e-3, rtol=0)
+    visible_restored = images[1] - residual
+    wanted = ((visible_restored.clamp(-1, 1) + 1) * 127.5).permute(0, 2, 3, 1)
+    assert (in_one_graph.float() - wanted).abs().max() < 0.51
+    assert (visible_restored - images[1]).abs().mean() > 0.01
+
+
+def test_each_time_has_its_expert(model: CledFusion) -> None:
+    """Of the four that S = 4 visits, each one's weights change its own step and no other."""
+    x_in, x_t = pictures(2, (32, 32))
+    times = SCHEDULE.step_table(4).time
+    assert times[0] > 999 > times[1] > 800 > times[2] > 500 > times[3]
+
+    def estimates(changed: CledFusion) -> list[torch.Tensor]:
+        with torch.no_grad():
+            return [changed.unet(x_t, x_in, torch.tensor([time], dtype=torch.float32)) for time in times]
+
+    before = estimates(model)
+    for cell in range(3):
+        other = randomised(CledFusion(EXPERTS))
+        with torch.no_grad():
+            other.unet.cells[cell].offset.bias += 0.1
+        after = estimates(other)
+        assert [not torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [k == cell + 1 for k in range(4)]
+
+
+def test_the_first_estimate_does_not_look_at_the_state(model: CledFusion) -> None:
+    x_in, x_t, other = pictures(3, (32, 32))
+    time = torch.tensor([1000.0])
+    with torch.no_grad():
+        assert torch.equal(model.unet(x_t, x_in, time), model.unet(other, x_in, time))
+
+
+def test_experts_that_find_nothing_leave_what_the_state_tells() -> None:
+    """With heads at 0, as before training, a true state gives the true residual, whatever the time."""
+    unet = randomised(CledFusion(EXPERTS)).unet
+    for cell in unet.cells:
+        for parameter in (*cell.gain.parameters(), *cell.offset.parameters()):
+            torch.nn.init.zeros_(parameter)
+    x_in, clean = (0.9 * x for x in pictures(2, (32, 32)))
+    residual = x_in - clean
+    for t in (100, 500, 800):
+        a, d = SCHEDULE.residual_cum[t], SCHEDULE.shared_cum[t]
+        with torch.no_grad():
+            found = unet(clean + a * residual - d * x_in, x_in, torch.tensor([a * 1000], dtype=torch.float32))
+        torch.testing.assert_close(found, residual, atol=1e-4, rtol=0)
+
+
+def test_a_context_sees_rows_as_it_sees_columns() -> None:
+    unet = randomised(CledFusion(EXPERTS)).unet
+    (light,) = (patches_from_images(x + 1, 2) for x in pictures(1, (32, 32)))
+    with torch.no_grad():
+        unet.rows.load_state_dict(unet.columns.state_dict())
+        exposure = unet.exposure(light)
+        stem = unet.stem(light, exposure) - unet.columns(light)
+        lines = (
+            unet.stem(light, exposure) + unet.rows(light.mean(3, keepdim=True).transpose(2, 3)).transpose(2, 3) - stem
+        )
+        turned = unet.columns(light.transpose(2, 3)).transpose(2, 3) + unet.columns(light)
+    torch.testing.assert_close(lines, turned, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_the_step_exports_with_its_experts_chosen_by_the_time(model: CledFusion, precision) -> None:
+    step = at_precision(model, precision).sampler.step
+    x_in, x_t = pictures(2, (32, 64))
+    table, file = SCHEDULE.step_table(4), io.BytesIO()
+    names = ["x_t", "x_in", "t", "coef"]
+    example = (x_t, x_in, torch.tensor([900.0]), torch.zeros(4))
+    torch.onnx.export(
+        step, example, file, input_names=names, output_names=["x_prev", "residual"], opset_version=17, dynamo=False
+    )
+    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+    for time, coef in zip(table.time, table.coef, strict=True):
+        row = torch.tensor([time], dtype=torch.float32), torch.tensor(coef, dtype=torch.float32)
+        with torch.no_grad():
+            wanted = model.sampler.step(x_t, x_in, *row)[1]
+        feed = zip(names, (x_t, x_in, *row), strict=True)
+        found = session.run(["residual"], {name: value.numpy() for name, value in feed})[0]
+        assert np.abs(found - wanted.numpy()).max() < (1e-4 if precision == "fp32" else 0.05)
+
+
+def test_untrained_experts_remove_nothing() -> None:
+    config = replace(
+        PRESETS["nano"], unet=replace(PRESETS["nano"].unet, form="experts", decoder_blocks=(0, 1, 0, 0), inner=24)
+    )
+    model = CledFusion(config).eval()
+    (x_in,) = pictures(1, (32, 64))
+    with torch.no_grad():
+        residual = model.sampler(x_in, 3)
+    torch.testing.assert_close(residual, torch.zeros_like(x_in), atol=1e-6, rtol=0)
