@@ -9,6 +9,8 @@ from torch import Tensor
 
 from cled_edge.image import Uint8
 
+_LUMA = (0.299, 0.587, 0.114)
+
 
 def random_crop(images: Sequence[Uint8], side: int, rng: np.random.Generator) -> list[Uint8]:
     """Cut the same square of 1 to 2.5 times `side` from each, scale it to (side, side, C), mirror half of them.
@@ -51,3 +53,19 @@ def unit_images(images: Sequence[Uint8]) -> Tensor:
 def network_images(x: Tensor) -> Tensor:
     """Return (N, 3, H, W) in [-1, 1] of (N, 1 or 3, H, W) in [0, 1]; one channel is repeated."""
     return 2 * x.expand(-1, 3, -1, -1) - 1
+
+
+def monochrome(x: Tensor) -> Tensor:
+    """Return the BT.601 luma of (N, 3, H, W) in all three channels: what a monochrome camera gives."""
+    return (x * x.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def within_border(side: int, rng: np.random.Generator) -> Tensor:
+    """Return (1, 1, side, side), 1 and around it, on some sides, a border of 0 up to a third of the side wide.
+
+    So images look that were warped, or whose camera sends black beside its own.
+    """
+    top, left, bottom, right = (int(rng.uniform(0, side / 3)) if rng.random() < 0.4 else 0 for _ in range(4))
+    seen = torch.zeros(1, 1, side, side)
+    seen[:, :, top : side - bottom, left : side - right] = 1
+    return seen

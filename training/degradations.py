@@ -8,9 +8,10 @@ ones, all are simulated here.
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import islice
+from itertools import combinations, islice
 from typing import Literal
 
+import cv2
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
@@ -122,9 +123,73 @@ def stripes(x: Tensor, generator: Generator) -> Tensor:
     return x * gains + offsets + torch.randn(x.shape, generator=generator) * _draw(n, 0, 0.3, generator).square()
 
 
+def shading(x: Tensor, generator: Generator) -> Tensor:
+    """Add a smooth offset: vignetting, or the warmth that gathers between two closings of a thermal shutter."""
+    n = len(x)
+    field = F.interpolate(torch.randn(n, 1, 3, 3, generator=generator), x.shape[-2:], mode="bicubic")
+    return x + field * _draw(n, 0.02, 0.1, generator)
+
+
+def rows(x: Tensor, generator: Generator) -> Tensor:
+    """Add an offset per row, as `stripes` do per column: a readout by rows, or a camera that lies on its side."""
+    n, _, height, _ = x.shape
+    return x + torch.randn(n, 1, height, 1, generator=generator) * _draw(n, 0.01, 0.1, generator)
+
+
+def dead_pixels(x: Tensor, generator: Generator) -> Tensor:
+    """Make 0.03 to 1.2 % of the pixels, and a few clusters of nine, black, white or any grey."""
+    n = len(x)
+    share = torch.exp(_draw(n, math.log(0.0003), math.log(0.012), generator))
+    dead = (torch.rand(x.shape, generator=generator) < share).float()
+    seeds = (torch.rand(x.shape, generator=generator) < share / 12).float() * _chosen(n, 0.4, generator)
+    dead = torch.maximum(dead, F.max_pool2d(seeds, 3, stride=1, padding=1))
+    level = torch.rand(x.shape, generator=generator)
+    level = torch.where(_chosen(n, 0.6, generator) > 0, (level > 0.5).float(), level)
+    return torch.where(dead > 0, level, x)
+
+
+def another_agc(x: Tensor, generator: Generator) -> Tensor:
+    """Give another gain and level, as an automatic gain control does; half keep most of the level."""
+    n = len(x)
+    mean = x.mean((1, 2, 3), keepdim=True)
+    gain = torch.exp(_draw(n, math.log(0.2), math.log(0.8), generator))
+    kept, own = mean * _draw(n, 0.7, 1.0, generator), _draw(n, 0.1, 0.6, generator)
+    return (x - mean) * gain + torch.where(_chosen(n, 0.5, generator) > 0, kept, own)
+
+
+def hot_target(x: Tensor, generator: Generator) -> Tensor:
+    """Let one hot thing set the gain: the scene is pressed together, its hottest percents stand far above it."""
+    n = len(x)
+    quantiles = _draw(n, 0.97, 0.997, generator).flatten()
+    edge = torch.stack([torch.quantile(one, at) for one, at in zip(x.flatten(1), quantiles, strict=True)])
+    hot = ((x - edge[:, None, None, None]) / 0.04).clamp(0, 1)
+    return another_agc(x, generator) + hot * _draw(n, 0.15, 0.5, generator)
+
+
+def jpeg(x: Tensor, generator: Generator) -> Tensor:
+    """Code as JPEG of quality 20 to 85, as a network camera does: blocks and rings."""
+    qualities = _draw(len(x), 20, 85, generator).flatten().int().tolist()
+    coded = []
+    for image, quality in zip(x.clamp(0, 1).mul(255).round().byte(), qualities, strict=True):
+        bgr = image.permute(1, 2, 0).flip(2).contiguous().numpy()
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        coded.append(torch.from_numpy(cv2.imdecode(data, cv2.IMREAD_COLOR)).flip(2).permute(2, 0, 1))
+    return torch.stack(coded).float() / 255
+
+
 # A new kind stands here alone, under the modalities that have it: a model tells apart what its recipe simulates.
 DEGRADATIONS: dict[Modality, dict[str, Degradation]] = {
-    "infrared": {"blur": blur, "low_contrast": low_contrast, "noise": noise, "stripes": stripes},
+    "infrared": {
+        "blur": blur,
+        "low_contrast": low_contrast,
+        "shading": shading,
+        "noise": noise,
+        "stripes": stripes,
+        "rows": rows,
+        "dead_pixels": dead_pixels,
+        "another_agc": another_agc,
+        "hot_target": hot_target,
+    },
     "visible": {
         "haze": haze,
         "rain": rain,
@@ -132,10 +197,16 @@ DEGRADATIONS: dict[Modality, dict[str, Degradation]] = {
         "overexposure": overexposure,
         "low_light": low_light,
         "noise": noise,
+        "jpeg": jpeg,
     },
 }
 EXPOSURES = frozenset({"overexposure", "low_light"})
-_EXCLUSIVE = EXPOSURES, frozenset({"overexposure", "haze"})  # no camera makes the first, nothing is left of the second
+# No camera makes the first, nothing is left of the second, and a thermal camera has one gain.
+_EXCLUSIVE = (
+    EXPOSURES,
+    frozenset({"overexposure", "haze"}),
+    *map(frozenset, combinations(("low_contrast", "another_agc", "hot_target"), 2)),
+)
 
 
 def degrade(x: Tensor, modality: Modality, kinds: Sequence[Sequence[str]], generator: Generator) -> Tensor:

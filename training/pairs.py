@@ -19,7 +19,7 @@ from cled_edge.data.datasets import DataSet, Pair, find_pairs, pairs_of_set
 from cled_edge.data.split import is_held_out
 from cled_edge.errors import DataError
 from training.batches import Fields, FusionBatch, RestorationBatch, each
-from training.crops import random_crop, unit_images
+from training.crops import monochrome, random_crop, unit_images, within_border
 from training.degradations import EXPOSURES, MODALITIES, Modality, degrade, draw_kinds
 from training.image_cache import ImageCache, Member, readable
 from training.recipe import DataRecipe, ReferenceRecipe
@@ -195,7 +195,14 @@ class RestorationBatches(_Batches[RestorationBatch]):
             path, without = clean[rng.integers(len(clean))], frozenset[str]()
         x = unit_images(random_crop([self.images(path, modality)], self.crop, rng))
         kind = turn // 2 if self.recipe.cycle_kinds else None
+        if modality == "infrared" and _drawn(self.recipe.black_hot_share, rng):
+            x = 1 - x
         degraded, kinds = self._degraded(x, modality, generator, without, kind)
+        if modality == "visible" and _drawn(self.recipe.grey_share, rng):
+            degraded, x = monochrome(degraded), monochrome(x)
+        if _drawn(self.recipe.border_share, rng):
+            seen = within_border(x.shape[-1], rng)
+            degraded, x = degraded * seen, x * seen
         return RestorationBatch(degraded, x, torch.tensor([float(kind in kinds) for kind in self.recipe.kinds]))
 
     def _real(self, paths: tuple[Path, Path], modality: Modality, rng: np.random.Generator) -> RestorationBatch:
@@ -203,6 +210,11 @@ class RestorationBatches(_Batches[RestorationBatch]):
         crops = random_crop([self.images(path, modality) for path in paths], self.crop, rng)
         degraded, clean = (unit_images([crop]) for crop in crops)
         return RestorationBatch(degraded, clean, torch.full((len(self.recipe.kinds),), math.nan))
+
+
+def _drawn(share: float, rng: np.random.Generator) -> bool:
+    """Return whether an item is of a share; a share of 0 draws nothing, so that recipes without it stay as they are."""
+    return share > 0 and rng.random() < share
 
 
 class FusionBatches(_Batches[FusionBatch]):

@@ -37,9 +37,11 @@ class DataRecipe(_Strict):
     """Which images below the folder of all data, and how they are degraded.
 
     pairs: folders with `infrared/` and `visible/` images of equal stems. sets: the same in other layouts.
+    grey_share, black_hot_share, border_share: of stage-1 items, degraded image and target alike: visible ones of a
+        monochrome camera, infrared ones that are dark where it is hot, and any with a black border.
     keep_gib: decoded images kept in memory; what does not fit is decoded again at each use.
-    kinds_infrared, kinds_visible: degradations that are simulated; none named: all of `DEGRADATIONS`.
-        One named several times is drawn so much more often.
+    kinds_infrared, kinds_visible: degradations that are simulated; none named: those of `DEGRADATIONS` that are in
+        `KINDS`, the paper's and its neighbours'. One named several times is drawn so much more often.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
     cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded images.
@@ -58,6 +60,9 @@ class DataRecipe(_Strict):
     reference_share: float = Field(0.1, ge=0, le=1)
     min_target_luma: float = Field(0.22, ge=0, le=1)
     night_share: float = Field(0.15, ge=0, le=1)
+    grey_share: float = Field(0.0, ge=0, le=1)
+    black_hot_share: float = Field(0.0, ge=0, le=1)
+    border_share: float = Field(0.0, ge=0, le=1)
     keep_gib: float = Field(4, ge=0)
 
     @model_validator(mode="after")
@@ -79,7 +84,7 @@ class DataRecipe(_Strict):
     def kinds_of(self, modality: Modality) -> tuple[str, ...]:
         """Return the names of the degradations that are simulated."""
         named = self.kinds_infrared if modality == "infrared" else self.kinds_visible
-        return named or tuple(DEGRADATIONS[modality])
+        return named or tuple(kind for kind in DEGRADATIONS[modality] if kind in KINDS)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -120,6 +125,9 @@ class RestoreRecipe(StageRecipe):
     start_share: of the other batches, those at the start of the loop, which a one-step run visits alone. The rest are
         at a later step of a loop of 2 to `max_steps`, in a state that the network's own steps have led to: so a second
         call learns to mend the first instead of reading the true image off the state.
+    step_shares, late_share, long_share, step_weight: of the loops that a loop of light steps is trained through, see
+        training/rollout.py, instead of the shares above.
+    clean_weight: of images that have nothing to remove, in such a loop.
     held_out_crops: crops per kind of degradation that validation restores.
     kind_weights: of images that have a kind of degradation, 1 if not named; of several kinds the largest counts. What
         touches few pixels, as rain does, weighs little by its error.
@@ -132,6 +140,11 @@ class RestoreRecipe(StageRecipe):
     silent_share: float = Field(0.5, ge=0, le=1)
     start_share: float = Field(0.6, ge=0, le=1)
     max_steps: int = Field(3, ge=2, le=10)
+    step_shares: tuple[float, float, float, float] = (0.08, 0.14, 0.48, 0.3)
+    late_share: float = Field(0.12, ge=0, le=1)
+    long_share: float = Field(0.04, ge=0, le=1)
+    step_weight: float = Field(0.55, gt=0, le=1)
+    clean_weight: float = Field(2.0, gt=0)
     held_out_crops: int = Field(12, ge=1)
     kind_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     weight_kinds: float = Field(0.0, ge=0)

@@ -6,7 +6,7 @@ torch = pytest.importorskip("torch", reason="needs torch: make test installs it"
 
 import numpy as np  # noqa: E402
 
-from training.crops import random_crop  # noqa: E402
+from training.crops import monochrome, random_crop, within_border  # noqa: E402
 
 
 def test_crops_are_scaled_as_averages_of_their_pixels(rng) -> None:
@@ -28,3 +28,18 @@ class _always_widest:  # noqa: N801
 
     def integers(self, low: int, high: int | None = None) -> int:
         return 0 if high is None else high - 1
+
+
+def test_a_monochrome_image_is_its_luma_three_times() -> None:
+    x = torch.zeros(1, 3, 2, 2)
+    x[:, 1] = 1.0
+    torch.testing.assert_close(monochrome(x), torch.full((1, 3, 2, 2), 0.587))
+
+
+def test_a_border_lies_at_the_sides_alone_and_never_covers_the_middle() -> None:
+    masks = [within_border(96, np.random.default_rng(seed)) for seed in range(40)]
+    assert {value for mask in masks for value in mask.unique().tolist()} == {0.0, 1.0}
+    assert all(mask[..., 32:64, 32:64].min() == 1 for mask in masks)
+    for axis in (2, 3):
+        assert any(mask.amax(axis).flatten()[0] == 0 for mask in masks)
+        assert any(mask.amax(axis).flatten()[-1] == 0 for mask in masks)

@@ -21,7 +21,8 @@ def test_every_degradation_changes_its_images_alone_and_repeats_by_its_seed(moda
     assert torch.equal(first, second)
     assert not torch.equal(first[0], other[0])
     assert torch.equal(first[1], clean[1])
-    assert (first - clean)[[0, 2]].abs().mean((1, 2, 3)).min() > 0.002
+    changed = (first - clean)[[0, 2]].abs()
+    assert changed.amax((1, 2, 3)).min() > 0.05 if kind == "dead_pixels" else changed.mean((1, 2, 3)).min() > 0.002
 
 
 def test_what_degradations_do() -> None:
@@ -63,3 +64,41 @@ def test_kinds_are_drawn_in_their_shares_and_never_two_exposures() -> None:
     assert all(len(set(kinds)) == len(kinds) for kinds in weighted)
     assert sum(kinds[0] == "rain" for kinds in weighted) / 4000 == pytest.approx(0.6, abs=0.03)
     assert {draw_kinds(["haze", "overexposure"], generator, 0, 1) for _ in range(50)} == {("haze",), ("overexposure",)}
+
+
+def test_what_thermal_cameras_do() -> None:
+    clean = 0.3 + 0.3 * torch.rand(24, 1, 64, 64, generator=seeded())
+    clean[:, :, 20:24, 30:34] = 0.9  # 16 of 4096 pixels are hot
+
+    def made(kind: str, x=clean):
+        return degrade(x, "infrared", [(kind,)] * len(x), seeded(2))
+
+    flat = torch.full_like(clean, 0.5)
+    lines = made("rows", flat) - flat
+    torch.testing.assert_close(lines, lines[..., :1].expand_as(lines))
+    assert (lines[:, 0, :, 0].std(1) > 0.005).all()
+    dead = made("dead_pixels") != clean
+    share = dead.float().mean((1, 2, 3))
+    assert share.min() < 0.003 < share.max() < 0.03
+    assert (share > 0).float().mean() > 0.8
+    other = made("another_agc")
+    slope = (other - other.mean((2, 3), keepdim=True)) / (clean - clean.mean((2, 3), keepdim=True))
+    gains = slope.flatten(1).median(dim=1).values
+    assert ((gains > 0.19) & (gains < 0.81)).all()
+    hot = made("hot_target")
+    target, around = hot[:, 0, 20:24, 30:34].mean((1, 2)), hot[:, 0, :16].mean((1, 2))
+    pressed = hot[:, 0, :16].std((1, 2)) / clean[:, 0, :16].std((1, 2))
+    assert (target - around > 0.2).all()
+    assert (pressed < 0.85).all()
+    smooth = made("shading", flat) - flat
+    assert (smooth.diff(dim=3).abs().amax((1, 2, 3)) < 0.25 * smooth.abs().amax((1, 2, 3))).all()
+
+
+def test_jpeg_costs_fine_detail_and_keeps_flat_colours() -> None:
+    flat = torch.tensor([0.2, 0.5, 0.8])[None, :, None, None].expand(4, 3, 32, 32)
+    torch.testing.assert_close(degrade(flat, "visible", [("jpeg",)] * 4, seeded()), flat, atol=0.02, rtol=0)
+    noise = torch.rand(4, 3, 32, 32, generator=seeded())
+    coded = degrade(noise, "visible", [("jpeg",)] * 4, seeded())
+    assert (coded.std((1, 2, 3)) < 0.97 * noise.std((1, 2, 3))).all()
+    again = degrade(noise.flip(1), "visible", [("jpeg",)] * 4, seeded())
+    assert (again.flip(1) - noise).abs().mean() == pytest.approx((coded - noise).abs().mean().item(), rel=0.2)

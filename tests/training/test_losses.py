@@ -98,4 +98,4 @@ def test_kinds_that_nobody_knows_are_left_out() -> None:
     known[1] = torch.nan
     assert kinds_loss(logits, known).item() == pytest.approx(7 / 8 * 0.6931, abs=1e-3)
     assert kinds_loss(logits, torch.full((2, 8), torch.nan)).item() == 0
-    assert set(KINDS) == {kind for kinds in DEGRADATIONS.values() for kind in kinds}
+    assert set(KINDS) < {kind for kinds in DEGRADATIONS.values() for kind in kinds}

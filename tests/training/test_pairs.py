@@ -89,13 +89,14 @@ def test_a_batch_of_the_paper_has_one_image_of_each_kind(data: Path, recipe_file
     monkeypatch.setattr(module, "degrade", lambda x, modality, kinds, generator: seen.extend(kinds[0]) or x)
     values = {**read_recipe(recipe_file).data.model_dump(), "cycle_kinds": True}
     RestorationBatches(data, DataRecipe.model_validate(values), 12, 32, 0)(0)
-    assert sorted(seen[1::2]) == sorted(DEGRADATIONS["visible"])
-    assert set(seen[::2]) == set(DEGRADATIONS["infrared"])
+    own = {modality: sorted(kinds.keys() & set(KINDS)) for modality, kinds in DEGRADATIONS.items()}
+    assert sorted(seen[1::2]) == own["visible"]
+    assert set(seen[::2]) == set(own["infrared"])
     seen.clear()
     small = RestorationBatches(data, DataRecipe.model_validate(values), 2, 32, 0)
-    for iteration in range(len(DEGRADATIONS["visible"])):
+    for iteration in range(len(own["visible"])):
         small(iteration)
-    assert sorted(seen[1::2]) == sorted(DEGRADATIONS["visible"])
+    assert sorted(seen[1::2]) == own["visible"]
     with pytest.raises(ValueError, match=r"kinds_infrared has no 'rain'; known: blur, low_contrast"):
         DataRecipe.model_validate({**values, "kinds_infrared": ["rain"]})
 
@@ -171,3 +172,27 @@ def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path)
     made = restoration(0)
     assert made.degraded[1::2].unique().tolist() == [30]
     assert made.clean[1::2].unique().tolist() == [180]
+
+
+@pytest.mark.parametrize("look", ["grey_share", "black_hot_share", "border_share"])
+def test_looks_change_the_image_and_its_target_alike(data: Path, recipe_file: Path, look: str) -> None:
+    values = {
+        **read_recipe(recipe_file).data.model_dump(),
+        "clean_share": 1.0,
+        "mixed_share": 0.0,
+        "reference_share": 0,
+    }
+
+    def batch(share: float):
+        return RestorationBatches(data, DataRecipe.model_validate({**values, look: share}), 6, 32, 5)(3)
+
+    plain, changed = batch(0.0), batch(1.0)
+    assert torch.equal(changed.degraded, changed.clean)
+    rows = {"grey_share": slice(1, None, 2), "black_hot_share": slice(0, None, 2), "border_share": slice(None)}[look]
+    kept = torch.ones(6, dtype=torch.bool)
+    kept[rows] = False
+    assert torch.equal(changed.clean[kept], plain.clean[kept])
+    if look == "grey_share":
+        assert torch.equal(changed.clean[rows, 0], changed.clean[rows, 2])
+    else:
+        assert not torch.equal(changed.clean[rows], plain.clean[rows])
