@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from cled_edge.network.fusion import remove
 from cled_edge.network.sampler import CledFusion
-from cled_edge.network.unet import ResidualUNet
+from cled_edge.network.unet import PatchUNet
 from training.batches import FusionBatch
 from training.draws import Draws
 from training.losses import fusion_losses, residual_loss
@@ -50,7 +50,7 @@ def fuse_stage(model: CledFusion, run: Run) -> int:
     validation = FusionValidation(run.data, data, run.images, stage.crop, run.strict)
     trained: nn.Module = Joint(model, stage.steps) if stage.one_stage else model.fusion
     model.unet.requires_grad_(stage.one_stage).to(run.accelerator.device)
-    if isinstance(model.unet, ResidualUNet):
+    if isinstance(model.unet, PatchUNet):
         model.unet.kinds.requires_grad_(False)  # not asked here; processes would wait for its gradient
     if run.compiled:
         model.unet.compile()

@@ -1,5 +1,6 @@
 """Losses of Eq. 15 to 19. Images are (N, 3, H, W); fusion losses take them in [0, 1]."""
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
@@ -36,13 +37,27 @@ def residual_loss(
     return (error if weights is None else error * weights).mean()
 
 
+def weights_of(kinds: Tensor, names: Sequence[str], by_kind: Mapping[str, float]) -> Tensor:
+    """Return the weight of each image, (N,), by what `kinds` (N, K) says it has; 1 where none is or none is known.
+
+    names: of the K kinds. by_kind: weights by name, 1 if not named.
+    """
+    weights = torch.tensor([by_kind.get(kind, 1.0) for kind in names], device=kinds.device)
+    largest = (kinds.nan_to_num() * weights).amax(dim=1)
+    return torch.where(largest > 0, largest, 1.0)
+
+
 def pattern_loss(error: Tensor, side: int) -> Tensor:
     """Return how much of an error (N, 3, H, W) repeats from patch to patch, as a mean over [-1, 1]: a grid that shows.
 
     side: of the network's patches, which H and W are multiples of. It is no part of the paper. The error at each place
     of a patch is averaged over four by four patches: what then differs from place to place is no chance.
     """
-    places = patches_from_images(error, side)
+    return patch_pattern(patches_from_images(error, side), side)
+
+
+def patch_pattern(places: Tensor, side: int) -> Tensor:
+    """Return `pattern_loss` of an error that is patches, (N, 3 side^2, h, w)."""
     around = F.avg_pool2d(places, 4, stride=2).unflatten(1, (side**2, -1))
     return (around - around.mean(dim=1, keepdim=True)).abs().mean()
 

@@ -10,7 +10,7 @@ from cled_edge.errors import CheckpointError
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion
-from cled_edge.network.unet import ResidualUNet
+from cled_edge.network.unet import PatchUNet
 from training.recipe import Recipe, model_of
 
 
@@ -45,7 +45,7 @@ def with_kinds(model: CledFusion, config: ModelConfig) -> CledFusion:
     made = CledFusion(config)
     unchanged = {name: weights for name, weights in model.state_dict().items() if ".kinds." not in name}
     made.load_state_dict({**made.state_dict(), **unchanged})
-    if isinstance(model.unet, ResidualUNet) and isinstance(made.unet, ResidualUNet):
+    if isinstance(model.unet, PatchUNet) and isinstance(made.unet, PatchUNet):
         head, before = made.unet.kinds, model.unet.kinds
         with torch.no_grad():
             for place, kind in enumerate(config.kinds):

@@ -1,6 +1,5 @@
 """Stage 1: the residual network learns Eq. 15 on single images of both modalities."""
 
-from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import NamedTuple
 
@@ -8,15 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from cled_edge.errors import DataError
+from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.network.unet import ResidualUNet
 from cled_edge.schedule import TRAIN_STEPS
 from training.batches import RestorationBatch
 from training.draws import Draws
-from training.losses import kinds_loss, pattern_loss, residual_loss
+from training.losses import kinds_loss, pattern_loss, residual_loss, weights_of
 from training.pairs import RestorationBatches
 from training.recipe import RestoreRecipe
+from training.rollout import Rollout, RolloutTask
 from training.run import Run
 from training.stage import Losses, Task
 from training.validation import Validation
@@ -43,22 +44,27 @@ def restore_stage(model: CledFusion, run: Run) -> int:
     DataError if the recipe asks the lineage's network for what it does not tell.
     """
     recipe, stage = run.recipe, run.recipe.restore
-    if (stage.weight_kinds or stage.weight_pattern) and not isinstance(model.unet, ResidualUNet):
+    if (stage.weight_kinds or stage.weight_pattern) and isinstance(model.unet, LineageUNet):
         raise DataError(
             "recipe: restore.weight_kinds and weight_pattern must be 0 for a lineage preset, whose network tells no "
             "kinds and has no patches"
         )
-    task = RestorationTask(model, stage)
     rank = run.accelerator.process_index
     batches = RestorationBatches(
         run.data, recipe.data, stage.batch, stage.crop, recipe.seed, strict=run.strict, images=run.images, rank=rank
     )
     validation = Validation(run.data, recipe.data, run.images, stage.held_out_crops, run.strict)
-    trained = Judging(model.unet)
+    if isinstance(model.unet, ExpertUNet):
+        rollout = Rollout(model.unet, model.sampler.schedule, stage)
+        if run.compiled:
+            rollout.compile()
+        loop = RolloutTask(stage, recipe.data.kinds, model.config.unet.unshuffle)
+        parts = Task(rollout, batches, loop.inputs, loop.loss, lambda: validation(model), recordable=False)
+        return run.stage("restore", stage).run(parts)
+    task, trained = RestorationTask(model, stage), Judging(model.unet)
     if run.compiled:
         trained.compile()
-    parts = Task(trained, batches, task.inputs, task.loss, lambda: validation(model))
-    return run.stage("restore", stage).run(parts)
+    return run.stage("restore", stage).run(Task(trained, batches, task.inputs, task.loss, lambda: validation(model)))
 
 
 class RestorationTask:
@@ -99,16 +105,6 @@ class Judging(nn.Module):
         if isinstance(self.unet, ResidualUNet):
             return self.unet.judge(x_t, x_in, time)
         return self.unet(x_t, x_in, time), None
-
-
-def weights_of(kinds: Tensor, names: Sequence[str], by_kind: Mapping[str, float]) -> Tensor:
-    """Return the weight of each image, (N,), by what `kinds` (N, K) says it has; 1 where none is or none is known.
-
-    names: of the K kinds. by_kind: weights by name, 1 if not named.
-    """
-    weights = torch.tensor([by_kind.get(kind, 1.0) for kind in names], device=kinds.device)
-    largest = (kinds.nan_to_num() * weights).amax(dim=1)
-    return torch.where(largest > 0, largest, 1.0)
 
 
 class States:

@@ -1,0 +1,117 @@
+"""The loop of light steps as it is trained: every step learns, and from the states that it meets."""
+
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
+
+from pathlib import Path  # noqa: E402
+
+from accelerate import Accelerator  # noqa: E402
+
+from cled_edge.network.blocks import patches_from_images  # noqa: E402
+from cled_edge.network.sampler import CledFusion  # noqa: E402
+from cled_edge.schedule import Schedule  # noqa: E402
+from tests.network.test_experts import EXPERTS  # noqa: E402
+from tests.network.test_network import pictures, randomised  # noqa: E402
+from training.batches import RestorationBatch  # noqa: E402
+from training.draws import Draws  # noqa: E402
+from training.image_cache import ImageCache  # noqa: E402
+from training.recipe import Recipe, model_of  # noqa: E402
+from training.restore_stage import restore_stage  # noqa: E402
+from training.rollout import Rollout, RolloutTask  # noqa: E402
+from training.run import Run  # noqa: E402
+
+COLD, LATE, LONG = 0.9, 0.0, 0.15  # the first number of a plan
+FIRST = ("gain", "offset", "global_gain", "global_offset")  # heads of the context
+
+
+def recipe(**restore) -> Recipe:
+    values = {"iterations": 40, "batch": 4, "crop": 32, "learning_rate": 3e-3, "warmup": 1, "held_out_crops": 1}
+    unet = {"form": "experts", "decoder_blocks": (0, 1, 0, 0), "inner": 8}
+    return Recipe.model_validate(
+        {
+            "preset": "nano",
+            "unet": unet,
+            "data": {"pairs": ["set"]},
+            "restore": {**values, "weighting": "share", "weight_kinds": 0.1, "weight_pattern": 1.0, **restore},
+            "fuse": {"iterations": 1, "batch": 1, "crop": 128, "learning_rate": 1e-3},
+        }
+    )
+
+
+def rollout(**restore) -> Rollout:
+    unet = randomised(CledFusion(EXPERTS)).unet
+    return Rollout(unet, Schedule.named("rddm09"), recipe(**restore).restore)
+
+
+def touched(network: Rollout, loss) -> set[str]:
+    """Return the parts of the network that a loss has a gradient for: `cells.0` to `cells.2`, and the others."""
+    network.zero_grad()
+    loss.backward()
+    named = [(name.removeprefix("unet."), p) for name, p in network.named_parameters() if p.grad is not None]
+    return {".".join(name.split(".")[: 2 if name.startswith("cells") else 1]) for name, p in named if p.grad.any()}
+
+
+def test_a_cold_loop_scores_each_step_and_a_step_leaves_the_one_before_alone() -> None:
+    network, (x_in, clean) = rollout(step_shares=(0, 0, 1, 0), step_weight=0.5), pictures(2, (32, 32))
+    estimates = network(x_in, clean, [COLD, 0.5, 0.5, 0.5], torch.ones(1, 4))
+    assert estimates.shares == pytest.approx([1 / 7, 2 / 7, 4 / 7])
+    first, _, third = estimates.lights
+    assert touched(network, third.sum()) >= {"cells.1", "encoder", "stem_input"}
+    assert not touched(network, network(x_in, clean, [COLD, 0.5, 0.5, 0.5], torch.ones(1, 4)).lights[2].sum()) & {
+        "cells.0",
+        "cells.2",
+        *FIRST,
+    }
+    residual = network.unet(x_in, x_in, torch.tensor([1000.0]))
+    torch.testing.assert_close(patches_from_images(x_in + 1 - residual, 2), first, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("number", "steps"), [(0.05, 1), (0.2, 2), (0.5, 3), (0.95, 4)])
+def test_lengths_are_drawn_by_their_shares(number: float, steps: int) -> None:
+    network, (x_in, clean) = rollout(step_shares=(1, 2, 4, 3)), pictures(2, (32, 32))
+    assert len(network(x_in, clean, [COLD, number, 0.5, 0.5], torch.ones(1, 4)).lights) == steps
+
+
+def test_a_late_step_starts_from_a_better_state() -> None:
+    """With heads that find nothing, what it gives is the state: the true one, or one with half of the error left."""
+    network, (x_in, clean) = rollout(late_share=0.1), pictures(2, (32, 32))
+    for cell in network.unet.cells:
+        for parameter in (*cell.gain.parameters(), *cell.offset.parameters()):
+            torch.nn.init.zeros_(parameter)
+    truth, given = (patches_from_images(x + 1, 2) for x in (clean, x_in))
+
+    def told(*numbers: float):
+        return network(x_in, clean, [LATE, 0.3, 0.5, 0.1], torch.tensor([numbers])).lights[0]
+
+    torch.testing.assert_close(told(0.1, 0.1, 0.5, 0.9), truth)
+    torch.testing.assert_close(told(0.1, 0.9, 0.5, 0.9), (truth + given) / 2)
+    torch.testing.assert_close(told(0.1, 0.9, 0.5, 0.1), truth.roll((-1, 1), (2, 3)))
+    torch.testing.assert_close(told(0.9, 0.1, 0.5, 0.1), given)
+
+
+def test_a_long_loop_scores_its_last_two_steps() -> None:
+    network, (x_in, clean) = rollout(late_share=0.1, long_share=0.2), pictures(2, (32, 32))
+    estimates = network(x_in, clean, [LONG, 0.99, 0.5, 0.5], torch.ones(1, 4))
+    assert len(estimates.lights) == 2
+    assert touched(network, estimates.lights[1].sum()) >= {"cells.2"}
+
+
+def test_images_that_have_nothing_to_remove_weigh_as_the_recipe_says() -> None:
+    x, other = pictures(2, (32, 32))
+    batch = RestorationBatch(torch.cat([x, x]), torch.cat([x, other]), torch.zeros(2, 8))
+    task = RolloutTask(recipe(clean_weight=3.0).restore, recipe().data.kinds, 2)
+    inputs = task.inputs(batch, Draws(torch.Generator().manual_seed(1), 2))
+    assert inputs.weights.tolist() == [3.0, 1.0]
+
+
+@pytest.mark.parametrize("compiled", [False])
+def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path, compiled: bool) -> None:
+    wanted = recipe()
+    torch.manual_seed(0)
+    model = CledFusion(model_of(wanted))
+    run = Run(wanted, data, tmp_path, Accelerator(cpu=True), ImageCache(1), compiled=compiled)
+    assert restore_stage(model, run) == 40
+    moved = [cell.offset.weight.abs().max() for cell in model.unet.cells]
+    assert all(value > 1e-4 for value in moved)
+    assert model.unet.offset.weight.abs().max() > 1e-4
