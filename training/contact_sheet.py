@@ -89,7 +89,7 @@ def main(
     recipe = DataRecipe.model_validate({"pairs": folder or ["pairs/msrs"]})
     images = ImageCache(recipe.keep_gib)
     rng = np.random.default_rng(seed)
-    pairs = readable_pairs(find_pairs(data, recipe.all_sets, held_out=True), images)
+    pairs = readable_pairs(find_pairs(data, recipe.all_sets, "choose"), images)
     bright = [pair for pair in pairs if recipe.is_bright(images.facts(pair.visible, "visible").mean)] or pairs
     crops = [
         random_crop([images(pair.infrared, "infrared"), images(pair.visible, "visible")], side, rng)

@@ -33,7 +33,7 @@ class Validation:
     def __init__(
         self, root: Path, recipe: DataRecipe, images: ImageCache, count: int = 12, strict: bool = False
     ) -> None:
-        pairs = readable_pairs(find_pairs(root, recipe.all_sets, held_out=True), images, strict)
+        pairs = readable_pairs(find_pairs(root, recipe.all_sets, "choose"), images, strict)
         rng, generator = np.random.default_rng(5), Generator().manual_seed(5)
         self.sets: dict[tuple[Modality, str], tuple[Tensor, Tensor]] = {}
         for modality in MODALITIES:
@@ -74,7 +74,7 @@ class FusionValidation:
     """Held-out pairs, clean and degraded, the same at each call."""
 
     def __init__(self, root: Path, recipe: DataRecipe, images: ImageCache, crop: int, strict: bool = False) -> None:
-        pairs = readable_pairs(find_pairs(root, recipe.all_sets, held_out=True), images, strict)
+        pairs = readable_pairs(find_pairs(root, recipe.all_sets, "choose"), images, strict)
         rng, generator = np.random.default_rng(6), Generator().manual_seed(6)
         chosen = [pairs[index] for index in rng.permutation(len(pairs))[:FUSION_PAIRS]]
         crops = [

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from pydantic import BaseModel, ConfigDict
 
 from cled_edge.data.layouts import FOLDER, LAYOUTS, Layout, expression_of
-from cled_edge.data.split import is_held_out
+from cled_edge.data.split import Part, part_of
 from cled_edge.errors import DataError
 
 log = logging.getLogger("cled_edge.data")
@@ -29,7 +29,7 @@ class DataSet(BaseModel):
     part: train, test and the like, where the layout has them; by default train, or all if it has no train.
     names: for `folder` whose file names differ by modality: two regular expressions with the same groups, infrared
         first; or the path of a table below the data set's folder, `infrared file<TAB>visible file` a line.
-    held_out: stems, or patients, that are held out besides the tenth that always is.
+    held_out: stems, or patients, that are reported on besides the tenth that always is.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -57,8 +57,11 @@ class Pair:
     unit: str
 
 
-def find_pairs(root: Path, sets: Sequence[DataSet], held_out: bool) -> list[Pair]:
-    """Return the pairs of data sets below `root`: those to train on, or those held out.
+_PURPOSES: dict[Part, str] = {"train": "to train on", "choose": "to choose by", "report": "held out"}
+
+
+def find_pairs(root: Path, sets: Sequence[DataSet], part: Part) -> list[Pair]:
+    """Return the pairs of data sets below `root` that are of one part: to train on, to choose by or to report on.
 
     DataError names the first thing that is not as a data set says, or says that no pair is left.
     """
@@ -68,10 +71,10 @@ def find_pairs(root: Path, sets: Sequence[DataSet], held_out: bool) -> list[Pair
         absent = set(entry.held_out) - {pair.unit for pair in found}
         if absent:
             raise DataError(f"{root / entry.root}: held_out has {sorted(absent)[0]!r}, which no pair is of; correct it")
-        pairs += [pair for pair in found if is_held_out(pair.unit, entry.held_out) == held_out]
+        pairs += [pair for pair in found if part_of(pair.unit, entry.held_out) == part]
     if not pairs:
-        which = "held out" if held_out else "to train on"
-        raise DataError(f"{root}: no pairs {which} in {', '.join(entry.root for entry in sets)}; add images")
+        names = ", ".join(entry.root for entry in sets)
+        raise DataError(f"{root}: no pairs {_PURPOSES[part]} in {names}; add images")
     return pairs
 
 

@@ -159,24 +159,27 @@ def test_the_split_is_a_tenth_by_the_crc_of_its_unit() -> None:
     assert is_held_out("30", NAMED_PATIENTS["pet-mri"])
 
 
-def test_pairs_are_trained_on_or_held_out_and_never_both(tmp_path: Path) -> None:
+def test_pairs_are_trained_on_chosen_by_or_reported_on_and_never_two_of_them(tmp_path: Path) -> None:
     touch(tmp_path / "set", *(f"{modality}/{k}.png" for modality in ("infrared", "visible") for k in range(40)))
-    train, held = (find_pairs(tmp_path, [entry("folder")], held_out) for held_out in (False, True))
-    assert sorted(pair.unit for pair in (*train, *held)) == sorted(map(str, range(40)))
+    parts = ("train", "choose", "report")
+    train, choose, held = (find_pairs(tmp_path, [entry("folder")], part) for part in parts)
+    assert sorted(pair.unit for pair in (*train, *choose, *held)) == sorted(map(str, range(40)))
+    assert {pair.unit for pair in choose} == {str(k) for k in range(40) if zlib.crc32(str(k).encode()) % 10 == 1}
+    assert choose
     assert [pair.unit for pair in held] == [
         pair.unit for pair in pairs_of_set(tmp_path, entry("folder")) if is_held_out(pair.unit)
     ]
     named = entry("folder", held_out=(train[0].unit, train[3].unit))
-    assert find_pairs(tmp_path, [named], held_out=False) == [*train[1:3], *train[4:]]
-    assert {pair.unit for pair in find_pairs(tmp_path, [named], held_out=True)} == {
+    assert find_pairs(tmp_path, [named], "train") == [*train[1:3], *train[4:]]
+    assert {pair.unit for pair in find_pairs(tmp_path, [named], "report")} == {
         *(pair.unit for pair in held),
         *named.held_out,
     }
     with pytest.raises(DataError, match=r"set: held_out has 'nobody', which no pair is of; correct it"):
-        find_pairs(tmp_path, [entry("folder", held_out=("nobody",))], held_out=False)
+        find_pairs(tmp_path, [entry("folder", held_out=("nobody",))], "train")
     touch(tmp_path / "few", "infrared/1.png", "visible/1.png")
     with pytest.raises(DataError, match="no pairs held out in few; add images"):
-        find_pairs(tmp_path, [DataSet(root="few")], held_out=True)
+        find_pairs(tmp_path, [DataSet(root="few")], "report")
 
 
 def test_a_data_set_refuses_keys_that_it_does_not_know() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cled_edge.data.split import is_held_out
+from cled_edge.data.split import part_of
 from cled_edge.image import write_png
 from tests.fakes.recipes import RECIPE
 
@@ -31,7 +31,7 @@ def data(tmp_path: Path, rng: np.random.Generator) -> Path:
 @pytest.fixture
 def train_only(tmp_path: Path, rng: np.random.Generator) -> Path:
     """Twenty pairs of small random images, none of them held out."""
-    _write_set(tmp_path / "set", [str(k) for k in range(40) if not is_held_out(str(k))][:20], (48, 56), 90, rng)
+    _write_set(tmp_path / "set", [str(k) for k in range(40) if part_of(str(k)) == "train"][:20], (48, 56), 90, rng)
     return tmp_path
 
 

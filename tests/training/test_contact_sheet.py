@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
 
 
-from cled_edge.data.split import is_held_out  # noqa: E402
+from cled_edge.data.split import part_of  # noqa: E402
 from training import contact_sheet  # noqa: E402
 from training.degradations import DEGRADATIONS  # noqa: E402
 from training.image_cache import (  # noqa: E402
@@ -16,7 +16,7 @@ from training.image_cache import (  # noqa: E402
 
 
 def test_a_contact_sheet_shows_every_degradation(train_only: Path, tmp_path: Path) -> None:
-    held = [stem for stem in map(str, range(400)) if is_held_out(stem)]
+    held = [stem for stem in map(str, range(400)) if part_of(stem) == "choose"]
     for half in ("infrared", "visible"):
         for path, stem in zip(sorted((train_only / "set" / half).iterdir()), held, strict=False):
             path.rename(path.with_stem(stem))

@@ -40,10 +40,10 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     assert torch.equal(clean[::2, :1].expand(-1, 3, -1, -1), clean[::2])
     assert not torch.equal(clean[1, 0], clean[1, 1])
     assert not torch.equal(x_in, one(1)[0])
-    train, held = (find_pairs(data, recipe.data.all_sets, held_out) for held_out in (False, True))
+    train, held = (find_pairs(data, recipe.data.all_sets, part) for part in ("train", "report"))
     assert {p.infrared.stem for p in train}.isdisjoint({p.infrared.stem for p in held})
     assert all(is_held_out(p.infrared.stem) for p in held)
-    assert len(train) + len(held) == 24
+    assert len(train) + len(held) + len(find_pairs(data, recipe.data.all_sets, "choose")) == 24
     assert [x.shape for x in FusionBatches(data, recipe.data, 2, 128, 0)(0)] == [(2, 3, 128, 128)] * 4
 
 
@@ -108,8 +108,8 @@ def test_images_too_dark_for_targets_are_named(data: Path, recipe_file: Path) ->
 
 
 def test_plain_pairs_and_sets_are_the_same(train_only: Path) -> None:
-    listed = find_pairs(train_only, data_recipe(pairs=[], sets=[{"root": "set"}]).all_sets, held_out=False)
-    assert listed == find_pairs(train_only, data_recipe().all_sets, held_out=False)
+    listed = find_pairs(train_only, data_recipe(pairs=[], sets=[{"root": "set"}]).all_sets, "train")
+    assert listed == find_pairs(train_only, data_recipe().all_sets, "train")
     assert len(listed) == 20
 
 
