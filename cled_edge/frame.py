@@ -23,6 +23,7 @@ class Frame:
     timestamp_ns: when it was taken, by `clock`: MONOTONIC, ARRIVAL, MEDIA, ORDER or a name that the source gives.
     sequence: its number at its source, from 0; a gap says that frames were lost.
     source: the address that it came from. name: the name it has there, a file's stem, or "" if it has none.
+    notes: what the user should know of how it was read, a sentence each.
     """
 
     image: NDArray[Any]
@@ -32,6 +33,7 @@ class Frame:
     source: str
     color_order: ColorOrder = "RGB"
     name: str = ""
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse an unknown colour order with an OptionError."""
@@ -64,10 +66,11 @@ class FusedFrame:
 
     picture: fused, (H, W, 3) uint8 in `color_order`. infrared: restored, (H, W) uint8. visible: restored, (H, W, 3)
     uint8 in `color_order`.
-    controls: what was asked for; its `steps` is the number that ran.
+    controls: as they were applied: `steps` is the number that ran, the strength of a flat image is 0.
     latency_ns: time of each stage, by the names in `cled_edge.stage_times.STAGES`.
     infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if its clock is not
     MONOTONIC. skew_ns: see `FramePair.skew_ns`. name: see `FramePair.name`, "" for images that came without a frame.
+    notes: what the user should know of the inputs, a sentence each.
     """
 
     picture: Uint8
@@ -79,4 +82,5 @@ class FusedFrame:
     infrared_age_ns: int | None = None
     visible_age_ns: int | None = None
     skew_ns: int | None = None
+    notes: tuple[str, ...] = ()
     name: str = ""

@@ -1,6 +1,7 @@
 """The one call that users make: an infrared and a visible image in, the fused and both restored ones out."""
 
 import time
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +20,17 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import REFERENCE_GRAPHS, STEP_TO_STEP, Controls, GraphRole, wired
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
+from cled_edge.image import (
+    ColorOrder,
+    Float32,
+    Uint8,
+    check_color_order,
+    grey_from_any,
+    is_colored,
+    is_flat,
+    rgb_from_any,
+    swapped,
+)
 from cled_edge.size import Size
 from cled_edge.tensors import (
     check_maps,
@@ -33,21 +44,35 @@ from cled_edge.tensors import (
     row_inputs,
     shares_of,
 )
+from cled_edge.thermal import Thermal
+
+COLORED = (
+    "an infrared image is coloured: its luma is taken for heat, which is wrong for a palette such as rainbow; save it "
+    "in grey, or as counts"
+)
+FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes through as it is"
 
 
 class Fuser:
     """Fuses pairs with one bundle on one backend. Not thread-safe: use one per thread.
 
-    opset: of the graphs to run; None leaves it to the backend.
+    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey.
     """
 
     def __init__(
-        self, bundle: Bundle, backend: Backend, color_order: ColorOrder = "RGB", opset: int | None = None
+        self,
+        bundle: Bundle,
+        backend: Backend,
+        color_order: ColorOrder = "RGB",
+        opset: int | None = None,
+        *,
+        thermal: Thermal | None = None,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.color_order = color_order
         self.opsets = backend.opsets if opset is None else (opset,)
+        self.thermal = Thermal() if thermal is None else thermal
 
     @classmethod
     def load(
@@ -59,6 +84,7 @@ class Fuser:
         color_order: ColorOrder = "RGB",
         public_key: Path | str | None = None,
         cuda: CudaOptions | None = None,
+        thermal: Thermal | None = None,
     ) -> "Fuser":
         """Open a bundle on a backend; close it, or use it in a `with` statement.
 
@@ -69,6 +95,7 @@ class Fuser:
         color_order: of all arrays given and returned: RGB, or BGR as OpenCV has it.
         public_key: a PEM file; a bundle that its owner has not signed is then refused.
         cuda: options of backend "tensorrt" alone.
+        thermal: range and polarity of infrared values; None stretches 16 bit image by image and takes heat for bright.
 
         OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
         SignatureError if the bundle cannot be trusted. BackendError if the backend cannot run on this machine.
@@ -76,7 +103,7 @@ class Fuser:
         check_color_order(color_order)
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
-        return cls(opened, open_backend(choice, opened, threads, cuda), color_order)
+        return cls(opened, open_backend(choice, opened, threads, cuda), color_order, thermal=thermal)
 
     def __call__(
         self,
@@ -94,33 +121,57 @@ class Fuser:
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is 255 everywhere.
 
-        The result holds arrays of its own. OptionError for another type or shape, and for a control that this bundle
-        has not and that is not at its neutral value. SizeMismatchError for two sizes. BackendError or EngineError if
-        the backend cannot run the graphs at this size.
+        The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
+        through as it is: its strength is 0, and two flat ones give their maximum. OptionError for another type or
+        shape, and for a control that this bundle has not and that is not at its neutral value. SizeMismatchError for
+        two sizes. BackendError or EngineError if the backend cannot run the graphs at this size.
         """
         controls = Controls() if controls is None else controls
         if not isinstance(controls, Controls):
             raise OptionError(f"controls is of type {type(controls).__name__}; needed Controls(...) or None")
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
-        size = images[0].shape[0], images[0].shape[1]
-        maps = maps_of(strength_map)
-        check_maps(maps, size)
-        fuse = self.step_by_step if self.loop_graph(size, controls, tuple(maps)) is None else self.in_one_graph
-        fused = fuse(*images, controls, strength_map)
+        controls, notes = examined(*images, controls)
+        fused = replace(self.fuse(*images, controls, strength_map), notes=notes)
+        if is_flat(images[0]) and is_flat(images[1]):  # the network would draw a faint pattern of its own
+            np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused
 
+    def fuse(
+        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
+    ) -> FusedFrame:
+        """Fuse as `__call__` does, whatever the images show, by the graph that this bundle has for their size."""
+        size = infrared.shape[0], infrared.shape[1]
+        maps = maps_of(strength_map)
+        check_maps(maps, size)
+        fuse = self.step_by_step if self.loop_graph(size, controls, tuple(maps)) is None else self.in_one_graph
+        return fuse(infrared, visible, controls, strength_map)
+
     def image(self, frame: NDArray[Any] | Frame) -> NDArray[Any]:
         """Return an image in this fuser's colour order; OptionError if it is no array of two or three dimensions."""
         image = frame.image if isinstance(frame, Frame) else frame
+        if image is None:
+            raise OptionError(
+                "an image is None, as cv2.imread returns for a file that it cannot read; needed an array "
+                "(height, width) or (height, width, 3); check the file's path"
+            )
         if not isinstance(image, np.ndarray) or image.ndim not in (2, 3):
             seen = f"an array {image.shape}" if isinstance(image, np.ndarray) else f"a {type(image).__name__}"
-            raise OptionError(f"an image is {seen}; needed an array (height, width) or (height, width, 3); read it")
+            raise OptionError(
+                f"an image is {seen}; needed an array (height, width) or (height, width, 3); read or convert it"
+            )
+        image = image.astype(image.dtype.newbyteorder("="), copy=False)
         is_other = isinstance(frame, Frame) and frame.color_order != self.color_order
         is_color = image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype in (np.uint8, np.uint16)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_other and is_color else image
+
+    def with_thermal(self, thermal: Thermal) -> "Fuser":
+        """Return this fuser, on the same backend, with other settings for infrared values."""
+        other = copy(self)
+        other.thermal = thermal
+        return other
 
     def steps(self, controls: Controls) -> int:
         """Return how many steps run: those asked for, or the bundle's default."""
@@ -243,7 +294,7 @@ class Fuser:
 
     def _bytes(self, infrared: NDArray[Any], visible: NDArray[Any]) -> tuple[Uint8, Uint8]:
         """Return grey (H, W) and RGB (H, W, 3)."""
-        return grey_from_any(infrared, self.color_order), rgb_from_any(visible, self.color_order)
+        return grey_from_any(infrared, self.color_order, self.thermal), rgb_from_any(visible, self.color_order)
 
     def _result(self, images: tuple[Uint8, Uint8, Uint8], controls: Controls, clock: "_Stopwatch") -> FusedFrame:
         """Return the fused, RGB, and both restored images as arrays of their own, in the caller's colour order."""
@@ -266,8 +317,19 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
         )
 
 
+def examined(infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) -> tuple[Controls, tuple[str, ...]]:
+    """Return the controls for a pair, with strength 0 for what is flat, and what the user should know of it."""
+    notes = [COLORED] if is_colored(infrared) else []
+    for modality, image in (("infrared", infrared), ("visible", visible)):
+        if is_flat(image):
+            notes.append(FLAT.format(modality=modality))
+            passing: dict[str, Any] = {f"strength_{modality}": 0.0}
+            controls = replace(controls, **passing)
+    return controls, tuple(notes)
+
+
 def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
-    """Return the result with what its pair tells: how old both frames are by now, their skew and their name."""
+    """Return the result with what its pair tells: how old both frames are by now, their skew, name and notes."""
     now_ns = time.monotonic_ns()
     return replace(
         fused,
@@ -275,6 +337,7 @@ def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
         visible_age_ns=_age_ns(pair.visible, now_ns),
         skew_ns=pair.skew_ns,
         name=pair.name,
+        notes=(*pair.infrared.notes, *pair.visible.notes, *fused.notes),
     )
 
 

@@ -7,13 +7,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.decoder import read_page
+from cled_edge.errors import OptionError
 from cled_edge.files import write_whole
+from cled_edge.thermal import FLAT_LEVELS, Thermal
 
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 ColorOrder = Literal["RGB", "BGR"]
-_BAND_ROWS = 256
+_LARGE = 100_000  # values
+_AS_IT_IS = Thermal()
 
 
 def check_color_order(color_order: str) -> None:
@@ -32,28 +35,11 @@ def read_image(path: Path, color: bool) -> Uint8:
 
 
 def read_any_depth(path: Path) -> NDArray[Any]:
-    """Return a picture as stored: 8 or 16 bit, (H, W) or BGR (H, W, 3); an alpha channel is dropped."""
-    if not path.is_file():
-        raise SourceMissingError(f"{path} does not exist; give the path of a picture")
-    picture = _decoded(path)
-    if picture is None:
-        raise SourceUnreadableError(f"{path} is not a whole picture that OpenCV can decode; convert it to PNG or JPEG")
-    if picture.ndim == 3:
-        picture = np.ascontiguousarray(picture[:, :, :3])
-    return picture
+    """Return a picture as stored, its first page: 8 or 16 bit, (H, W) or BGR (H, W, 3).
 
-
-def _decoded(path: Path) -> NDArray[Any] | None:
-    try:
-        content = path.read_bytes()
-        # OpenCV fills the rest of a truncated JPEG with grey and says nothing.
-        if content[:2] == b"\xff\xd8" and b"\xff\xd9" not in content[-1024:]:
-            return None
-        return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
-    except OSError as error:
-        raise SourceUnreadableError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
-    except cv2.error:
-        return None
+    Black where it is transparent. Raises the errors of `cled_edge.decoder.read_page`.
+    """
+    return read_page(path).image
 
 
 def rgb_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB") -> Uint8:
@@ -65,38 +51,39 @@ def rgb_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB") -> Uint
     return swapped(picture) if color_order == "BGR" else np.ascontiguousarray(picture, dtype=np.uint8)
 
 
-def grey_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB") -> Uint8:
+def grey_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB", thermal: Thermal = _AS_IT_IS) -> Uint8:
     """Return 8-bit grey (H, W) of an 8 or 16 bit infrared picture of one or three channels (their BT.601 luma).
 
-    16 bit is stretched from its 0.1 to its 99.9 percentile, per picture: raw thermal counts use a narrow band.
+    thermal: how its values become grey; see there.
     """
-    if picture.dtype not in (np.uint8, np.uint16):
+    if picture.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise OptionError(
             f"infrared pictures must be 8 or 16 bit unsigned, this one is {picture.dtype}; convert it first"
         )
+    picture = picture.astype(picture.dtype.newbyteorder("="), copy=False)
     if _channels(picture, "infrared") == 3:
         picture = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY if color_order == "BGR" else cv2.COLOR_RGB2GRAY)
-    picture = picture.reshape(picture.shape[:2])
-    if picture.dtype == np.uint8:
-        return np.ascontiguousarray(picture, dtype=np.uint8)
-    low, high = _stretch_band(picture)
-    grey = np.empty(picture.shape, np.uint8)
-    # In bands of rows, so that a large picture is not held in float32 as well.
-    for top in range(0, len(picture), _BAND_ROWS):
-        stretched = picture[top : top + _BAND_ROWS].astype(np.float32) - low
-        stretched *= np.float32(255 / max(high - low, 1))
-        grey[top : top + _BAND_ROWS] = np.rint(np.clip(stretched, 0, 255))
-    return grey
+    return thermal.grey(picture.reshape(picture.shape[:2]))
 
 
-def _stretch_band(picture: NDArray[np.uint16]) -> Float32:
-    """Return the counts at the 0.1 and the 99.9 percentile, taken from a histogram: a sort takes six times as long."""
-    counts = np.zeros(1 << 16, np.int64)
-    for top in range(0, len(picture), _BAND_ROWS):
-        counts += np.bincount(picture[top : top + _BAND_ROWS].ravel(), minlength=len(counts))
-    up_to = np.cumsum(counts)
-    ranks = np.array((0.001, 0.999)) * (picture.size - 1)
-    return np.searchsorted(up_to, ranks, side="right").astype(np.float32)
+def is_flat(picture: NDArray[Any]) -> bool:
+    """Say whether no channel of an image has more than `FLAT_LEVELS` between its darkest and its brightest pixel."""
+    if picture.dtype.kind != "u" or not picture.size:
+        return False
+    planes = picture.reshape(*picture.shape[:2], -1)
+    for part in (planes[::16, ::16], planes):  # most images show on a few pixels that they are not flat
+        if (part.max(axis=(0, 1)).astype(np.int32) - part.min(axis=(0, 1)) > FLAT_LEVELS).any():
+            return False
+    return True
+
+
+def is_colored(picture: NDArray[Any]) -> bool:
+    """Say whether a tenth of an image's pixels are of a strong colour, as a palette makes them."""
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype.kind != "u" or not picture.size:
+        return False
+    sparse = picture[::4, ::4] if picture.size > _LARGE else picture
+    spread = sparse.max(axis=2).astype(np.int32) - sparse.min(axis=2)
+    return float(np.mean(spread > np.iinfo(picture.dtype).max // 8)) > 0.1
 
 
 def swapped(color: NDArray[Any]) -> Uint8:

@@ -1,6 +1,7 @@
 """The loop: a thread reads pairs ahead, the calling thread fuses them, others write; all is counted and timed."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,7 @@ class Report:
     announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
     frames, infrared first. read: pairs given to the fuser. dropped: pairs of a live camera that a newer one overtook
     before; not among `read`. written: frames that the first output wrote. outputs: see `Fanout.report`.
+    input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
     seconds: of the loop. first_frame_s: from the start of the process until the first frame was written.
     """
 
@@ -42,6 +44,7 @@ class Report:
     interrupted: bool = False
     failure: SourceUnreadableError | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    input_notes: Counter[str] = field(default_factory=Counter)
     latency: LatencyLog = field(default_factory=LatencyLog)
 
     def as_dict(self) -> dict[str, Any]:
@@ -50,6 +53,7 @@ class Report:
         rate_hz = self.written / self.seconds if self.seconds else 0.0
         return {
             **values,
+            "input_notes": dict(self.input_notes),
             "failure": str(self.failure) if self.failure else None,
             "size": list(self.size),
             "rate_hz": round(rate_hz, 2),
@@ -148,6 +152,7 @@ def _fuse_all(
         pair, decode_ns = drawn
         report.clocks = pair.infrared.clock, pair.visible.clock
         fused = _fuse(fuser, pair, controls, tiling)
+        report.input_notes.update(fused.notes)
         stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
         if not fanout.put(replace(fused, latency_ns=stages_ns)):
             return

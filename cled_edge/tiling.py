@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
-from cled_edge.fuser import Fuser, check_sizes
+from cled_edge.fuser import Fuser, check_sizes, examined
 from cled_edge.image import Float32, Uint8, grey_from_any
 from cled_edge.size import padded, parse_size, size_text
+from cled_edge.thermal import Thermal
 
 OVERLAP_PX = 128
 _REACH = 16  # reduced pixels on each side of one that tell its gain and offset
@@ -87,19 +88,22 @@ def fuse_tiled(
     )
     if len(rows.starts) == len(columns.starts) == 1:
         return fuser(infrared, visible, controls)
+    controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
     with _timed(stages_ns, "prepare"):
-        infrared = grey_from_any(infrared, fuser.color_order)  # 16 bit is stretched by what the whole image holds
+        # 16 bit is stretched by what the whole image holds.
+        infrared = grey_from_any(infrared, fuser.color_order, fuser.thermal)
         reduced = shrunk(infrared, factor), shrunk(visible, factor)
-    whole = fuser(*reduced, controls)
+    plain = fuser.with_thermal(Thermal())  # what is grey already stays so
+    whole = plain.fuse(*reduced, controls)
     stages_ns.update(whole.latency_ns)
     images = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8)
     band = _Band(rows.tile_px, images)
     for row, top in enumerate(rows.starts):
         for column, left in enumerate(columns.starts):
             place = rows.slice(row), columns.slice(column)
-            fused = fuser(infrared[place], visible[place], controls)
+            fused = plain.fuse(infrared[place], visible[place], controls)
             stages_ns.update(fused.latency_ns)
             with _timed(stages_ns, "output"):
                 weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]
@@ -107,7 +111,7 @@ def fuse_tiled(
                     band.add(index, place[1], toned(image, tone[top // factor :, left // factor :], factor), weight)
         with _timed(stages_ns, "output"):
             band.leave(rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.side_px)
-    return FusedFrame(*images, whole.controls, whole.color_order, stages_ns)
+    return FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes)
 
 
 @contextmanager

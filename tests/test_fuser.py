@@ -4,6 +4,7 @@ import re
 from contextlib import closing
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -249,8 +250,41 @@ def test_unknown_backend_and_colour_order(values) -> None:
 
 @pytest.mark.parametrize("image", [None, [1, 2], "ir.png", np.uint8(3), np.zeros(4, np.uint8), np.zeros((1, 1, 1, 1))])
 def test_what_is_no_image_is_refused_in_words(fuser: Fuser, pair, image) -> None:
-    with pytest.raises(OptionError, match=r"an image is an? .*; needed an array \(height, width\)"):
+    seen = "None, as cv2.imread returns" if image is None else "an? "
+    with pytest.raises(OptionError, match=rf"an image is {seen}.*; needed an array \(height, width\)"):
         fuser(image, pair[1])
+
+
+@pytest.mark.parametrize("value", [0, 10, 128, 200, 255])
+def test_two_flat_images_stay_flat_and_are_reported(fuser: Fuser, value: int) -> None:
+    fused = fuser(np.full((48, 64), value, np.uint8), np.full((48, 64, 3), value, np.uint8))
+    for image in (fused.picture, fused.infrared, fused.visible):
+        assert np.unique(image).tolist() == [value]
+    assert [note.split(" image")[0] for note in fused.notes] == ["a flat infrared", "a flat visible"]
+
+
+def test_a_flat_image_passes_through_beside_one_that_is_restored(fuser: Fuser, pair) -> None:
+    shutter = np.full(pair[0].shape, 7000, np.uint16)
+    fused = fuser(shutter, pair[1])
+    assert not fused.infrared.any()
+    assert fused.controls.strength_infrared == 0
+    assert not np.array_equal(fused.visible, pair[1])
+    assert fuser(*pair).notes == ()
+
+
+def test_a_coloured_infrared_image_is_reported(fuser: Fuser, pair) -> None:
+    rainbow = cv2.applyColorMap(pair[0], cv2.COLORMAP_JET)
+    assert any("an infrared image is coloured" in note for note in fuser(rainbow, pair[1]).notes)
+
+
+def test_frames_hand_on_what_their_reader_noted(fuser: Fuser, pair) -> None:
+    frames = [Frame(image, 0, ORDER, 0, "test", "BGR", notes=(f"note {k}",)) for k, image in enumerate(pair)]
+    assert fuser(*frames).notes == ("note 0", "note 1")
+
+
+def test_another_byte_order_is_read_for_what_it_says(fuser: Fuser, pair) -> None:
+    counts = pair[0].astype(np.uint16) * 9 + 7000
+    assert np.array_equal(fuser(counts.astype(">u2"), pair[1]).picture, fuser(counts, pair[1]).picture)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.int64, np.bool_])

@@ -16,6 +16,7 @@ from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import grey_from_any, read_image, rgb_from_any, write_png
+from cled_edge.thermal import Thermal
 from cled_edge.tiling import Axis, Tiling, fuse_tiled, shrunk, toned
 
 MULTIPLE = 8
@@ -30,6 +31,7 @@ class FakeFuser:
         self.change = change
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(size_multiple=MULTIPLE))
         self.color_order = "RGB"
+        self.thermal = Thermal()
         self.sizes: list[tuple[int, ...]] = []
         self.controls: list[Controls | None] = []
 
@@ -40,6 +42,11 @@ class FakeFuser:
         return FusedFrame(
             np.ascontiguousarray(rgb[:, :, ::-1]), grey, rgb, latency_ns={"prepare": 1, "network": 10, "output": 100}
         )
+
+    fuse = __call__
+
+    def with_thermal(self, thermal: Thermal) -> "FakeFuser":
+        return self
 
 
 def pair_of(size: tuple[int, int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

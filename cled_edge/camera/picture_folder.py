@@ -6,9 +6,9 @@ from pathlib import Path
 
 from cled_edge.address import Address
 from cled_edge.camera.source import PICTURE_SUFFIXES, Camera, camera_address, is_glob, is_picture
+from cled_edge.decoder import read_page
 from cled_edge.errors import NoPairsError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import ORDER, Frame
-from cled_edge.image import read_any_depth
 
 
 class PictureFolder(Camera):
@@ -32,7 +32,8 @@ class PictureFolder(Camera):
 
 def picture_frame(path: Path, index: int) -> Frame:
     """Return a picture file as a frame: 8 or 16 bit, grey or BGR, named by its stem, at its place in the order."""
-    return Frame(read_any_depth(path), index, ORDER, index, str(path), "BGR", path.stem)
+    page = read_page(path)
+    return Frame(page.image, index, ORDER, index, str(path), "BGR", path.stem, page.notes)
 
 
 def pictures_in(place: str) -> list[Path]:

@@ -225,6 +225,8 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
         line(f"also wrote {output['written']} frames into {output['to']} ({output['shows']})")
     for note in noted:
         line(note)
+    for note, count in values["input_notes"].items():
+        line(f"note: {note} ({count} of {values['read']} pairs)")
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
         line("announced: {} infrared, {} visible frames".format(*values["announced"]))
     if values["dropped"]:
