@@ -2,7 +2,7 @@
 
 import difflib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import OptionError
 from cled_edge.files import Reader
-from cled_edge.json_text import shown
+from cled_edge.json_text import needed, shown
 from cled_edge.output.sink import OutputSettings, Policy, Shown
 
 if sys.version_info >= (3, 11):
@@ -94,8 +94,11 @@ class RobotConfig(_Table):
         return self.model_copy(update={**tables, "controls": {**self.controls, **given_controls}})
 
 
-def read_config(path: Path) -> RobotConfig:
+def read_config(path: Path, replaced: Collection[str] = ()) -> RobotConfig:
     """Return the configuration of a TOML file.
+
+    replaced: keys that are given elsewhere, as for `overlaid`, or "outputs": their values in the file do not count,
+    and are not checked.
 
     OptionError, in one line that names the key, for an unknown key, with the nearest known one, and for a wrong value;
     also if the file cannot be read, or is not TOML.
@@ -104,12 +107,26 @@ def read_config(path: Path) -> RobotConfig:
         values = tomllib.loads(_CONFIGS.read(path, _MAX_BYTES).decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise OptionError(f"{path} is not TOML: {shown(error, 200)}; needed lines such as threads = 2") from error
+    _forget(values, replaced)
     try:
         config = RobotConfig.model_validate(values)
     except ValidationError as error:
         raise OptionError(f"{path}: {_first_problem(error)}") from error
     Controls.from_mapping(config.controls, f"{path}: [controls]")
     return config
+
+
+def _forget(values: dict[str, Any], replaced: Collection[str]) -> None:
+    """Take what is given elsewhere out of the values of a file; a key that no table knows stays, to be refused."""
+    known = set(known_keys())
+    names = {*replaced, *(("json",) if "as_json" in replaced else ())}
+    for table, keys in values.items():
+        if isinstance(keys, dict):
+            for key in names & keys.keys():
+                if f"{table}.{key}" in known:
+                    del keys[key]
+    if "outputs" in replaced:
+        values.pop("outputs", None)
 
 
 def known_keys() -> Iterator[str]:
@@ -126,12 +143,16 @@ def known_keys() -> Iterator[str]:
 
 def _first_problem(error: ValidationError) -> str:
     """Return what is wrong with the first wrong key, and what to do."""
-    first = error.errors(include_url=False, include_context=False)[0]
+    first = error.errors(include_url=False)[0]
     where = shown(".".join(str(part) for part in first["loc"]))
     if first["type"] == "missing":
         return f"{where} is missing; needed a value; write it"
     if first["type"] != "extra_forbidden":
-        message = first["msg"].removeprefix("Value error, ")
+        tables = {
+            "tuple_type": f"needed tables, each below a line [[{where}]]",
+            "model_type": f"needed a table, below a line [{where}]",
+        }
+        message = tables.get(first["type"]) or needed(first)
         return f"{where} is {shown(repr(first['input']), 40)}: {shown(message, 300)}"
     plain = ".".join(str(part) for part in first["loc"] if isinstance(part, str))
     keys = list(known_keys())

@@ -6,20 +6,22 @@ because it is one table: a reader sees all that graphs share in one place.
 """
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
+from functools import wraps
 from itertools import cycle
 from numbers import Integral, Real
-from typing import Any, ClassVar, Literal, TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from cled_edge.errors import OptionError
-from cled_edge.schedule import MAX_STEPS, MIN_STEPS
 from cled_edge.size import Size
 
+if TYPE_CHECKING:  # the command line's help reads the controls: it need not wait for NumPy
+    import numpy as np
+    from numpy.typing import NDArray
+
 GraphRole = Literal["unet_step", "fusion", "fused_loop"]
+MIN_STEPS, MAX_STEPS = 1, 10
 REFERENCE_GRAPHS: tuple[GraphRole, ...] = ("unet_step", "fusion")
 T = TypeVar("T")
 
@@ -77,7 +79,7 @@ def control(
 
 @dataclass(frozen=True)
 class Controls:
-    """What the user may turn for each frame. OptionError for a value outside its range.
+    """What the user may turn for each frame. OptionError for a value outside its range, and for an unknown name.
 
     steps: network evaluations, 1 to 10; None is the bundle's default.
     strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all).
@@ -104,14 +106,10 @@ class Controls:
 
         OptionError for an unknown name, which names the nearest known one, and for a value outside its range.
         """
-        known = {entry.name: entry for entry in CONTROLS}
-        for name, value in values.items():
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1, 0)
-                raise OptionError(
-                    f"{where} has {name!r}, which is no control; known: {', '.join(known)}; write {near[0]}"
-                )
-            known[name].check(value, f"{where}: ")
+        _refuse_unknown(values, where)
+        for entry in CONTROLS:
+            if entry.name in values:
+                entry.check(values[entry.name], f"{where}: ")
         return cls(**values)  # type: ignore[arg-type]  # each was checked
 
     @classmethod
@@ -121,8 +119,10 @@ class Controls:
         values = {e.name: e.low + share * (e.high - e.low) for e, share in zip(carried, cycle(shares), strict=False)}
         return cls(steps, **values)
 
-    def tensors(self) -> dict[str, NDArray[np.float32]]:
+    def tensors(self) -> "dict[str, NDArray[np.float32]]":
         """Return every tensor of controls, by the name of the graphs' input."""
+        import numpy as np  # noqa: PLC0415
+
         return {
             name: np.array([getattr(self, entry.name) for entry in entries], np.float32)
             for name, entries in CONTROL_TENSORS.items()
@@ -133,7 +133,7 @@ class Controls:
         neutral: dict[str, Any] = {entry.name: entry.neutral for entry in lacking(taken)}
         return replace(self, **neutral)
 
-    def inputs(self, taken: Sequence["TensorSpec"], where: str) -> dict[str, NDArray[np.float32]]:
+    def inputs(self, taken: Sequence["TensorSpec"], where: str) -> "dict[str, NDArray[np.float32]]":
         """Return the tensors among the inputs that a graph takes, `where` names the graph for messages.
 
         OptionError if a control is not at its neutral value and the graph, of an older bundle, has no such control.
@@ -144,7 +144,7 @@ class Controls:
             if value != entry.neutral:
                 raise OptionError(
                     f"{entry.name} is {value:g}, but {where} has no such control; leave it at {entry.neutral:g}, "
-                    "or export the bundle again with this release"
+                    "or take a bundle that was exported with this release"
                 )
         tensors = self.tensors()
         return {name: tensors[name][:length] for name, length in lengths.items()}
@@ -160,6 +160,28 @@ CONTROL_TENSORS: dict[str, tuple[Control, ...]] = {
     name: tuple(sorted((c for c in CONTROLS if c.tensor == name), key=lambda c: c.place))
     for name in dict.fromkeys(c.tensor for c in CONTROLS if c.tensor is not None)
 }
+
+
+def _refuse_unknown(names: Iterable[str], where: str) -> None:
+    """Raise OptionError for a name that is no control, with the nearest that is one."""
+    known = [entry.name for entry in CONTROLS]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1, 0)
+            raise OptionError(f"{where} has {name!r}, which is no control; known: {', '.join(known)}; write {near[0]}")
+
+
+def _with_known_names(init: Callable[..., None]) -> Callable[..., None]:
+    @wraps(init)
+    def checked(self: Controls, *values: Any, **named: Any) -> None:
+        _refuse_unknown(named, "Controls(...)")
+        init(self, *values, **named)
+
+    return checked
+
+
+# Past the type checkers, which know the fields' names from the class: at run time a wrong one has our words too.
+setattr(Controls, "__init__", _with_known_names(Controls.__init__))  # noqa: B010
 
 
 def lacking(taken: Sequence["TensorSpec"]) -> list[Control]:

@@ -31,6 +31,7 @@ from cled_edge.image import (
     rgb_from_any,
     swapped,
 )
+from cled_edge.json_text import counted
 from cled_edge.size import Size
 from cled_edge.tensors import (
     check_maps,
@@ -191,8 +192,8 @@ class Fuser:
         graph = self.loop_graph((height, width), controls, tuple(maps))
         if graph is None:
             raise OptionError(
-                f"{self.bundle.path} has no fused_loop of {self.steps(controls)} steps for {height}x{width}; export "
-                "one, or fuse step by step"
+                f"{self.bundle.path} has no fused_loop of {counted(self.steps(controls), 'step')} for "
+                f"{height}x{width}; fuse step by step, or take a bundle that has one"
             )
         manifest = self.bundle.manifest
         images = self._bytes(infrared, visible)
@@ -211,6 +212,7 @@ class Fuser:
         clock = _Stopwatch()
         size = infrared.shape[0], infrared.shape[1]
         x_in = self.prepare(infrared, visible)
+        self.check_controls(controls, x_in)
         clock.lap("prepare")
         if strength_map is None and isinstance(self.backend, FrameBackend):
             residual, fused = self.residual_and_fused(x_in, controls)
@@ -245,6 +247,10 @@ class Fuser:
         step, fusion = (self._reference_graph(role, x_in.shape[2:]) for role in REFERENCE_GRAPHS)
         inputs = {**self.start(x_in), **control_inputs(self.bundle.manifest.graphs[fusion], controls)}
         return self.backend.fused_frame(step, fusion, self.rows(controls), inputs)
+
+    def check_controls(self, controls: Controls, x_in: Float32) -> None:
+        """Raise OptionError for a control that the fusion graph has not, before any step runs for nothing."""
+        control_inputs(self.bundle.manifest.graphs[self._reference_graph("fusion", x_in.shape[2:])], controls)
 
     def residual(self, x_in: Float32, controls: Controls) -> Float32:
         """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
@@ -287,8 +293,8 @@ class Fuser:
         if found is None:
             raise BackendError(
                 f"{self.bundle.path} has no {role} graph in {self.backend.choice.graphs}, opset "
-                f"{' or '.join(map(str, self.opsets))}, for {height}x{width} (height x width); export it again with "
-                "graphs of that size"
+                f"{' or '.join(map(str, self.opsets))}, for {height}x{width} (height x width); take an "
+                "image size or a precision that it has, or a bundle with such graphs"
             )
         return found
 

@@ -7,9 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
+    from pydantic_core import ErrorDetails
 
 MAX_JSON_BYTES = 4 * 2**20
 MAX_JSON_DEPTH = 64
+_NEEDED = {  # by pydantic's name of a problem; the braces are of its context
+    "bool_type": "needed true or false",
+    "dict_type": "needed a table of values",
+    "extra_forbidden": "is unknown",
+    "finite_number": "needed a finite number",
+    "float_type": "needed a number",
+    "greater_than": "needed more than {gt}",
+    "greater_than_equal": "needed {ge} or more",
+    "int_from_float": "needed a whole number",
+    "int_type": "needed a whole number",
+    "less_than": "needed less than {lt}",
+    "less_than_equal": "needed {le} or less",
+    "list_type": "needed a list",
+    "literal_error": "needed {expected}",
+    "missing": "is missing",
+    "model_type": "needed a table of values",
+    "path_type": "needed a path in quotes",
+    "string_type": "needed text in quotes",
+    "tuple_type": "needed a list",
+}
 _MAX_DIGITS = 18  # what fits a 64-bit integer whatever the digits are
 # Control characters but tab and newline, halves of surrogate pairs, and what turns the writing direction:
 # they would let a text rewrite the terminal that prints it.
@@ -43,8 +64,16 @@ def json_from_bytes(content: bytes) -> Any:
 
 def first_problem(error: "ValidationError") -> str:
     """Return "where: what" of the first of the problems that pydantic found, as one line."""
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    return f"{shown('.'.join(str(part) for part in first['loc']))}: {shown(first['msg'], 200)}"
+    first = error.errors(include_url=False, include_input=False)[0]
+    return f"{shown('.'.join(str(part) for part in first['loc']))}: {shown(needed(first), 200)}"
+
+
+def needed(problem: "ErrorDetails") -> str:
+    """Return what a value had to be, of a problem that pydantic found, in this project's words."""
+    words = _NEEDED.get(problem["type"])
+    if words is not None:
+        return words.format(**problem.get("ctx", {}))
+    return problem["msg"].removeprefix("Value error, ").replace("Input should be", "needed")
 
 
 def shown(text: object, limit: int = 80) -> str:
@@ -52,6 +81,11 @@ def shown(text: object, limit: int = 80) -> str:
     whole = str(text)
     line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in whole[:limit])
     return line if len(whole) <= limit and len(line) <= limit else line[: limit - 3] + "..."
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a count with its noun: 1 step, 2 steps."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.contract import MAX_STEPS, MIN_STEPS
 from cled_edge.errors import OptionError
 
 Float64 = NDArray[np.float64]
@@ -25,8 +26,6 @@ UpdateRule = Literal["eq6", "eq14"]
 
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 TRAIN_STEPS = 1000
-MIN_STEPS = 1
-MAX_STEPS = 10
 TIME_SCALE = 1000.0  # the network is told A_t * 1000, as in the lineage (not t)
 
 

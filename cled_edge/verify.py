@@ -229,7 +229,9 @@ def read_golden(bundle: Bundle) -> list[Case]:
     """
     content = bundle.content(GOLDEN_NAME)
     if content is None:
-        raise BundleMissingError(f"{bundle.path} has no {GOLDEN_NAME}; export it again, with this release")
+        raise BundleMissingError(
+            f"{bundle.path} has no {GOLDEN_NAME}; get a bundle that was exported with this release"
+        )
     try:
         arrays = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
@@ -237,7 +239,7 @@ def read_golden(bundle: Bundle) -> list[Case]:
         return [_case(index, entry, arrays) for index, entry in enumerate(described.cases)]
     except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise BundleCorruptError(
-            f"{bundle.path / GOLDEN_NAME} is not as export writes it ({error}); export the bundle again"
+            f"{bundle.path / GOLDEN_NAME} is not as export writes it ({error}); get the bundle again from its source"
         ) from error
 
 

@@ -17,6 +17,8 @@ def main(infrared: str, visible: str, out: str) -> None:
     with open_pair(infrared, visible) as pairs, Fuser.load(color_order="BGR") as fuser, open_output(out) as output:
         for pair in pairs:
             output.write(fuser(pair.infrared, pair.visible, controls))
+            print(f"fused {pair.name}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

@@ -74,6 +74,13 @@ def test_a_mapping_becomes_controls_and_says_what_it_does_not_know() -> None:
             Controls.from_mapping({"balance": value}, "robot.toml")
 
 
+def test_a_keyword_with_a_typo_is_told_the_nearest_control() -> None:
+    with pytest.raises(OptionError, match=r"^Controls\(...\) has 'strength_visble', .*; write strength_visible$"):
+        Controls(strength_visble=0.5)
+    with pytest.raises(OptionError, match=r"has 'balanc', .*; write balance$"):
+        replace(Controls(), balanc=0.5)
+
+
 def test_a_graph_without_a_control_is_used_at_its_neutral_value_alone() -> None:
     inputs = GRAPHS["fusion"].inputs_with()
     older = [spec for spec in inputs if spec.name != "balance"]

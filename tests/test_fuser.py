@@ -198,9 +198,7 @@ def test_a_bundle_without_a_control_runs_at_its_neutral_value_and_refuses_others
     fuser = Fuser(older(Bundle.open(), without="balance"), backend)
     fuser(infrared, visible, Controls(strength_visible=0.5))
     assert list(backend.inputs) == ["infrared", "visible", "strength"]
-    words = (
-        "balance is 0.25, but graph {} of this bundle has no such control; leave it at 0.5, or export the bundle again"
-    )
+    words = "balance is 0.25, but graph {} of this bundle has no such control; leave it at 0.5, or take a bundle"
     for steps, file in ((None, "fused_loop.onnx"), (7, "fusion.onnx")):
         with (
             closing(open_backend("onnxruntime", Bundle.open())) as real,
@@ -209,8 +207,20 @@ def test_a_bundle_without_a_control_runs_at_its_neutral_value_and_refuses_others
             Fuser(older(Bundle.open(), without="balance"), real)(infrared, visible, Controls(steps, balance=0.25))
 
 
+def test_a_control_that_a_bundle_lacks_is_refused_before_any_step_runs(rng) -> None:
+    infrared, visible = rng.integers(0, 256, (32, 32), np.uint8), rng.integers(0, 256, (32, 32, 3), np.uint8)
+    ran: list[str] = []
+    with closing(open_backend("onnxruntime", Bundle.open())) as real:
+        real.run = lambda graph, inputs: ran.append(graph)
+        with pytest.raises(OptionError, match=r"balance is 0\.25"):
+            Fuser(older(Bundle.open(), without="balance"), real)(infrared, visible, Controls(7, balance=0.25))
+    assert ran == []
+
+
 def test_a_loop_that_is_not_there_is_refused_with_what_to_do(fuser: Fuser, pair) -> None:
-    with pytest.raises(OptionError, match="has no fused_loop of 7 steps for 120x160; export one, or fuse step by step"):
+    with pytest.raises(
+        OptionError, match="has no fused_loop of 7 steps for 120x160; fuse step by step, or take a bundle"
+    ):
         fuser.in_one_graph(*pair, Controls(7))
 
 

@@ -18,6 +18,20 @@ def messages(path: Path) -> list[str]:
     return [node.value for node in texts if id(node) not in docstrings and not node.value.startswith("--")]
 
 
+def test_messages_name_nothing_that_only_the_repository_has() -> None:
+    """Who installed the wheel has no programs of the stages, no Makefile and no README."""
+    of_the_repository = re.compile(
+        r"python -m (export|training|runtime|benchmarks)|\bREADME|\bmake (demo|test|check|wheel|dev)\b|\.venv|clone"
+    )
+    named = {
+        f"{path.relative_to(ROOT)}: {text}"
+        for path in ROOT.rglob("*.py")
+        for text in messages(path)
+        if of_the_repository.search(text)
+    }
+    assert named == set()
+
+
 def test_messages_below_the_command_line_name_no_option() -> None:
     paths = [path for path in ROOT.rglob("*.py") if path.relative_to(ROOT).parts[0] != "cli"]
     named = {

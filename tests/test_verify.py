@@ -145,7 +145,7 @@ def described(content: bytes) -> dict[str, str]:
 
 def test_a_bundle_without_the_graphs_that_a_backend_runs_says_how_to_get_them() -> None:
     with pytest.raises(
-        BackendError, match=r"has no fp16 graphs, only fp32; export the bundle again with graphs in fp16"
+        BackendError, match=r"has no fp16 graphs, only fp32; take one of those, or a bundle with graphs in fp16"
     ):
         Fuser.load(backend="onnxruntime:fp16")
     assert Controls().steps is None

@@ -32,7 +32,7 @@ def open_backend(
     if choice.graphs not in bundle.manifest.precisions():
         raise BackendError(
             f"backend {choice}: {bundle.path} has no {choice.graphs} graphs, only "
-            f"{', '.join(bundle.manifest.precisions())}; export the bundle again with graphs in {choice.graphs}"
+            f"{', '.join(bundle.manifest.precisions())}; take one of those, or a bundle with graphs in {choice.graphs}"
         )
     options = {"options": cuda} if choice.name == "tensorrt" else {}
     return backend_type(choice.name)(bundle, choice, threads, **options)

@@ -113,7 +113,8 @@ class OnnxRuntimeBackend:
             return self._session(optimised, options)
         except Exception as error:  # ONNX Runtime has no common base for what a bad graph raises
             raise BackendError(
-                f"{self._bundle.path}: ONNX Runtime refused {graph}: {one_line(error)}; export the bundle again"
+                f"{self._bundle.path}: ONNX Runtime refused {graph}: {one_line(error)}; get the bundle "
+                "again from its source"
             ) from error
 
     def _open_on_gpu(self, graph: str) -> Any:

@@ -7,6 +7,7 @@ from cled_edge.backend.facts import notes
 from cled_edge.bench.compare import Comparison
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import BackendResult, Record, Summary
+from cled_edge.json_text import counted
 
 
 def print_record(record: Record, console: Console) -> None:
@@ -82,7 +83,7 @@ def _cells(summary: Summary) -> list[str]:
 
 def _throughput(result: BackendResult) -> str:
     threads = f"{result.threads} threads" if result.threads else "its own choice of threads"
-    text = f"{result.rate_hz:.2f} pairs/s; {result.backend}, {threads}, {result.steps} steps"
+    text = f"{result.rate_hz:.2f} pairs/s; {result.backend}, {threads}, {counted(result.steps, 'step')}"
     if result.latency_ms.missing:
         name, reason = next(iter(result.latency_ms.missing.items()))
         text += f"; no {name}: {reason}"

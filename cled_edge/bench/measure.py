@@ -28,6 +28,7 @@ from cled_edge.errors import OptionError
 
 SETTLE_STEP_S, SETTLE_STEPS, SETTLED_SHARE = 0.005, 60, 0.2
 WARM_UP_CALLS = 3
+BUSY_PERCENT = 10.0  # of all CPU time: what other processes may use at most
 PATIENCE = 4  # a run that lacks samples goes on up to so many times its duration
 
 
@@ -146,7 +147,7 @@ def bench(
         measured = measure(subjects, budget, clock, np.random.default_rng(seed), advance)
     others = others_percent(clock.others_ns() - others_ns, clock.now_ns() - begin_ns)
     report = monitor.report()
-    reasons = _shortages(subjects, measured, budget)
+    reasons = [*_shortages(subjects, measured, budget), *busy_reasons(others)]
     if report["throttled"]:
         reasons.append(f"the machine was throttled: {report['throttle_reason']}")
     return Record(
@@ -163,6 +164,14 @@ def bench(
         peaks=peaks,
         backends=[_result(s, m, budget, begin_ns) for s, m in zip(subjects, measured, strict=True)],
     )
+
+
+def busy_reasons(others: float) -> list[str]:
+    """Return why a run is invalid during which other processes used this share of the CPU time, in percent."""
+    if others <= BUSY_PERCENT:
+        return []
+    seen = f"other processes used {others:g} % of the CPU time"
+    return [f"{seen}, needed {BUSY_PERCENT:g} % at most; end them and measure again"]
 
 
 def _shortages(subjects: Sequence[Subject], measured: Sequence[Measured], budget: Budget) -> list[str]:

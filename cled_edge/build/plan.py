@@ -123,7 +123,8 @@ def _set_sizes(builder: Any, config: Any, network: Any, spec: GraphSpec, options
     if inputs.keys() != expected.keys():
         seen = ", ".join(sorted(inputs))
         raise EngineError(
-            f"{spec.file} has inputs {seen}, its manifest says {', '.join(sorted(expected))}; export the bundle again"
+            f"{spec.file} has inputs {seen}, its manifest says "
+            f"{', '.join(sorted(expected))}; get the bundle again from its source"
         )
     open_inputs = [name for name, tensor in inputs.items() if -1 in tuple(tensor.shape)]
     if not open_inputs:
@@ -185,7 +186,7 @@ def _refused(parser: Any, logger: Any, has: Capabilities, spec: GraphSpec) -> st
     lane = f", up to opset {has.newest_opset}" if has.newest_opset else ""
     return (
         f"TensorRT {has.version} does not parse {spec.file} of opset {spec.opset}: {found[:_MOST_LETTERS]}; "
-        f"needed a graph of what this release knows{lane}; try another opset, or export the bundle again"
+        f"needed a graph of what this release knows{lane}; try another opset, or take a bundle with one"
     )
 
 

@@ -78,8 +78,8 @@ def run(folder: Path, progress: ProgressWriter) -> None:
     wrong = mismatches(job.spec, job.options, found)
     if wrong:
         raise EngineError(
-            f"the engine of {job.spec.file} is not what its manifest says and was not kept: {'; '.join(wrong)}; export "
-            "the bundle again, or report this with your TensorRT's version"
+            f"the engine of {job.spec.file} is not what its manifest says and was not kept: {'; '.join(wrong)}; get "
+            "the bundle again from its source, or report this with your TensorRT's version"
         )
     launched = _answer(folder, job, TensorRt(tensorrt, has), best.plan) if job.trials else []
     (folder / PLAN).write_bytes(best.plan)

@@ -10,6 +10,7 @@ from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import MAPS, GraphRole
 from cled_edge.errors import EngineError
+from cled_edge.json_text import counted
 from cled_edge.size import Size, padded
 
 Chosen = tuple[str, BuildOptions]  # name of a graph, how to build it
@@ -66,11 +67,11 @@ def _names(
     found = [name for name in names if name is not None]
     if not found and (needed or not is_loop):
         opset = options.opset or (f"up to {has.newest_opset}" if has.newest_opset else "any")
-        wanted = f" of {steps} steps" if is_loop else ""
+        wanted = f" of {counted(steps, 'step')}" if is_loop else ""
         raise EngineError(
             f"{bundle.path} has no {what}{wanted} in {options.precision} for {options.sizes.opt[0]}x"
-            f"{options.sizes.opt[1]} (opset {opset}); it has {', '.join(bundle.manifest.graphs)}; export the "
-            f"bundle again with graphs in {options.precision}"
+            f"{options.sizes.opt[1]} (opset {opset}); it has {', '.join(bundle.manifest.graphs)}; take one of "
+            f"those, or a bundle with graphs in {options.precision}"
         )
     return found
 

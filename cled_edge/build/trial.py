@@ -40,7 +40,10 @@ def make_trial(bundle: Bundle, graph_name: str, size: Size) -> Trial:
     spec = bundle.manifest.graphs[graph_name]
     cases = read_golden(bundle)
     if not cases:
-        raise BundleMissingError(f"{bundle.path / GOLDEN_NAME} holds no pair to try an engine on; export it again")
+        raise BundleMissingError(
+            f"{bundle.path / GOLDEN_NAME} holds no pair to try an engine on; get a bundle "
+            "that was exported with this release"
+        )
     infrared, visible = _tiled(cases[0].infrared, size), _tiled(cases[0].visible, size)
     controls = Controls.spread(spec.steps, 0.8, 0.9, 0.4).known_to(spec.inputs)
     with Fuser(bundle, open_backend(REFERENCE, bundle), opset=REFERENCE_OPSET) as fuser:

@@ -11,7 +11,7 @@ from cled_edge.json_text import MAX_JSON_BYTES, json_from_bytes
 
 _LENGTH_BYTES = 8
 _JSON_ENTRIES = ("config", "training")  # of cled_edge.network.checkpoint
-_TODO = "give a .safetensors file that python -m training.train wrote"
+_TODO = "give a .safetensors file that the training wrote"
 _CHECKPOINTS = Reader(CheckpointError, CheckpointError, _TODO, follow_links=True)
 
 

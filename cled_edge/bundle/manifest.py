@@ -4,8 +4,18 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from cled_edge.contract import CONTROL_TENSORS, GRAPHS, MAPS, REFERENCE_GRAPHS, STRENGTH_MAP, GraphRole, TensorSpec
-from cled_edge.schedule import MAX_STEPS, MIN_STEPS, Schedule
+from cled_edge.contract import (
+    CONTROL_TENSORS,
+    GRAPHS,
+    MAPS,
+    MAX_STEPS,
+    MIN_STEPS,
+    REFERENCE_GRAPHS,
+    STRENGTH_MAP,
+    GraphRole,
+    TensorSpec,
+)
+from cled_edge.schedule import Schedule
 
 SCHEMA_VERSION: Literal[2] = 2
 MANIFEST_NAME = "manifest.json"

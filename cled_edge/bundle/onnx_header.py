@@ -35,7 +35,7 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
         values = _described(model)
     except Exception as error:  # protobuf's own, and what reading a half-sensible message may raise
         raise BundleCorruptError(
-            f"{path} is not an ONNX graph ({shown(error, 200)}); copy or export it again"
+            f"{path} is not an ONNX graph ({shown(error, 200)}); get it again from its source"
         ) from error
     return {"kind": "ONNX graph", "path": str(path), "bytes": len(content), **values}
 

@@ -14,8 +14,8 @@ from cled_edge.json_text import MAX_JSON_BYTES, first_problem, json_from_bytes, 
 
 SHIPPED = "nano"
 MAX_BUNDLE_BYTES = 2 * 2**30  # of all files: they are held in memory
-_AGAIN = "copy or export the bundle again"
-_MANIFESTS = Reader(BundleMissingError, BundleCorruptError, "give the folder that python -m export.to_onnx wrote")
+_AGAIN = "get the bundle again from its source"
+_MANIFESTS = Reader(BundleMissingError, BundleCorruptError, f"give the folder of a bundle, with its {MANIFEST_NAME}")
 _FILES = Reader(BundleMissingError, BundleCorruptError, f"its manifest names it; {_AGAIN}")
 
 
@@ -79,12 +79,12 @@ def manifest_from_bytes(content: bytes, folder: Path) -> Manifest:
     if version != SCHEMA_VERSION:
         raise BundleVersionError(
             f"{path} has schema version {shown(repr(version))}, needed {SCHEMA_VERSION}; "
-            "upgrade cled-edge or export again"
+            "upgrade cled-edge, or get a bundle of that version"
         )
     try:
         manifest = Manifest.model_validate(values)
     except ValidationError as error:
-        raise BundleVersionError(f"{path}: {first_problem(error)}; export the bundle again") from error
+        raise BundleVersionError(f"{path}: {first_problem(error)}; {_AGAIN}") from error
     _check_files(path, manifest)
     return manifest
 
@@ -100,11 +100,11 @@ def _check_files(path: Path, manifest: Manifest) -> None:
         if not is_plain_name(name) or name.lower() in (MANIFEST_NAME, SIGNATURE_NAME):
             raise BundleCorruptError(
                 f"{path} names '{shown(name)}'; files must lie in the bundle's own folder, with plain names "
-                "(letters, digits, '.', '_', '-'); export it again"
+                f"(letters, digits, '.', '_', '-'); {_AGAIN}"
             )
     total = sum(spec.bytes for spec in manifest.files.values())
     if total > MAX_BUNDLE_BYTES:
         raise BundleCorruptError(f"{path} states {total} bytes in all, needed {MAX_BUNDLE_BYTES} at most; {_AGAIN}")
     for graph in manifest.graphs.values():
         if graph.file not in manifest.files:
-            raise BundleCorruptError(f"{path}: graph file '{shown(graph.file)}' has no hash; export it again")
+            raise BundleCorruptError(f"{path}: graph file '{shown(graph.file)}' has no hash; {_AGAIN}")

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from typing import Annotated
 
 import typer
 
@@ -10,29 +11,40 @@ from cled_edge import __version__
 from cled_edge.cli.advice import advice
 from cled_edge.cli.benching import app as bench_app
 from cled_edge.cli.building import build, doctor
+from cled_edge.cli.examples import examples_of
 from cled_edge.cli.fusing import INTERRUPTED, fuse
 from cled_edge.cli.scoring import score
 from cled_edge.cli.signing import inspect, keygen, sign
 from cled_edge.cli.verifying import verify
 from cled_edge.errors import one_line_errors
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-app.add_typer(bench_app, name="bench")
+HELP = {"help_option_names": ["-h", "--help"]}  # the commands below inherit it
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, context_settings=HELP)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(__version__)
+        raise typer.Exit
 
 
 @app.callback()
-def _root() -> None:
-    """Fuse infrared and visible cameras on the edge."""
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.", callback=_version)] = False,
+) -> None:
+    """Fuse infrared and visible cameras on the edge. `cled-edge COMMAND -h` explains a command, with examples."""
 
 
-@app.command()
-def version() -> None:
-    """Print the version."""
-    typer.echo(__version__)
-
-
-for command in (fuse, verify, build, doctor, score, inspect, sign, keygen):
-    app.command()(command)
+_GROUPS = {
+    "Images": (fuse, score),
+    "This machine": (doctor, build, verify),
+    "Bundles": (inspect, sign, keygen),
+}
+for group, commands in _GROUPS.items():
+    for command in commands:
+        app.command(epilog=examples_of(command.__name__), rich_help_panel=group)(command)
+app.add_typer(bench_app, name="bench", rich_help_panel="This machine")
 
 
 def main() -> None:

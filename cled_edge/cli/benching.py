@@ -4,7 +4,7 @@ A command is longer than a screen where it has many options: one stands on a lin
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,10 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cled_edge.cli.control_options import control_options
+from cled_edge.cli.examples import examples_of
+from cled_edge.cli.options import INPUTS, LIMITS, MODEL, REPORT, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SlowerError
 from cled_edge.json_text import json_of
+from cled_edge.progress import status_lines
 
 if TYPE_CHECKING:
     from cled_edge.bench.compare import Comparison
@@ -29,43 +32,89 @@ STREAMS = 4
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False)
 
-Bundle = Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="the shipped nano")]
-Infrared = Annotated[str | None, typer.Option(metavar="SRC", help="video, image, folder or glob; with --visible")]
-Visible = Annotated[str | None, typer.Option(metavar="SRC", help="as --infrared", show_default="a rendered street")]
-Height = Annotated[int | None, typer.Option(help="of the rendered street, pixels", show_default="480")]
-Width = Annotated[int | None, typer.Option(help="of the rendered street, pixels", show_default="640")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice")]
-Seconds = Annotated[float, typer.Option(help="seconds to measure, of each backend; goes on up to 4x for samples")]
-AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON")]
+Bundle = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", **with_default("exported model", "the shipped nano"), rich_help_panel=MODEL),
+]
+Backends = Annotated[
+    str | None,
+    typer.Option(
+        metavar="A,B,...", **with_default("measured in turns; NAME:PRECISION", "onnxruntime"), rich_help_panel=MODEL
+    ),
+]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads, 0 is the backend's choice", rich_help_panel=MODEL)]
+Infrared = Annotated[
+    str | None,
+    typer.Option(metavar="SRC", help="video, image, folder or glob; with --visible", rich_help_panel=INPUTS),
+]
+Visible = Annotated[
+    str | None,
+    typer.Option(metavar="SRC", **with_default("as --infrared", "a rendered street"), rich_help_panel=INPUTS),
+]
+Height = Annotated[
+    int | None, typer.Option(**with_default("of the rendered street, pixels", "480"), rich_help_panel=INPUTS)
+]
+Width = Annotated[
+    int | None, typer.Option(**with_default("of the rendered street, pixels", "640"), rich_help_panel=INPUTS)
+]
+ScenarioOption = Annotated[
+    str,
+    typer.Option(
+        help="single-stream, multi-stream, offline or camera; judged by p90, p99, pairs/s, misses",
+        rich_help_panel=INPUTS,
+    ),
+]
+Rate = Annotated[float | None, typer.Option(**with_default("of the camera scenario", "30"), rich_help_panel=INPUTS)]
+Streams = Annotated[
+    int | None, typer.Option(**with_default("pairs in a multi-stream query", "4"), rich_help_panel=INPUTS)
+]
+Seconds = Annotated[
+    float,
+    typer.Option(help="seconds to measure, of each backend; goes on up to 4x for samples", rich_help_panel=LIMITS),
+]
+WarmUp = Annotated[
+    float, typer.Option(help="seconds to warm up each backend, 3 calls at least", rich_help_panel=LIMITS)
+]
+MinSamples = Annotated[int, typer.Option(help="fewer samples make the run invalid", rich_help_panel=LIMITS)]
+BothSeconds = Annotated[
+    float, typer.Option(help="seconds to measure, both together; 12 pairs at least", rich_help_panel=LIMITS)
+]
+Margin = Annotated[float, typer.Option(help="smallest difference that matters", rich_help_panel=REPORT)]
+Peaks = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="the machine's peaks, kept in the result", rich_help_panel=REPORT),
+]
+ResultFile = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE.json", help="keep the result with all samples", rich_help_panel=REPORT),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON", rich_help_panel=REPORT)]
 
 
-@app.callback()
+@app.callback(epilog=examples_of("bench"))
 @control_options
 def run(
     context: typer.Context,
     controls: Controls,
     bundle: Bundle = None,
     require_signature: RequireSignature = None,
-    backends: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="measured in turns; NAME:PRECISION", show_default="onnxruntime"),
-    ] = None,
-    scenario: Annotated[
-        str, typer.Option(help="single-stream, multi-stream, offline or camera; judged by p90, p99, pairs/s, misses")
-    ] = "single-stream",
+    backends: Backends = None,
+    scenario: ScenarioOption = "single-stream",
     infrared: Infrared = None,
     visible: Visible = None,
     height: Height = None,
     width: Width = None,
     threads: Threads = 0,
     duration_s: Seconds = 20.0,
-    warm_up_s: Annotated[float, typer.Option(help="seconds to warm up each backend, 3 calls at least")] = 2.0,
-    min_samples: Annotated[int, typer.Option(help="fewer samples make the run invalid")] = 50,
-    rate_hz: Annotated[float | None, typer.Option(help="of the camera scenario", show_default="30")] = None,
-    streams: Annotated[int | None, typer.Option(help="pairs in a multi-stream query", show_default="4")] = None,
-    peaks: Annotated[Path | None, typer.Option(metavar="FILE", help="the machine's peaks, kept in the result")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="keep the result with all samples")] = None,
+    warm_up_s: WarmUp = 2.0,
+    min_samples: MinSamples = 50,
+    rate_hz: Rate = None,
+    streams: Streams = None,
+    peaks: Peaks = None,
+    out: ResultFile = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Measure latency by stage: cled-edge bench [OPTIONS], or one of the commands below."""
     if context.invoked_subcommand:
@@ -77,6 +126,7 @@ def run(
     from cled_edge.bench.subject import Inputs, open_subjects  # noqa: PLC0415
     from cled_edge.files import check_writable, read_json, write_whole  # noqa: PLC0415
 
+    console, period_s = told_to(verbose=verbose, quiet=quiet), status_period_s(verbose=verbose)
     budget = _budget(scenario, rate_hz, streams, duration_s, warm_up_s, min_samples)
     candidates, inputs = _candidates(bundle, backends), Inputs(infrared, visible, _size(height, width))
     peak_values = read_json(peaks) if peaks else None
@@ -84,7 +134,7 @@ def run(
         check_writable(out)
     with (
         open_subjects(candidates, inputs, controls, threads, require_signature) as subjects,
-        _progress("measuring", duration_s * len(subjects)) as advance,
+        _progress("measuring", duration_s * len(subjects), console, period_s) as advance,
     ):
         record = bench(subjects, budget, peak_values, advance)
     if out:
@@ -95,7 +145,7 @@ def run(
         print_record(record, Console())
 
 
-@app.command()
+@app.command(epilog=examples_of("bench compare"))
 @control_options
 def compare(
     a: Annotated[
@@ -104,23 +154,26 @@ def compare(
     b: Annotated[str, typer.Argument(metavar="B", help="what is judged against A")],
     controls: Controls,
     require_signature: RequireSignature = None,
-    margin_percent: Annotated[float, typer.Option(help="smallest difference that matters")] = 3.0,
+    margin_percent: Margin = 3.0,
     infrared: Infrared = None,
     visible: Visible = None,
     height: Height = None,
     width: Width = None,
     threads: Threads = 0,
-    duration_s: Annotated[float, typer.Option(help="seconds to measure, both together; 12 pairs at least")] = 20.0,
+    duration_s: BothSeconds = 20.0,
     insert_delay_percent: Annotated[float, typer.Option(help="make B slower, to test this command")] = 0.0,
     fail_if_slower: Annotated[bool, typer.Option("--fail-if-slower", help="exit with 17 if B is slower")] = False,
     seed: Annotated[int, typer.Option(min=0, help="of the order of the blocks")] = 0,
     as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Say whether B is faster or slower than A, or that no difference shows."""
     from cled_edge.bench.compare import is_result  # noqa: PLC0415
     from cled_edge.bench.console import print_comparison  # noqa: PLC0415
     from cled_edge.bench.subject import Inputs  # noqa: PLC0415
 
+    console = told_to(verbose=verbose, quiet=quiet)
     if is_result(a) != is_result(b):
         raise OptionError(f"{a} and {b}: one is a result, the other is not; give two results, or two things to measure")
     if is_result(a):
@@ -128,7 +181,8 @@ def compare(
     else:
         inputs = Inputs(infrared, visible, _size(height, width))
         how = {"duration_s": duration_s, "margin_percent": margin_percent, "seed": seed}
-        comparison = _compared(a, b, inputs, controls, threads, require_signature, insert_delay_percent, how)
+        advancing = _progress("comparing", duration_s, console, status_period_s(verbose=verbose))
+        comparison = _compared(a, b, inputs, controls, threads, require_signature, insert_delay_percent, how, advancing)
     if as_json:
         typer.echo(json_of(comparison.as_dict()), nl=False)
     else:
@@ -137,7 +191,7 @@ def compare(
         raise SlowerError(f"{comparison.sentence()}; look at the stages of both: cled-edge bench --backends A,B")
 
 
-@app.command()
+@app.command(epilog=examples_of("bench report"))
 def report(
     results: Annotated[list[Path], typer.Argument(metavar="RESULT.json...", help="files of cled-edge bench --out")],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="a page without links to elsewhere")],
@@ -199,6 +253,7 @@ def _compared(
     public_key: Path | None,
     delay_percent: float,
     how: dict[str, Any],
+    advancing: AbstractContextManager[Callable[[float], None]],
 ) -> "Comparison":
     """Measure both in turns; B is slowed by a share of its own time."""
     from cled_edge.backend.facts import details  # noqa: PLC0415
@@ -210,7 +265,7 @@ def _compared(
     clock, candidates = SystemClock(), [Candidate.parse(a), Candidate.parse(b)]
     with (
         open_subjects(candidates, inputs, controls, threads, public_key) as (one, other),
-        _progress("comparing", how["duration_s"]) as advance,
+        advancing as advance,
     ):
         judged: Subject = DelayedSubject(other, delay_percent, clock) if delay_percent else other
         comparison = compare_subjects(one, judged, clock, advance=advance, **how)
@@ -249,10 +304,22 @@ def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
 
 
 @contextmanager
-def _progress(words: str, total_s: float) -> Iterator[Callable[[float], None]]:
-    """Show a bar on a terminal's standard error; yield the function that advances it by seconds."""
-    console = Console(stderr=True)
+def _progress(words: str, total_s: float, console: Console, period_s: float) -> Iterator[Callable[[float], None]]:
+    """Show the seconds measured: a bar on a terminal, elsewhere a line now and then; yield what adds to them."""
     columns: Any = TextColumn(words), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    is_shown = console.is_terminal and not console.quiet
+    done_s = 0.0
+    lines = (
+        nullcontext()
+        if is_shown
+        else status_lines(lambda: f"{words}: {done_s:.0f} of {total_s:.0f} s", console, period_s)
+    )
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar, lines:
         task = bar.add_task(words, total=total_s)
-        yield lambda seconds: bar.advance(task, seconds)
+
+        def advance(seconds: float) -> None:
+            nonlocal done_s
+            done_s += seconds
+            bar.advance(task, seconds)
+
+        yield advance

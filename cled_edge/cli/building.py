@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,8 +12,21 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 
 from cled_edge.backend.graph_cache import ENGINES_VARIABLE
+from cled_edge.cli.options import (
+    BUILDING,
+    LIMITS,
+    REPORT,
+    TARGETS,
+    Quiet,
+    Verbose,
+    status_period_s,
+    told_to,
+    with_default,
+)
 from cled_edge.cli.signing import RequireSignature
+from cled_edge.cli.terminal_table import print_table
 from cled_edge.json_text import json_of
+from cled_edge.progress import status_lines
 
 if TYPE_CHECKING:
     from cled_edge.backend.tensorrt.build_options import BuildOptions
@@ -23,66 +36,124 @@ if TYPE_CHECKING:
 
 
 Sizes = Annotated[
-    list[str] | None, typer.Option(metavar="HxW", help="size of the pictures, such as 480x640; repeat for several")
+    list[str] | None,
+    typer.Option(
+        metavar="HxW", help="size of the images, such as 480x640; repeat for several", rich_help_panel=TARGETS
+    ),
 ]
 Targets = Annotated[
-    str | None, typer.Option(metavar="all-modes", help="instead: every size that the bundle has graphs for")
+    str | None,
+    typer.Option(
+        metavar="all-modes", help="instead: every size that the bundle has graphs for", rich_help_panel=TARGETS
+    ),
 ]
 Range = Annotated[
     str | None,
-    typer.Option(metavar="MIN,OPT,MAX", help="one engine for a range of sizes, such as 256x320,480x640,768x1024"),
+    typer.Option(
+        metavar="MIN,OPT,MAX",
+        help="instead: one engine for a range of sizes, such as 256x320,480x640,768x1024",
+        rich_help_panel=TARGETS,
+    ),
 ]
+Precision = Annotated[str, typer.Option(help="of the graphs: fp16, fp32 or int8", rich_help_panel=TARGETS)]
 Graphs = Annotated[
     list[str] | None,
-    typer.Option(help="unet_step, fusion, fused_loop or a graph's name; repeat for several [default: all]"),
+    typer.Option(
+        **with_default("unet_step, fusion, fused_loop or a graph's name; repeat for several", "all"),
+        rich_help_panel=TARGETS,
+    ),
 ]
-Steps = Annotated[int | None, typer.Option(help="of the fused_loop [default: the bundle's]")]
-Opset = Annotated[int | None, typer.Option(help="of the graphs [default: the newest that this TensorRT parses]")]
+Steps = Annotated[
+    int | None, typer.Option(**with_default("of the fused_loop", "the bundle's"), rich_help_panel=TARGETS)
+]
+Opset = Annotated[
+    int | None,
+    typer.Option(**with_default("of the graphs", "the newest that this TensorRT parses"), rich_help_panel=TARGETS),
+]
 Engines = Annotated[
     Path | None,
     typer.Option(
-        metavar="DIR", envvar=ENGINES_VARIABLE, help="where engines are kept [default: in the user's cache folder]"
+        metavar="DIR",
+        envvar=ENGINES_VARIABLE,
+        **with_default("where engines are kept", "in the user's cache folder"),
+        rich_help_panel=BUILDING,
     ),
 ]
-Builds = Annotated[int, typer.Option(min=1, max=20, help="build so many times; needs --keep-fastest")]
-Workspace = Annotated[int | None, typer.Option(min=1, help="scratch memory to plan with [default: all of the GPU's]")]
-Level = Annotated[
-    int | None, typer.Option(min=0, max=5, help="0 builds fastest, 5 searches longest [default: TensorRT's, 3]")
+Builds = Annotated[
+    int, typer.Option(min=1, max=20, help="build so many times; needs --keep-fastest", rich_help_panel=BUILDING)
 ]
+Fastest = Annotated[
+    bool, typer.Option("--keep-fastest", help="time the builds and keep the fastest", rich_help_panel=BUILDING)
+]
+Force = Annotated[bool, typer.Option("--force", help="build also what is already there", rich_help_panel=BUILDING)]
+Workspace = Annotated[
+    int | None,
+    typer.Option(min=1, **with_default("scratch memory to plan with", "all of the GPU's"), rich_help_panel=BUILDING),
+]
+Level = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        max=5,
+        **with_default("0 builds fastest, 5 searches longest", "TensorRT's, 3"),
+        rich_help_panel=BUILDING,
+    ),
+]
+Streams = Annotated[
+    int, typer.Option(min=0, help="side streams of an engine; each takes memory", rich_help_panel=BUILDING)
+]
+Tf32 = Annotated[bool, typer.Option("--tf32", help="let FP32 be rounded to TF32", rich_help_panel=BUILDING)]
 TimingCache = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="TensorRT's timing cache [default: one in the engine folder]")
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        **with_default("TensorRT's timing cache", "one in the engine folder"),
+        rich_help_panel=BUILDING,
+    ),
+]
+Timeout = Annotated[
+    float, typer.Option(min=1, help="stop the build of an engine after so long", rich_help_panel=LIMITS)
 ]
 Memory = Annotated[
-    int | None, typer.Option(min=1, help="stop the build of an engine that takes more [default: no limit]")
+    int | None,
+    typer.Option(
+        min=1, **with_default("stop the build of an engine that takes more", "no limit"), rich_help_panel=LIMITS
+    ),
 ]
 Log = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="add all that TensorRT says while it builds to this file")
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="add all that TensorRT says while it builds to this file", rich_help_panel=REPORT
+    ),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="print what was built as JSON", rich_help_panel=REPORT)]
 
 
 def build(
-    bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle [default: the shipped nano]")] = None,
+    bundle: Annotated[Path | None, typer.Argument(**with_default("folder of the bundle", "the shipped nano"))] = None,
     size: Sizes = None,
     targets: Targets = None,
     profile: Range = None,
-    precision: Annotated[str, typer.Option(help="of the graphs: fp16, fp32 or int8")] = "fp16",
+    precision: Precision = "fp16",
     graphs: Graphs = None,
     steps: Steps = None,
     opset: Opset = None,
     engines: Engines = None,
     builds: Builds = 1,
-    keep_fastest: Annotated[bool, typer.Option("--keep-fastest", help="time the builds and keep the fastest")] = False,
-    force: Annotated[bool, typer.Option("--force", help="build also what is already there")] = False,
+    keep_fastest: Fastest = False,
+    force: Force = False,
     workspace_mib: Workspace = None,
     optimization_level: Level = None,
-    max_aux_streams: Annotated[int, typer.Option(min=0, help="side streams of an engine; each takes memory")] = 0,
-    tf32: Annotated[bool, typer.Option("--tf32", help="let FP32 be rounded to TF32")] = False,
+    max_aux_streams: Streams = 0,
+    tf32: Tf32 = False,
     timing_cache: TimingCache = None,
-    timeout_s: Annotated[float, typer.Option(min=1, help="stop the build of an engine after so long")] = 3600,
+    timeout_s: Timeout = 3600,
     memory_mib: Memory = None,
     log: Log = None,
     require_signature: RequireSignature = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print what was built as JSON")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Build TensorRT engines of a bundle's graphs, on and for this device; keep those that give the right numbers."""
     from cled_edge.backend.tensorrt.store import default_folder  # noqa: PLC0415
@@ -90,6 +161,7 @@ def build(
     from cled_edge.build.supervisor import Limits  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
 
+    console = told_to(verbose=verbose, quiet=quiet)
     effort = Effort(builds, keep_fastest, force, Limits(timeout_s, memory_mib), log)
     opened = Bundle.open(bundle, public_key=require_signature)
     values = {
@@ -102,7 +174,7 @@ def build(
         "timing_cache": timing_cache,
     }
     options, folder = _options(opened.manifest, values, size or (), profile, targets), engines or default_folder()
-    with _steps(Console(stderr=True)) as on_step:
+    with _steps(console, status_period_s(verbose=verbose)) as on_step:
         found = list(build_all(opened, options, folder, graphs or (), steps, effort=effort, on_step=on_step))
     rows = [_row(engine) for engine in found]
     if as_json:
@@ -149,6 +221,7 @@ def _options(
     from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile  # noqa: PLC0415
     from cled_edge.build.request import camera_modes  # noqa: PLC0415
     from cled_edge.errors import OptionError  # noqa: PLC0415
+    from cled_edge.json_text import needed  # noqa: PLC0415
     from cled_edge.size import padded, parse_size  # noqa: PLC0415
 
     if (bool(sizes) + (targets is not None) + (profile is not None)) != 1:
@@ -171,9 +244,9 @@ def _options(
                 )
         return [BuildOptions(**values, size=one) for one in dict.fromkeys(wanted)]
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
+        first = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in first["loc"]) or "options"
-        raise OptionError(f"{where} is {first['input']!r}: {first['msg']}; see cled-edge build --help") from error
+        raise OptionError(f"{where} is {first['input']!r}: {needed(first)}; see cled-edge build --help") from error
     except OptionError:
         raise
     except ValueError as error:
@@ -181,16 +254,20 @@ def _options(
 
 
 @contextmanager
-def _steps(console: Console) -> "Iterator[OnStep]":
-    """Show on a terminal what the build is at; yield the function that tells it."""
+def _steps(console: Console, period_s: float) -> "Iterator[OnStep]":
+    """Show what the build is at: a bar on a terminal, elsewhere lines; yield the function that tells it."""
     columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    is_shown = console.is_terminal and not console.quiet
+    said = ["building: nothing begun"]
+    lines = nullcontext() if is_shown else status_lines(lambda: said[0], console, period_s)
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar, lines:
         tasks: dict[str, Any] = {}
 
         def on_step(step: "Step") -> None:
             if step.graph not in tasks:
                 tasks[step.graph] = bar.add_task(step.graph, total=None)
             words = f"{step.graph}: {step.phase}"[:60]
+            said[0] = f"building {words}, {step.done} of {step.total}" if step.total else f"building {words}"
             bar.update(tasks[step.graph], description=words, completed=step.done, total=step.total or None)
 
         yield on_step
@@ -213,7 +290,7 @@ def _print_engines(rows: Sequence[dict[str, Any]]) -> None:
             row["state"],
             row["path"],
         )
-    Console().print(table)
+    print_table(table)
 
 
 def _flat(value: Any) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from cled_edge.cli.options import with_default
 from cled_edge.contract import CONTROLS, Control, Controls
 
 
@@ -44,7 +45,5 @@ def _option(entry: Control) -> inspect.Parameter:
         entry.name,
         inspect.Parameter.KEYWORD_ONLY,
         default=None,
-        annotation=Annotated[
-            kind | None, typer.Option(help=help_text, show_default=default, rich_help_panel="Controls")
-        ],
+        annotation=Annotated[kind | None, typer.Option(**with_default(help_text, default), rich_help_panel="Controls")],
     )

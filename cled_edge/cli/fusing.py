@@ -9,20 +9,22 @@ from rich.table import Column, Table
 
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.control_options import control_options
+from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.errors import OptionError
-from cled_edge.json_text import json_of
+from cled_edge.json_text import counted, json_of
 from cled_edge.progress import progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cled_edge.config import RobotConfig
+    from cled_edge.fuser import Fuser
     from cled_edge.live import Report
     from cled_edge.output.sink import OutputSettings
+    from cled_edge.pairing import PairedCameras
 
 INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
-PLACES, MODEL, RUN = "Cameras and outputs", "Model", "Run"  # groups of the help
 
 
 # Longer than a screen: each option is a parameter.
@@ -54,28 +56,31 @@ def fuse(
     given_controls: dict[str, Any],
     bundle: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="exported model", show_default="the shipped nano", rich_help_panel=MODEL),
+        typer.Option(metavar="DIR", **with_default("exported model", "the shipped nano"), rich_help_panel=MODEL),
     ] = None,
     require_signature: RequireSignature = None,
     backend: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help=f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured; with a precision NAME:PRECISION",
-            show_default="onnxruntime",
+            **with_default(
+                f"{', '.join(REGISTRY)}, or auto: the fastest here, as measured; with a precision NAME:PRECISION",
+                "onnxruntime",
+            ),
             rich_help_panel=MODEL,
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(metavar="N", min=0, help="CPU threads, 0 is the backend's choice", rich_help_panel=MODEL),
+        typer.Option(
+            metavar="N", min=0, **with_default("CPU threads, 0 is the backend's choice", "0"), rich_help_panel=MODEL
+        ),
     ] = None,
     cuda_binding: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
-            help="of backend tensorrt: cuda, or pycuda, which has no CUDA graphs",
-            show_default="cuda",
+            **with_default("of backend tensorrt: cuda, or pycuda, which has no CUDA graphs", "cuda"),
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -83,7 +88,7 @@ def fuse(
         bool | None,
         typer.Option(
             "--allow-build/--no-allow-build",
-            help="of backend tensorrt: build missing engines, which takes minutes",
+            **with_default("of backend tensorrt: build missing engines, which takes minutes", "--no-allow-build"),
             rich_help_panel=RUN,
         ),
     ] = None,
@@ -91,13 +96,13 @@ def fuse(
         str | None,
         typer.Option(
             metavar="HxW",
-            help="fuse larger pictures in overlapping tiles of that size, such as 768x1024",
-            show_default="whole",
+            **with_default("fuse larger images in overlapping tiles of that size, such as 768x1024", "whole"),
             rich_help_panel=MODEL,
         ),
     ] = None,
     max_frames: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="stop after so many pairs", rich_help_panel=RUN)
+        int | None,
+        typer.Option(metavar="N", min=1, **with_default("stop after so many pairs", "all"), rich_help_panel=RUN),
     ] = None,
     config: Annotated[
         Path | None,
@@ -105,8 +110,14 @@ def fuse(
     ] = None,
     as_json: Annotated[
         bool | None,
-        typer.Option("--json/--no-json", help="print counts and latencies as JSON", rich_help_panel=RUN),
+        typer.Option(
+            "--json/--no-json",
+            **with_default("print counts and latencies as JSON", "--no-json"),
+            rich_help_panel=RUN,
+        ),
     ] = None,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fuse two cameras, videos, pictures or folders; folders pair by name, videos by frame."""
     # Imported here so that --help and usage errors need no OpenCV.
@@ -125,9 +136,11 @@ def fuse(
         "max_frames": max_frames,
         "as_json": as_json,
     }
+    console = told_to(verbose=verbose, quiet=quiet)
     given = {name: value for name, value in flags.items() if value is not None}
-    whole = (read_config(config) if config else RobotConfig()).overlaid(given, given_controls)
-    run_fusion(whole, outputs_of(whole, out, restored))
+    replaced = {*given, *given_controls, *(("outputs",) if out else ())}
+    whole = (read_config(config, replaced) if config else RobotConfig()).overlaid(given, given_controls)
+    run_fusion(whole, outputs_of(whole, out, restored), console, verbose=verbose)
 
 
 def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | None) -> "list[OutputSettings]":
@@ -148,8 +161,10 @@ def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | No
     return outputs
 
 
-def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> None:
-    """Open what the configuration names, fuse, and print the report."""
+def run_fusion(
+    config: "RobotConfig", outputs: "Sequence[OutputSettings]", console: Console, *, verbose: bool = False
+) -> None:
+    """Open what the configuration names, fuse, and print the report. console: of standard error; quiet, nothing is."""
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
     from cled_edge.backend.facts import details, notes  # noqa: PLC0415
     from cled_edge.backend.tensorrt.run_options import CudaOptions  # noqa: PLC0415
@@ -165,7 +180,6 @@ def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> No
     model, run = config.model, config.run
     tiling = None if model.tile is None else Tiling.parse(model.tile)
     controls = Controls.from_mapping(config.controls, "the controls")
-    console = Console(stderr=True)
     choice = BackendChoice.parse(model.backend)
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
     bundle = Bundle.open(model.bundle, public_key=model.require_signature)
@@ -177,19 +191,39 @@ def run_fusion(config: "RobotConfig", outputs: "Sequence[OutputSettings]") -> No
         if fuser.backend.facts.chosen:
             console.print(fuser.backend.facts.chosen, soft_wrap=True, markup=False, highlight=False)
         limits = (*(pairs.announced or ()), *((run.max_frames,) if run.max_frames else ()))
-        with progress_bar("fusing", min(limits, default=None), console) as advance:
+        if verbose:
+            _tell_opened(console, config, pairs, fuser, outputs)
+        with progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance:
             report = fuse_pairs(
                 pairs, fuser, outputs, controls, tiling=tiling, max_frames=run.max_frames, advance=advance
             )
-    _end(report, notes(details(fuser.backend.facts, fuser.backend.runs)), run.as_json)
+    _end(report, notes(details(fuser.backend.facts, fuser.backend.runs)), run.as_json, quiet=console.quiet)
 
 
-def _end(report: "Report", noted: "Sequence[str]", as_json: bool) -> None:
+def _tell_opened(
+    console: Console, config: "RobotConfig", pairs: "PairedCameras", fuser: "Fuser", outputs: "Sequence[OutputSettings]"
+) -> None:
+    """Print what was opened, a line each."""
+    counts = pairs.announced or (None, None)
+    rate = "unknown rate" if pairs.rate_hz is None else f"{pairs.rate_hz:g} Hz"
+    said = [
+        f"{name} camera {address}: {'live' if count is None else f'{count} frames'}, {rate}"
+        for name, address, count in zip(
+            ("infrared", "visible"), (config.cameras.infrared, config.cameras.visible), counts, strict=True
+        )
+    ]
+    said += [f"bundle {fuser.bundle.path}, backend {fuser.backend.description}"]
+    said += [f"output {output.to}: {output.shows}" for output in outputs]
+    for line in said:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _end(report: "Report", noted: "Sequence[str]", as_json: bool, *, quiet: bool = False) -> None:
     """Print the report, then raise what ended the run early. noted: lines about the backend."""
     values = report.as_dict()
     if as_json:
         typer.echo(json_of({**values, "notes": noted}), nl=False)
-    else:
+    elif not quiet:
         print_report(values, noted)
     if report.failure:
         raise report.failure
@@ -218,11 +252,12 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
     state = "interrupted after" if values["interrupted"] else "fused"
     first, *others = values["outputs"]
     line(
-        f"{state} {values['written']} pairs of {height}x{width} into {first['to']}: {values['rate_hz']} pairs/s, "
-        f"{values['steps']} steps, {values['backend']}, bundle {values['bundle']}"
+        f"{state} {counted(values['written'], 'pair')} of {height}x{width} into {first['to']}: "
+        f"{values['rate_hz']} pairs/s, {counted(values['steps'], 'step')}, {values['backend']}, "
+        f"bundle {values['bundle']}"
     )
     for output in others:
-        line(f"also wrote {output['written']} frames into {output['to']} ({output['shows']})")
+        line(f"also wrote {counted(output['written'], 'frame')} into {output['to']} ({output['shows']})")
     for note in noted:
         line(note)
     for note, count in values["input_notes"].items():
@@ -230,10 +265,10 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
         line("announced: {} infrared, {} visible frames".format(*values["announced"]))
     if values["dropped"]:
-        line(f"dropped: {values['dropped']} pairs that a newer one overtook")
+        line(f"dropped: {counted(values['dropped'], 'pair')} that a newer one overtook")
     for output in values["outputs"]:
         if output["dropped"]:
-            line(f"dropped: {output['dropped']} frames that {output['to']} was too slow for")
+            line(f"dropped: {counted(output['dropped'], 'frame')} that {output['to']} was too slow for")
     table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
     for stage, row in values["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))

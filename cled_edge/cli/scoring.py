@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.cli.options import INPUTS, REPORT, Quiet, Verbose, status_period_s, told_to
+from cled_edge.cli.terminal_table import print_table
 from cled_edge.json_text import json_of
 from cled_edge.progress import progress_bar
 
@@ -30,16 +32,23 @@ WARNING = (
     "Judge the fused row beside theirs, and look at the images."
 )
 
-Source = Annotated[str, typer.Option(metavar="SRC", help="folder, glob or image; stems must match in all sources")]
-Reference = Annotated[str | None, typer.Option(metavar="SRC", help="clean images, scored against instead of the input")]
+Source = Annotated[
+    str,
+    typer.Option(metavar="SRC", help="folder, glob or image; stems must match in all sources", rich_help_panel=INPUTS),
+]
+Reference = Annotated[
+    str | None,
+    typer.Option(metavar="SRC", help="clean images, scored against instead of the input", rich_help_panel=INPUTS),
+]
 
 
 def score(
     infrared: Source,
     visible: Source,
-    fused: Annotated[str, typer.Option(metavar="SRC", help="what is scored, by its luma")],
+    fused: Annotated[str, typer.Option(metavar="SRC", help="what is scored, by its luma", rich_help_panel=INPUTS)],
     restored: Annotated[
-        str | None, typer.Option(metavar="DIR", help="as fuse --restored wrote; needs a reference")
+        str | None,
+        typer.Option(metavar="DIR", help="as fuse --restored wrote; needs a reference", rich_help_panel=INPUTS),
     ] = None,
     reference_infrared: Reference = None,
     reference_visible: Reference = None,
@@ -47,10 +56,18 @@ def score(
         str, typer.Option(help="strict, or paper: SSIM and Nabf with the constants of published tables")
     ] = "strict",
     sequence: Annotated[
-        bool, typer.Option("--sequence", help="the images are consecutive frames: score flicker too")
+        bool,
+        typer.Option("--sequence", help="the images are consecutive frames: score flicker too", rich_help_panel=INPUTS),
     ] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.json", help="keep the scores of every image")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the scores of every image as JSON")] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.json", help="keep the scores of every image", rich_help_panel=REPORT),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="print the scores of every image as JSON", rich_help_panel=REPORT)
+    ] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Score fused images against their sources, and restored ones against references."""
     # Imported here so that --help and usage errors need no OpenCV.
@@ -58,12 +75,14 @@ def score(
     from cled_edge.metrics.folders import Sources, score_sources  # noqa: PLC0415
     from cled_edge.metrics.reference import checked_profile  # noqa: PLC0415
 
+    console = told_to(verbose=verbose, quiet=quiet)
     chosen = checked_profile(profile)
     sources = Sources(infrared, visible, fused, restored, reference_infrared, reference_visible)
     matched = sources.files()
     if out:
         check_writable(out)
-    with progress_bar("scoring", len(matched) * (1 + sequence), Console(stderr=True)) as advance:
+    period_s = status_period_s(verbose=verbose)
+    with progress_bar("scoring", len(matched) * (1 + sequence), console, period_s) as advance:
         values = score_sources(sources, matched, chosen, sequence=sequence, advance=advance)
     text = json_of(_finite(values))
     if out:
@@ -86,11 +105,11 @@ def print_scores(values: Mapping[str, Any], console: Console) -> None:
         soft_wrap=True,
         highlight=False,
     )
-    console.print(_table(fusion, FUSION_COLUMNS))
+    print_table(_table(fusion, FUSION_COLUMNS), console)
     if "clean maximum" in fusion:
         console.print("clean maximum: of what is scored against; the other two: of the inputs", highlight=False)
     if restored:
-        console.print(_table(restored, QUALITY_COLUMNS))
+        print_table(_table(restored, QUALITY_COLUMNS), console)
         identical = sum(row[name]["psnr_db"] == math.inf for row in values["rows"] for name in restored)
         if identical:
             equal = "1 image that equals its" if identical == 1 else f"{identical} images that equal their"

@@ -9,11 +9,18 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.cli.options import MODEL
+from cled_edge.cli.terminal_table import print_table
 from cled_edge.json_text import json_of
 
 RequireSignature = Annotated[
     Path | None,
-    typer.Option("--require-signature", metavar="PUBLIC.pem", help="refuse a bundle that this key has not signed"),
+    typer.Option(
+        "--require-signature",
+        metavar="PUBLIC.pem",
+        help="refuse a bundle that this key has not signed",
+        rich_help_panel=MODEL,
+    ),
 ]
 _WIDEST = 100
 _TENSOR_COLUMNS = ("name", "dtype", "shape", "range")  # layout, colour order and meaning are in --json
@@ -136,7 +143,7 @@ def _table(console: Console, table: Table, rows: Any) -> None:
     for row in rows:
         table.add_row(*(Text(_text(cell)) for cell in row))
     if table.row_count:
-        console.print(table)
+        print_table(table, console)
 
 
 def _text(value: Any) -> str:

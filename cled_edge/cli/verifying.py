@@ -4,13 +4,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from cled_edge.cli.advice import advised
+from cled_edge.cli.options import MODEL, REPORT, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.signing import RequireSignature
+from cled_edge.cli.terminal_table import print_table
 from cled_edge.errors import ParityError
-from cled_edge.json_text import json_of
+from cled_edge.json_text import counted, json_of
+from cled_edge.progress import status_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,15 +22,19 @@ if TYPE_CHECKING:
 
 
 def verify(
-    bundle: Annotated[Path | None, typer.Argument(help="folder of the bundle", show_default="the shipped nano")] = None,
+    bundle: Annotated[Path | None, typer.Argument(**with_default("folder of the bundle", "the shipped nano"))] = None,
     backend: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME", help="or NAME:PRECISION; repeat for several", show_default="all that this machine has"
+            metavar="NAME",
+            **with_default("or NAME:PRECISION; repeat for several", "all that this machine has"),
+            rich_help_panel=MODEL,
         ),
     ] = None,
     require_signature: RequireSignature = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON", rich_help_panel=REPORT)] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
@@ -37,25 +43,30 @@ def verify(
     from cled_edge.select import resolved  # noqa: PLC0415
     from cled_edge.verify import Remarks, read_golden, verify_all  # noqa: PLC0415
 
+    console = told_to(verbose=verbose, quiet=quiet)
     opened = Bundle.open(bundle, public_key=require_signature)
     named = [BackendChoice.parse(text) for text in backend or ()] or backends_of(opened)
     choices = [resolved(choice, opened).choice for choice in named]
     remarks = Remarks()
-    checks = verify_all(opened, choices, read_golden(opened), remarks)
+    with status_lines(
+        lambda: f"verifying {opened.path} on {', '.join(map(str, choices))}", console, status_period_s(verbose=verbose)
+    ):
+        checks = verify_all(opened, choices, read_golden(opened), remarks)
     left_out = remarks.left_out
     if left_out and not checks:
         raise left_out[0]
     if not checks:
-        raise ParityError(f"{opened.path}: no golden pair was run, needed one at least; export the bundle again")
+        raise ParityError(f"{opened.path}: no golden pair was run, needed one at least; take a bundle that has one")
     if as_json:
         typer.echo(json_of([{"backend": str(c), **check.model_dump()} for c, check in checks]), nl=False)
     else:
         print_checks(checks)
-    for note in remarks.notes:
-        typer.echo(note, err=True)
+    said = list(remarks.notes)
     if left_out:
         first = advised(left_out[0])
-        typer.echo(f"left out: {len(left_out)} runs of golden pairs without an engine, first: {first}", err=True)
+        said += [f"left out: {counted(len(left_out), 'run')} of golden pairs without an engine, first: {first}"]
+    for note in said:
+        console.print(note, soft_wrap=True, markup=False, highlight=False)
     _raise_failed(checks)
 
 
@@ -66,8 +77,7 @@ def _raise_failed(checks: "Sequence[tuple[BackendChoice, CheckSpec]]") -> None:
         choice, check = failed[0]
         raise ParityError(
             f"{check.verdict}: {len(failed)} of {len(checks)} checks failed, first {check.tensor} on {choice}: "
-            f"{check.psnr_db} dB, needed {check.needed_db:g}; do not use that backend with this bundle, or "
-            "find the node with python -m export.bisect"
+            f"{check.psnr_db} dB, needed {check.needed_db:g}; do not use that backend with this bundle"
         )
 
 
@@ -79,4 +89,4 @@ def print_checks(checks: "Sequence[tuple[BackendChoice, CheckSpec]]") -> None:
         size, psnr = "{}x{}".format(*check.size), f"{check.psnr_db:.1f}"
         counts = (str(check.steps), str(check.cases), psnr, f"{check.needed_db:g}")
         table.add_row(str(choice), str(check.opset), size, check.form, *counts, check.verdict)
-    Console().print(table)
+    print_table(table)

@@ -38,7 +38,7 @@ def save_checkpoint(model: CledFusion, training: dict[str, Any], path: Path) -> 
 def load_checkpoint(path: Path) -> tuple[CledFusion, dict[str, Any]]:
     """Return the model in evaluation mode and its training record; CheckpointError says what is wrong."""
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; train one with python -m training.train")
+        raise CheckpointError(f"{path} does not exist; give the file of a checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

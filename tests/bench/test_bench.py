@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cled_edge.bench.feed import FileFeed, MemoryFeed, rendered_pairs
-from cled_edge.bench.measure import PATIENCE, WARM_UP_CALLS, Budget, measure, settle, warm_up
+from cled_edge.bench.measure import PATIENCE, WARM_UP_CALLS, Budget, busy_reasons, measure, settle, warm_up
 from cled_edge.bench.record import CameraResult, Record, Samples, Summary
 from cled_edge.bench.report import render
 from cled_edge.bench.scenario import SCENARIOS, Scenario, scenario_name
@@ -145,6 +145,12 @@ def test_samples_keep_every_stage_of_every_round() -> None:
     assert {k: len(v) for k, v in samples.blocks_ms().items()} == {0: 20, 1: 20}
 
 
+@pytest.mark.parametrize(("others", "reason"), [(9.0, None), (50.0, "other processes used 50 % of the CPU time")])
+def test_a_run_on_a_busy_machine_is_invalid(others: float, reason: str | None) -> None:
+    reasons = busy_reasons(others)
+    assert [text.partition(", needed 10 % at most")[0] for text in reasons] == ([reason] if reason else [])
+
+
 def test_a_record_survives_json_with_its_numbers_on_one_line() -> None:
     record = fake_record({"a": [[40.0, 41.0], [42.0]]})
     text = record.to_json()
@@ -250,7 +256,7 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
         ("[1]", "is not a JSON object"),
         ("{}", "is not a result; give a file that cled-edge bench wrote"),
         ('{"kind": "cled-edge bench", "schema_version": 9}', "has schema version 9, needed 1"),
-        ('{"kind": "cled-edge bench", "schema_version": 1}', "run_id: Field required; measure again"),
+        ('{"kind": "cled-edge bench", "schema_version": 1}', "run_id: is missing; measure again"),
     ],
 )
 def test_what_is_no_result_is_refused(content: str | None, words: str, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_truncated_file_is_told_from_an_altered_one(copy: Path) -> None:
 @pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_unknown_versions_are_refused(copy: Path, version: object) -> None:
     edit_manifest(copy, schema_version=version)
-    with pytest.raises(BundleVersionError, match="needed 2; upgrade cled-edge or export again"):
+    with pytest.raises(BundleVersionError, match="needed 2; upgrade cled-edge, or get a bundle of that version"):
         Bundle.open(copy)
 
 

@@ -245,10 +245,10 @@ def test_an_interrupt_closes_the_video(number: signal.Signals, tmp_path: Path, r
 def test_help_names_every_option_and_version_answers() -> None:
     done = run("fuse", "--help")
     assert done.returncode == 0
-    options = "--infrared --out --restored --strength-visible --balance --bundle --max-frames --config --json"
+    options = "--infrared --out --restored --strength-visible --balance --bundle --max-frames --config --json -v -q"
     for option in options.split():
         assert option in done.stdout
-    assert run("version").stdout.strip() == "0.1.0"
+    assert run("--version").stdout.strip() == "0.1.0"
     assert run("fuse", "--nonsense").returncode == 2
 
 
@@ -369,7 +369,7 @@ def test_a_file_gives_the_options_and_flags_win(write_pairs, tmp_path: Path) -> 
     assert np.array_equal(kept, read_image(visible / "b.png", color=True)), "strength 0 is the file's"
     other = run("fuse", "--config", config, "--out", tmp_path / "other", "--no-json")
     assert (other.returncode, len(list((tmp_path / "other").iterdir()))) == (0, 1)
-    assert "fused 1 pairs" in other.stdout
+    assert "fused 1 pair of" in other.stdout
 
 
 def test_what_is_missing_is_named_with_where_to_write_it(write_pairs, tmp_path: Path) -> None:

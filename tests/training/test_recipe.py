@@ -16,7 +16,7 @@ from training.recipe import check_crops, model_of, read_recipe  # noqa: E402
 def test_bad_recipes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text(RECIPE.format(iterations=4) + "\nlearning_rat = 1\n")
-    with pytest.raises(DataError, match=r"fuse\.learning_rat: Extra inputs"):
+    with pytest.raises(DataError, match=r"fuse\.learning_rat: is unknown"):
         read_recipe(path)
     with pytest.raises(DataError, match="No such file"):
         read_recipe(tmp_path / "none.toml")

@@ -1,6 +1,6 @@
 """What validation says of networks whose answer is known."""
 
-import shutil  # noqa: E402
+import shutil
 from functools import partial
 from pathlib import Path
 
