@@ -24,8 +24,9 @@ class Report:
     """What a run did.
 
     announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
-    frames, infrared first. read: pairs given to the fuser. dropped: pairs of a live camera that a newer one overtook
-    before; not among `read`. written: frames that the first output wrote. outputs: see `Fanout.report`.
+    frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs given to
+    the fuser. dropped: pairs of a live camera that a newer one overtook before; not among `read`. written: frames that
+    the first output wrote. outputs: see `Fanout.report`.
     input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
     seconds: of the loop. first_frame_s: from the start of the process until the first frame was written.
     """
@@ -36,6 +37,7 @@ class Report:
     size: tuple[int, int] = (0, 0)
     announced: tuple[int, int] | None = None
     clocks: tuple[str, str] | None = None
+    left_out: tuple[int, int] = (0, 0)
     read: int = 0
     dropped: int = 0
     written: int = 0
@@ -107,6 +109,7 @@ def fuse_pairs(
     except KeyboardInterrupt:
         report.interrupted = True
     report.dropped = reader.dropped
+    report.left_out = pairs.left_out[0], pairs.left_out[1]
     report.outputs = fanout.report()
     report.seconds = round(time.perf_counter() - start, 3)
     return report

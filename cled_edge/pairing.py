@@ -1,36 +1,72 @@
-"""Which infrared frame belongs to which visible one: by name for pictures, by sequence for streams."""
+"""Which infrared frame belongs to which visible one: by name for pictures, by time for recordings."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 
 from cled_edge.camera.single_picture import SinglePicture
 from cled_edge.camera.source import Camera, open_camera
-from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, UnmatchedStemsError
-from cled_edge.frame import FramePair
+from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SourceUnreadableError, UnmatchedStemsError
+from cled_edge.frame import ORDER, Frame, FramePair
 
+_DELAY_S, _ONE_CLOCK_S = 0.25, 60.0
+_ROUNDED_NS = 1_000_000  # Matroska keeps whole milliseconds
 _NAMED = 3  # stems that an error names before it only counts
 
 
 class PairedCameras:
     """Two cameras whose frames are paired. Iterate over it once for the pairs; as a context it closes both.
 
+    Recordings that have times pair by them, see `paired_in_time`; all else in the order in which it comes.
     is_live: whether either camera is. announced: frames that each says it holds, infrared first; None unless both do.
-    rate_hz: the visible camera's, else the infrared's. files: what both read.
+    rate_hz: the slower camera's. files: what both read. left_out: frames passed over for want of a partner so far,
+    infrared first. crop_rows: rows that are cut off above and below the infrared, and off the visible where it has the
+    same height.
     """
 
-    def __init__(self, infrared: Camera, visible: Camera) -> None:
-        self.infrared, self.visible = infrared, visible
+    def __init__(self, infrared: Camera, visible: Camera, crop_rows: tuple[int, int] = (0, 0)) -> None:
+        self.infrared, self.visible, self.crop_rows = infrared, visible, crop_rows
         self.is_live = infrared.is_live or visible.is_live
         counts = infrared.announced, visible.announced
         self.announced = None if counts[0] is None or counts[1] is None else (counts[0], counts[1])
-        self.rate_hz = visible.rate_hz or infrared.rate_hz
+        self.rate_hz = min((rate for rate in (infrared.rate_hz, visible.rate_hz) if rate), default=None)
         self.files = (*infrared.files, *visible.files)
+        self.left_out = [0, 0]
 
     def __iter__(self) -> Iterator[FramePair]:
-        """Yield the pairs until the shorter camera ends; the infrared frame is read first."""
-        for infrared, visible in zip(self.infrared, self.visible, strict=False):
-            yield FramePair(infrared, visible)
+        """Yield the pairs until the shorter camera ends; the infrared frame is read first.
+
+        SourceUnreadableError if one recording has times and the other none, NoPairsError if none of their frames
+        belong together, OptionError if the crop leaves no row.
+        """
+        for infrared, visible in self._together():
+            yield FramePair(*cropped(infrared, visible, self.crop_rows))
+
+    def _together(self) -> Iterator[tuple[Frame, Frame]]:
+        if self.is_live or self.infrared.has_names:
+            yield from zip(self.infrared, self.visible, strict=False)
+            return
+        begins_with = start_together(self.infrared, self.visible)
+        frames, others = iter(self.infrared), iter(self.visible)
+        first, other = next(frames, None), next(others, None)
+        if first is None or other is None:
+            return
+        clocks = {first.clock, other.clock}
+        first = replace(first, notes=(*first.notes, *begins_with))
+        if clocks == {ORDER}:
+            first = replace(first, notes=(*first.notes, "neither stream has times: their frames are paired by count"))
+            yield from zip(chain([first], frames), chain([other], others), strict=False)
+        elif len(clocks) == 2:
+            timeless = self.infrared if first.clock == ORDER else self.visible
+            raise SourceUnreadableError(
+                f"{timeless.address.text} has no times and the other stream has; needed both, to pair by time; put it "
+                "into a container with times, such as .mkv"
+            )
+        else:
+            yield from paired_in_time(chain([first], frames), chain([other], others), self.left_out)
 
     def __enter__(self) -> "PairedCameras":
         return self
@@ -42,8 +78,103 @@ class PairedCameras:
         self.visible.close()
 
 
+def start_together(infrared: Camera, visible: Camera) -> tuple[str, ...]:
+    """Let two recordings that seem to be of one clock count their time from one origin; return what to say of it.
+
+    They seem so if they begin up to a minute apart by their own stamps. Up to a quarter of a second is the encoder's
+    delay, which differs between cameras that start at once.
+    """
+    starts = infrared.start_ns, visible.start_ns
+    if starts[0] is None or starts[1] is None:
+        return ()
+    apart_s = (starts[0] - starts[1]) / 1e9
+    if not _DELAY_S < abs(apart_s) < _ONE_CLOCK_S:
+        return ()
+    infrared.origin_ns = visible.origin_ns = min(starts[0], starts[1])
+    order = "after" if apart_s > 0 else "before"
+    return (f"by its stamps the infrared begins {abs(apart_s):.2f} s {order} the visible, and is paired so",)
+
+
+def paired_in_time(
+    infrared: Iterator[Frame], visible: Iterator[Frame], left_out: list[int]
+) -> Iterator[tuple[Frame, Frame]]:
+    """Yield the frames that are nearest to each other in time, each at most once; both in growing time.
+
+    Two that are farther apart than half the period of the slower stream, as around a pause, are no pair. left_out:
+    counts the frames that were passed over, infrared first. NoPairsError if no two belong together.
+    """
+    one, other = _Timed(infrared), _Timed(visible)
+    spans, is_empty = [one.span(), other.span()], True
+    while one.frame and other.frame:
+        apart = abs(one.time - other.time)
+        if one.next and abs(one.next.timestamp_ns - other.time) < apart:
+            behind = [True, False]
+        elif other.next and abs(other.next.timestamp_ns - one.time) < apart:
+            behind = [False, True]
+        elif apart <= max(one.period, other.period) / 2 + _ROUNDED_NS:
+            yield one.frame, other.frame
+            is_empty = False
+            one.advance()
+            other.advance()
+            continue
+        else:
+            behind = [one.time < other.time, one.time > other.time]
+        for index, (stream, is_behind) in enumerate(zip((one, other), behind, strict=True)):
+            if is_behind:
+                stream.advance()
+                left_out[index] += 1
+        spans = [spans[0] | one.span(), spans[1] | other.span()]
+    if is_empty:
+        told = [f"{min(span):.2f} to {max(span):.2f} s" if span else "nothing" for span in spans]
+        raise NoPairsError(
+            f"no two frames belong together in time: infrared has {told[0]}, visible {told[1]}; needed recordings of "
+            "the same time; check their times, or cut both to begin at one moment"
+        )
+
+
+class _Timed:
+    """A stream of frames with a look at the next one. period: the shorter way to a neighbour, in ns."""
+
+    def __init__(self, frames: Iterator[Frame]) -> None:
+        self._frames = frames
+        self._before: int | None = None
+        self.frame, self.next = next(frames, None), next(frames, None)
+
+    @property
+    def time(self) -> int:
+        return self.frame.timestamp_ns if self.frame else 0
+
+    @property
+    def period(self) -> float:
+        ways = [self.time - self._before] if self._before is not None else []
+        ways += [self.next.timestamp_ns - self.time] if self.next else []
+        return min(ways, default=math.inf)
+
+    def span(self) -> set[float]:
+        return {self.time / 1e9} if self.frame else set()
+
+    def advance(self) -> None:
+        self._before = self.time
+        self.frame, self.next = self.next, next(self._frames, None)
+
+
+def cropped(infrared: Frame, visible: Frame, rows: tuple[int, int]) -> tuple[Frame, Frame]:
+    """Return both without so many rows above and below; the visible keeps its rows if it is of another height."""
+    above, below = rows
+    if not above and not below:
+        return infrared, visible
+    height = len(infrared.image)
+    if above + below >= height:
+        raise OptionError(
+            f"the crop cuts {above} and {below} rows off {height} of the infrared; needed fewer; correct it"
+        )
+    part = slice(above, height - below)
+    infrared, is_same = replace(infrared, image=infrared.image[part]), len(visible.image) == height
+    return infrared, replace(visible, image=visible.image[part]) if is_same else visible
+
+
 def pair_cameras(infrared: Camera, visible: Camera) -> PairedCameras:
-    """Pair two cameras: pictures by stem, two single pictures whatever their stems, streams frame by frame.
+    """Pair two cameras: pictures by stem, two single pictures whatever their stems, streams by time.
 
     OptionError if one has pictures and the other a stream; the errors of `pair_by_stem` for pictures.
     """

@@ -46,6 +46,7 @@ class Source:
     rate_hz = 25.0
     files = ()
     announced = None
+    left_out = (0, 0)
 
     def __init__(self, count: int, step: Step = nothing, is_live: bool = False) -> None:
         self.count, self.step, self.drawn, self.is_live = count, step, 0, is_live

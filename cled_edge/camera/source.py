@@ -31,7 +31,8 @@ class Camera(ABC):
 
     is_live: it does not wait for whoever reads it. has_names: each frame has the name of its file, and two such cameras
     pair by name. announced: how many frames it says it holds, None if it does not say. rate_hz: frames a second, None
-    if it has no rate. files: what it reads, in that order; nothing may write over them.
+    if it has no rate. files: what it reads, in that order; nothing may write over them. start_ns: the stamp of a
+    recording's first frame by its own clock, None if it has none; origin_ns: the stamp from which its times count.
     """
 
     is_live: bool = False
@@ -39,6 +40,8 @@ class Camera(ABC):
     announced: int | None = None
     rate_hz: float | None = None
     files: tuple[Path, ...] = ()
+    start_ns: int | None = None
+    origin_ns: int = 0
 
     def __init__(self, address: Address) -> None:
         if not address.place:

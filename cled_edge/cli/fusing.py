@@ -264,6 +264,8 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
         line(f"note: {note} ({count} of {values['read']} pairs)")
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
         line("announced: {} infrared, {} visible frames".format(*values["announced"]))
+    if any(values["left_out"]):
+        line("left out: {} infrared, {} visible frames that have no partner in time".format(*values["left_out"]))
     if values["dropped"]:
         line(f"dropped: {counted(values['dropped'], 'pair')} that a newer one overtook")
     for output in values["outputs"]:
