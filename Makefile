@@ -1,6 +1,7 @@
 # make demo   set up .venv without torch, render a synthetic street, fuse it
 # make test   set up .venv-dev with torch, run the tests in two processes (WORKERS=4: in four)
-# make check  ruff, mypy, import contracts (after make test has set up .venv-dev)
+# make dev    set up .venv-dev alone, with torch: for training, export and benchmarks
+# make check  ruff, mypy, import contracts
 # make clean-room   install the wheel alone in a new environment, and verify the bundle in it there, without torch
 # make clean-room BUNDLE=bundles/mine   or another
 PYTHON ?= python3
@@ -8,10 +9,12 @@ TORCH ?= torch==2.13.0
 WORKERS ?= 2
 PIP_FLAGS = --quiet --disable-pip-version-check
 
-.PHONY: demo test check wheel clean-room clean
+.PHONY: demo dev test check wheel clean-room clean
 
 demo: .venv/ready
 	.venv/bin/python -m runtime.demo
+
+dev: .venv-dev/ready
 
 test: .venv-dev/ready
 	.venv-dev/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
@@ -38,7 +41,7 @@ clean-room: wheel
 	touch $@
 
 # torch first and pinned. Where PyPI's torch brings CUDA and you have none, take the CPU build:
-#   make test TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
+#   make dev TORCH='torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu'
 .venv-dev/ready: pyproject.toml
 	$(PYTHON) -m venv .venv-dev
 	.venv-dev/bin/pip install $(PIP_FLAGS) $(TORCH)

@@ -1,6 +1,6 @@
 """What each loss and the second stage are worth: Table 4 of the paper, of variants that were trained alike.
 
-    python -m benchmarks.ablation bundles/ablation/* --data ../shared/data --update
+    python -m benchmarks.ablation bundles/ablation/* --data DATA --update
 
 training/README.md tells how the variants are made; a row has its bundle's name. Measured are clean held-out pairs of
 M3FD and LLVIP, as in `benchmarks.quality`.

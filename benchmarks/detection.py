@@ -1,6 +1,6 @@
 """How well one detector finds the labelled people and cars in infrared, visible and fused images (COCO mAP).
 
-    python -m benchmarks.detection --detector yolov10m.onnx --data ../shared/data/pairs/msrs --update
+    python -m benchmarks.detection --detector yolov10m.onnx --data DATA/pairs/msrs --update
 
 The detector stays as it is, so that only the images differ; `benchmarks.detector` says which ONNX files it can be.
 `--data` holds infrared/ and visible/ (or ir/ and vi/, as MSRS has them) and, unless `--labels` names another folder,

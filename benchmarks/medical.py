@@ -1,7 +1,7 @@
 """MRI fused with CT, PET and SPECT: bundles beside each other, baselines and Table 3 of the paper.
 
     python -m export.to_onnx training/weights/nano-medical.safetensors bundles/nano-medical --name nano-medical
-    python -m benchmarks.medical cled_edge/bundles/nano bundles/nano-medical --data ../shared/data --update
+    python -m benchmarks.medical cled_edge/bundles/nano bundles/nano-medical --data DATA --update
 
 MRI takes the place of the infrared image, the other one that of the visible. Measured are slices of patients that
 training held out, degraded as an MRI or a scan can be.

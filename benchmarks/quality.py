@@ -1,7 +1,7 @@
 """How good a bundle's images are: fused, restored, balanced, with people, beside baselines and the targets.
 
-    python -m benchmarks.quality --data ../shared/data --update      the shipped bundle, about 8 minutes
-    python -m benchmarks.quality --data ../shared/data --bundle DIR --only restored --count 6       a look, a minute
+    python -m benchmarks.quality --data DATA --update      the shipped bundle, about 8 minutes
+    python -m benchmarks.quality --data DATA --bundle DIR --only restored --count 6       a look, a minute
 
 Images go through `cled_edge.fuser.Fuser`, as a user's do. Measured are the pairs that training held out, unless --all.
 People with labels and in smoke are few, so all of them are measured: training had no labels.

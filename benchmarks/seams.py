@@ -1,6 +1,6 @@
 """Whether tiles show: large images fused in tiles against the same fused whole.
 
-    python -m benchmarks.seams --data ../shared/data --update
+    python -m benchmarks.seams --data DATA --update
 
 The large images are real pairs, enlarged, and a mosaic of four. They are fused as `cled-edge fuse --tile` does.
 

@@ -1,7 +1,7 @@
 """Write the tables that are made from the files under benchmarks/results.
 
-    python -m benchmarks.tables             writes benchmarks/RESULTS.md, and the table between the README's markers
-    python -m benchmarks.tables --check     exits 1 if that would change anything
+    python -m benchmarks.tables             exits 1 if that would change anything
+    python -m benchmarks.tables --update    writes benchmarks/RESULTS.md, and the table between the README's markers
 
 A table refuses a result of another bundle than the present one.
 """
@@ -26,8 +26,8 @@ README = ROOT / "README.md"
 _BLOCK = re.compile(r"(<!-- table: readme -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = """# Results
 
-`python -m benchmarks.tables` makes this page from the files under `results`. The number behind a bundle's name is the
-beginning of its hash.
+`python -m benchmarks.tables --update` makes this page from the files under `results`. The number behind a bundle's name
+is the beginning of its hash.
 """
 # The README's rows: a fast and a plain backend, frames in time, and quality.
 _FAST, _PLAIN, _GAIN = "openvino:bf16", "onnxruntime:fp32", "restored visible, low light"
@@ -83,19 +83,20 @@ def _row(result: Result, key: str, start: str) -> Row:
 
 
 def main(
-    check: Annotated[bool, typer.Option("--check", help="only tell whether the pages are current")] = False,
+    update: Annotated[bool, typer.Option("--update", help="rewrite the pages that are not current")] = False,
 ) -> None:
-    """Rewrite the pages."""
+    """Tell whether the pages are current."""
     with one_line_errors():
         wanted = {PAGE: page()}
         if README.is_file():
             wanted[README] = with_readme_table(README.read_text())
         stale = [path for path, text in wanted.items() if not path.is_file() or path.read_text() != text]
         for path in stale:
-            print(f"{path.relative_to(ROOT)} is {'stale; run python -m benchmarks.tables' if check else 'rewritten'}")
-            if not check:
+            said = "rewritten" if update else "stale; run python -m benchmarks.tables --update"
+            print(f"{path.relative_to(ROOT)} is {said}")
+            if update:
                 write_whole(path, wanted[path])
-    raise typer.Exit(int(check and bool(stale)))
+    raise typer.Exit(int(bool(stale) and not update))
 
 
 if __name__ == "__main__":

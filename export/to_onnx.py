@@ -1,6 +1,6 @@
 r"""Write a bundle from a checkpoint: graphs, golden pairs and manifest.json, verified before it appears.
 
-    python -m export.to_onnx runs/nano/model.safetensors bundles/nano --pairs ../shared/data/pairs/msrs
+    python -m export.to_onnx runs/nano/model.safetensors bundles/nano --pairs DATA/pairs/msrs
     python -m export.to_onnx runs/nano/model.safetensors bundles/jetson --precision fp32 --precision fp16 \\
         --size 480x640 --opset 17 --opset 20 --unrolled 1 --unrolled 2
 

@@ -2,8 +2,8 @@
 
     python -m runtime.demo --out demo --frames 75
 
-Writes infrared.mp4 and visible.mp4 (what the cameras gave), fused.mp4, restored/ and strip.png
-(infrared | visible | restored | fused). Needs no torch, no data, no GPU and no network.
+Writes infrared.mp4 and visible.mp4 (what the cameras gave), night/ (every tenth frame of both as images), fused.mp4,
+restored/ and strip.png (infrared | visible | restored | fused). Needs no torch, no data, no GPU and no network.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from rich.console import Console
 
 from cled_edge.cli.fusing import INTERRUPTED, print_report
 from cled_edge.errors import one_line_errors
+from cled_edge.files import make_folder
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8, read_image, write_png
 from cled_edge.live import fuse_pairs
@@ -26,6 +27,7 @@ from cled_edge.progress import progress_bar
 from cled_edge.scene.night_street import night_street
 
 RATE_HZ = 25.0
+IMAGE_EVERY = 10  # frames
 
 
 def main(
@@ -34,7 +36,7 @@ def main(
 ) -> None:
     """Render, fuse, and print a latency table."""
     cameras = out / "infrared.mp4", out / "visible.mp4"
-    render(cameras, frames)
+    render(cameras, frames, out / "night")
     outputs = [
         OutputSettings(str(out / "fused.mp4")),
         OutputSettings(str(out / "restored" / "infrared"), "infrared"),
@@ -54,13 +56,18 @@ def main(
     print(f"wrote {strip}: infrared | visible | restored | fused")
 
 
-def render(cameras: tuple[Path, Path], frames: int) -> None:
-    """Write the two cameras' videos."""
+def render(cameras: tuple[Path, Path], frames: int, images: Path) -> None:
+    """Write the two cameras' videos, and every tenth frame into two folders of images."""
+    for name in ("infrared", "visible"):
+        make_folder(images / name)
     infrared, visible = (VideoWriter(output_address(str(path)), rate_hz=RATE_HZ) for path in cameras)
     with infrared, visible:
         for index, pair in enumerate(night_street(frames, rate_hz=RATE_HZ)):
             infrared.append(pair.infrared, str(index), "RGB")
             visible.append(pair.visible, str(index), "RGB")
+            if index % IMAGE_EVERY == 0:
+                write_png(images / "infrared" / f"{index:06d}.png", pair.infrared)
+                write_png(images / "visible" / f"{index:06d}.png", pair.visible)
 
 
 def contact_strip(out: Path, frame: int) -> Uint8:

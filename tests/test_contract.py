@@ -22,6 +22,9 @@ from cled_edge.contract import (
 )
 from cled_edge.errors import OptionError
 
+LOOP_INPUTS = tuple(spec.name for spec in GRAPHS["fused_loop"].inputs_with())
+IMAGES, MAP = ("infrared", "visible"), "strength_map"
+
 
 def test_every_control_has_a_range_that_holds_its_default_and_neutral_value() -> None:
     for entry in CONTROLS:
@@ -120,12 +123,12 @@ def test_controls_spread_over_their_ranges_and_known_to_an_older_graph() -> None
 @pytest.mark.parametrize(
     ("taken", "has_map", "words"),
     [
-        (("infrared", "visible", "strength", "balance"), False, None),
-        (("infrared", "visible", "strength", "balance", "strength_map"), True, None),
-        (("infrared", "visible", "strength"), False, None),  # exported before balance came
-        (("infrared", "strength", "balance"), False, "inputs of a fused_loop are infrared, strength, balance: needed"),
-        (("infrared", "visible", "x_t"), False, "needed infrared, visible, strength, balance, strength_map"),
-        (("infrared", "visible"), True, "strength_map is True, but inputs are infrared, visible"),
+        (LOOP_INPUTS, False, None),
+        ((*LOOP_INPUTS, MAP), True, None),
+        (LOOP_INPUTS[:-1], False, None),  # exported before the newest control came
+        (LOOP_INPUTS[1:], False, f"inputs of a fused_loop are {', '.join(LOOP_INPUTS[1:])}: needed"),
+        ((*IMAGES, "x_t"), False, f"needed {', '.join((*LOOP_INPUTS, MAP))}"),
+        (IMAGES, True, f"{MAP} is True, but inputs are {', '.join(IMAGES)}"),
     ],
 )
 def test_a_manifest_is_refused_whose_graphs_break_the_contract(taken, has_map: bool, words: str | None) -> None:

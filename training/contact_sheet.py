@@ -1,6 +1,6 @@
 """Draw every degradation, and mixtures also of more than training mixes, on real pairs into one PNG to look at.
 
-python -m training.contact_sheet --data ../shared/data --out runs/sheet.png
+python -m training.contact_sheet --data DATA --out runs/sheet.png
 python -m training.contact_sheet --data DATA --out sheet.png --folder pairs/msrs --folder pairs/m3fd --count 6
 """
 

@@ -1,7 +1,7 @@
 """Train a preset in two stages (section 4.1.1): restoration, then fusion with the UNet frozen.
 
-    python -m training.train training/recipes/nano.toml --data ../shared/data --out runs/nano
-    python -m training.train training/recipes/nano.toml --data ../shared/data --out runs/nano --stage fuse
+    python -m training.train training/recipes/nano.toml --data DATA --out runs/nano
+    python -m training.train training/recipes/nano.toml --data DATA --out runs/nano --stage fuse
     torchrun --nproc-per-node 8 -m training.train training/recipes/edge.toml --data DATA --out runs/edge
 
 Writes into --out: model.safetensors (averaged weights), log.jsonl, curves/ (TensorBoard), samples/, and one state file

@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "export" / "README.md",
     ROOT / "export" / "BUNDLE.md",
     ROOT / "training" / "README.md",
+    ROOT / "training" / "DATA.md",
     ROOT / "training" / "weights" / "README.md",
     ROOT / "benchmarks" / "README.md",
 ]
@@ -26,21 +27,17 @@ _TRAINED = ("00002D", "00003D", "00004N")
 
 
 def write_house(folder: Path) -> Path:
-    """Write and return a copy of the project, with recordings of a user in it and data sets beside it."""
+    """Write and return a copy of the project, with what `make demo` writes and the data sets of a user in it."""
     house = folder / "house"
     house.mkdir()
     for name in _FOLDERS:
         shutil.copytree(ROOT / name, house / name, ignore=shutil.ignore_patterns("__pycache__"))
-    _write_pairs(house / "night", _TRAINED)
+    _write_pairs(house / "demo" / "night", ("000000", "000010", "000020"))
     for name in ("llvip", "m3fd", "msrs", "roadscene"):
-        _write_pairs(folder / "shared" / "data" / "pairs" / name, _HELD_OUT + _TRAINED)
-    _write_videos(house)
-    for name in ("infrared", "visible"):
-        shutil.copy(house / "night" / name / f"{_TRAINED[0]}.png", house / f"{name}.png")
-    for name in ("nano", "mine", "jetson"):
+        _write_pairs(house / "DATA" / "pairs" / name, _HELD_OUT + _TRAINED)
+    _write_videos(house / "demo")
+    for name in ("nano", "jetson"):  # of commands that take minutes
         shutil.copytree(ROOT / "cled_edge" / "bundles" / "nano", house / "bundles" / name)
-    (house / "runs" / "nano").mkdir(parents=True)
-    shutil.copy(ROOT / "training" / "weights" / "nano.safetensors", house / "runs" / "nano" / "model.safetensors")
     _write_program(house / "bin" / "cled-edge", "python -m cled_edge.cli")
     return house
 
@@ -61,7 +58,7 @@ def _write_pairs(folder: Path, stems: tuple[str, ...]) -> None:
 
 def _write_videos(folder: Path) -> None:
     codec, size = cv2.VideoWriter.fourcc(*"mp4v"), (_SIZE[1], _SIZE[0])
-    paths = (str(folder / name) for name in ("ir.mp4", "vis.mp4"))
+    paths = (str(folder / name) for name in ("infrared.mp4", "visible.mp4"))
     writers = [cv2.VideoWriter(path, cv2.CAP_FFMPEG, codec, 25, size) for path in paths]
     for pair in night_street(len(_TRAINED), _SIZE):
         for writer, image in zip(writers, (pair.infrared, pair.visible), strict=True):
