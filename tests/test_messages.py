@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent / "cled_edge"
 OPTION = re.compile(r"--[a-z][a-z-]+")
-OF_OTHERS = {"--system-site-packages"}  # of Python's venv, in how to install TensorRT on a Jetson
+OF_OTHERS = {"--system-site-packages", "--list-formats"}  # of Python's venv, for TensorRT on a Jetson; of v4l2-ctl
 
 
 def messages(path: Path) -> list[str]:
