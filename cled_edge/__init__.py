@@ -3,6 +3,7 @@
 Names are imported on first use, so that `import cled_edge` costs nothing but itself.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,9 @@ __all__ = [
     "open_camera",
 ]
 __version__ = "0.1.0"
+# ONNX Runtime reads it when it is loaded, by whichever module. Without it, it writes an identifier of the machine into
+# the user's home and may send events (1.32). Who sets it to 0 wants that.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _HOME = {  # where each name lies; an error's is cled_edge.errors
     "Bundle": "cled_edge.bundle.reader",

@@ -7,7 +7,6 @@ power cut leaves the old file or the new one. A symbolic link at the target is r
 
 import errno
 import hashlib
-import json
 import os
 import re
 import secrets
@@ -20,8 +19,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from cled_edge.errors import CledEdgeError, OutputError, ResultError
-from cled_edge.json_text import shown
+from cled_edge.json_text import json_from_bytes, shown
+from cled_edge.ownership import foreign_link
 
+MAX_RESULT_BYTES = 256 * 2**20  # of bench: an hour of raw samples is some 10 MB
 _CHOOSE_FOLDER = "choose another folder"
 _MAX_STEM = 100  # characters of a target's name that its draft repeats: names end at 255 bytes
 
@@ -102,6 +103,9 @@ class Reader:
             raise self.refused(f"{path} is a {kind}, needed a regular file; {self.todo}")
 
 
+_RESULTS = Reader(ResultError, ResultError, "give a file that cled-edge bench wrote", follow_links=True)
+
+
 def is_plain_name(name: str) -> bool:
     """Say whether `name` is 1 to 128 of A-Z, a-z, 0-9, '.', '_', '-', starts and ends with a letter or digit.
 
@@ -113,9 +117,7 @@ def is_plain_name(name: str) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of a benchmark or a run; ResultError if the file is none."""
     try:
-        values = json.loads(path.read_bytes())
-    except OSError as error:
-        raise ResultError(f"{path} cannot be read: {error.strerror}; check its name and permissions") from error
+        values = json_from_bytes(_RESULTS.read(path, MAX_RESULT_BYTES))
     except ValueError as error:
         raise ResultError(f"{path} is not JSON ({error}); give a file that cled-edge bench wrote") from error
     if not isinstance(values, dict):
@@ -147,8 +149,20 @@ def draft(path: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> I
 
 def write_whole(path: Path, content: bytes | str, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> None:
     """Write a file whole or not at all, see `draft`; text as UTF-8. OutputError if it cannot be written."""
-    with draft(path, todo=todo, private=private) as made, made.open("r+b") as file:
+    with draft(path, todo=todo, private=private) as made, _reopened(made) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def open_to_append(path: Path) -> BinaryIO:
+    """Return a regular file opened at its end, made if absent; OSError for a pipe, a device or a link of a stranger."""
+    _refuse_foreign_link(path)
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    file = os.fdopen(os.open(path, flags, 0o666), "ab")
+    kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
+    if kind != stat.S_IFREG:
+        file.close()
+        raise OSError(errno.EINVAL, f"it is a {_KINDS.get(kind, 'special file')}")
+    return file
 
 
 def make_folder(folder: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> None:
@@ -157,6 +171,7 @@ def make_folder(folder: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = Fal
     private: a new folder is for its owner alone; one that is there keeps its permissions.
     """
     try:
+        _refuse_foreign_link(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
         with tempfile.TemporaryFile(dir=folder):  # of a name of its own: other processes may be at the same
             pass
@@ -176,13 +191,34 @@ def check_writable(path: Path) -> None:
 
 def _new_draft(path: Path, private: bool) -> Path:
     """Create an empty file beside `path` that no other process can have opened, and return its name."""
+    _refuse_foreign_link(path.parent)
     mode = _mode_at(path)
     made = path.with_name(f".{path.stem[:_MAX_STEM]}.{secrets.token_hex(6)}.partial{path.suffix}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_CLOEXEC", 0)
-    os.close(os.open(made, flags, 0o600 if private else 0o666))
-    if mode is not None and not private:
-        made.chmod(mode)
+    descriptor = os.open(made, flags, 0o600 if private else 0o666)
+    try:
+        if mode is not None and not private:
+            # By the descriptor: in a stranger's folder the name may be a link by now.
+            (os.fchmod(descriptor, mode) if hasattr(os, "fchmod") else made.chmod(mode))
+    finally:
+        os.close(descriptor)
     return made
+
+
+def _reopened(made: Path) -> BinaryIO:
+    """Open a draft to write it; OSError if a stranger has put something else in its place."""
+    file = os.fdopen(os.open(made, _OPEN_FLAGS & ~os.O_RDONLY | os.O_RDWR | _NO_LINK), "r+b")
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1 or status.st_size:
+        file.close()
+        raise OSError(errno.EINVAL, "another user changed it while it was written")
+    return file
+
+
+def _refuse_foreign_link(path: Path) -> None:
+    foreign = foreign_link(path)
+    if foreign is not None:
+        raise OSError(errno.EPERM, f"{foreign} is a symbolic link of another user, which could lead anywhere")
 
 
 def _mode_at(path: Path) -> int | None:

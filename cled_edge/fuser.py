@@ -1,6 +1,8 @@
 """The one call that users make: an infrared and a visible image in, the fused and both restored ones out."""
 
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +36,9 @@ from cled_edge.image import (
 from cled_edge.json_text import counted
 from cled_edge.size import Size
 from cled_edge.tensors import (
+    check_finite,
     check_maps,
+    check_outputs,
     control_inputs,
     fused_image,
     fusion_inputs,
@@ -55,7 +59,7 @@ FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes th
 
 
 class Fuser:
-    """Fuses pairs with one bundle on one backend. Not thread-safe: use one per thread.
+    """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
     opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey.
     """
@@ -148,7 +152,31 @@ class Fuser:
         maps = maps_of(strength_map)
         check_maps(maps, size)
         fuse = self.step_by_step if self.loop_graph(size, controls, tuple(maps)) is None else self.in_one_graph
-        return fuse(infrared, visible, controls, strength_map)
+        with self._alone():
+            return fuse(infrared, visible, controls, strength_map)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse a second thread with an OptionError where outputs belong to the backend: the next run changes them."""
+        lock = self.backend.in_use
+        if lock is None:
+            yield
+            return
+        if not lock.acquire(blocking=False):
+            raise OptionError(
+                f"a Fuser of backend {self.backend.choice} is used by two threads at once, needed one; load a Fuser "
+                "for each thread"
+            )
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _run(self, graph: str, inputs: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """Run a graph; BackendError if what comes out is not what the manifest says."""
+        outputs = self.backend.run(graph, inputs)
+        check_outputs(self.bundle.manifest.graphs[graph], inputs, outputs)
+        return outputs
 
     def image(self, frame: NDArray[Any] | Frame) -> NDArray[Any]:
         """Return an image in this fuser's colour order; OptionError if it is no array of two or three dimensions."""
@@ -199,7 +227,7 @@ class Fuser:
         images = self._bytes(infrared, visible)
         inputs = loop_inputs(manifest.graphs[graph], *images, maps, controls, manifest.size_multiple)
         clock.lap("prepare")
-        outputs = self.backend.run(graph, inputs)
+        outputs = self._run(graph, inputs)
         clock.lap("network")
         # The backend will write over its outputs: what leaves here is a copy.
         picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs)
@@ -224,6 +252,8 @@ class Fuser:
             clock.lap("steps")
             fused = self.fusion(x_in, residual, controls)
             clock.lap("fusion")
+        check_finite("residual", residual)
+        check_finite("fused", fused)
         images = fused_image(fused, size), *restored_images(x_in, residual, controls, size)
         return self._result(images, controls, clock)
 
@@ -259,7 +289,7 @@ class Fuser:
         step, rows = self.start(x_in), self.rows(controls)
         found: dict[str, NDArray[Any]] = {}
         for index in range(len(rows.time)):
-            outputs = self.backend.run(graph, {**step, **row_inputs(rows, index)})
+            outputs = self._run(graph, {**step, **row_inputs(rows, index)})
             found = dict(zip(names, outputs, strict=True))
             step |= wired(STEP_TO_STEP, found)
         return found["residual"]
@@ -268,7 +298,7 @@ class Fuser:
         """Run the fusion graph; return (1, 3, H', W') in [-1, 1]."""
         graph = self._reference_graph("fusion", x_in.shape[2:])
         step = {"x_in": x_in, "residual": residual}
-        return self.backend.run(graph, fusion_inputs(self.bundle.manifest.graphs[graph], step, controls))[0]
+        return self._run(graph, fusion_inputs(self.bundle.manifest.graphs[graph], step, controls))[0]
 
     def close(self) -> None:
         """Give back what the backend holds."""

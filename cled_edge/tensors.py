@@ -1,6 +1,6 @@
 """Images as the tensors that graphs take, and what graphs give as images; padded and cropped here alone."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -9,11 +9,12 @@ from numpy.typing import NDArray
 
 from cled_edge.bundle.manifest import GraphSpec, StepRows
 from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STRENGTH_MAP, Controls, TensorSpec, wired
-from cled_edge.errors import OptionError
+from cled_edge.errors import BackendError, OptionError
 from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]  # by the names of the contract
+_AGAIN = "get the bundle again, or choose another precision or backend"
 
 
 def pad(image: Array, multiple: int) -> Array:
@@ -108,3 +109,24 @@ def fused_image(fused: Float32, size: tuple[int, int]) -> Uint8:
 
 def _ordered(specs: Iterable[TensorSpec], arrays: Mapping[str, Array]) -> Arrays:
     return {spec.name: arrays[spec.name] for spec in specs}
+
+
+def check_outputs(spec: GraphSpec, inputs: Mapping[str, NDArray[Any]], outputs: Sequence[NDArray[Any]]) -> None:
+    """Raise BackendError unless outputs are as the manifest says: so many, of this type and shape."""
+    if len(outputs) != len(spec.outputs):
+        raise BackendError(f"{spec.file} gave {len(outputs)} outputs, its manifest says {len(spec.outputs)}; {_AGAIN}")
+    sides: dict[str, int] = {}
+    for told in spec.inputs:
+        sides |= {n: side for n, side in zip(told.shape, inputs[told.name].shape, strict=True) if isinstance(n, str)}
+    for told, seen in zip(spec.outputs, outputs, strict=True):
+        shape = tuple(sides.get(side, side) if isinstance(side, str) else side for side in told.shape)
+        if not isinstance(seen, np.ndarray) or seen.dtype.name != told.dtype or seen.shape != shape:
+            found = f"{seen.dtype} {seen.shape}" if isinstance(seen, np.ndarray) else type(seen).__name__
+            raise BackendError(f"{spec.file} gave {told.name} as {found}, needed {told.dtype} {shape}; {_AGAIN}")
+
+
+def check_finite(name: str, values: NDArray[Any]) -> None:
+    """Raise BackendError for an output that is not finite everywhere."""
+    # A sum is a tenth of the time of looking at each, and finite if all are, short of an overflow.
+    if values.dtype.kind == "f" and not np.isfinite(values.sum()) and not np.isfinite(values).all():
+        raise BackendError(f"{name} is not finite: NaN or infinity came out of the network; {_AGAIN}")

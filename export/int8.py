@@ -11,6 +11,7 @@ become 0: the means over the image, and by them the gain of all of it, are then 
 
 import hashlib
 import logging
+import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -145,6 +146,7 @@ class _Loop:
     choice = BackendChoice("onnxruntime", "fp32")
     opsets: tuple[int, ...] = OPSETS
     description = "dense convolutions in INT8"
+    in_use: "threading.Lock | None" = None
 
     def __init__(self, bundle: Bundle, pairs: Sequence[ImagePair]) -> None:
         self.facts = BackendFacts("onnxruntime", "CPU", "fp32")

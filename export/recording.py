@@ -40,6 +40,7 @@ class _Recorder:
     def __init__(self, backend: Backend, graph: str) -> None:
         self.choice, self.opsets = backend.choice, backend.opsets
         self.description, self.facts, self.runs = backend.description, backend.facts, backend.runs
+        self.in_use = backend.in_use
         self._backend, self._graph, self._kept = backend, graph, list[Inputs]()
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:

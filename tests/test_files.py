@@ -106,7 +106,7 @@ def test_a_result_that_is_no_json_object_is_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(ResultError, match=words):
             read_json(path)
-    with pytest.raises(ResultError, match="cannot be read"):
+    with pytest.raises(ResultError, match="does not exist"):
         read_json(tmp_path / "none.json")
 
 

@@ -1,6 +1,7 @@
 """The call that users make, on the bundle that they get."""
 
 import re
+import threading
 from contextlib import closing
 from dataclasses import replace
 
@@ -12,7 +13,7 @@ from cled_edge import Bundle, Fuser
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.contract import Controls
-from cled_edge.errors import OptionError, SizeMismatchError
+from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.frame import ORDER, Frame
 
 
@@ -146,6 +147,7 @@ class LoopBackend:
     """Stands for `fused_loop`: returns what it was given, in memory of its own."""
 
     description = "a fake"
+    in_use = None
     choice = BackendChoice("onnxruntime", "fp32")
     opsets = (17,)
 
@@ -312,3 +314,54 @@ def test_an_unknown_order_and_controls_that_are_none_are_refused(fuser: Fuser, p
             fuser(*pair, controls)
     with pytest.raises(OptionError, match="strength_map is a list, needed an array uint8"):
         fuser(*pair, strength_map=[1])
+
+
+class OtherOutputs(LoopBackend):
+    """A backend whose outputs a test changes."""
+
+    def __init__(self, change) -> None:
+        super().__init__()
+        self.change = change
+
+    def run(self, graph: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+        return self.change(super().run(graph, inputs))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda outputs: outputs[:2], "gave 2 outputs, its manifest says 3"),
+        (lambda outputs: [outputs[0].astype(np.float32), *outputs[1:]], "gave fused as float32"),
+        (lambda outputs: [*outputs[:2], outputs[2][:, :-1]], "gave visible_restored as uint8"),
+    ],
+)
+def test_outputs_that_the_manifest_does_not_say_are_refused(change, words: str, rng) -> None:
+    infrared, visible = rng.integers(0, 256, (32, 48), np.uint8), rng.integers(0, 256, (32, 48, 3), np.uint8)
+    with pytest.raises(BackendError, match=words):
+        Fuser(Bundle.open(), OtherOutputs(change))(infrared, visible)
+
+
+def test_a_second_thread_is_refused_where_outputs_belong_to_the_backend(rng) -> None:
+    infrared, visible = rng.integers(0, 256, (32, 48), np.uint8), rng.integers(0, 256, (32, 48, 3), np.uint8)
+    refused: list[str] = []
+
+    def meanwhile(outputs: list[np.ndarray]) -> list[np.ndarray]:
+        backend.change = lambda outputs: outputs
+        other = threading.Thread(target=second)
+        other.start()
+        other.join()
+        return outputs
+
+    def second() -> None:
+        try:
+            fuser(infrared, visible)
+        except OptionError as error:
+            refused.append(str(error))
+
+    backend = OtherOutputs(meanwhile)
+    backend.in_use = threading.Lock()
+    fuser = Fuser(Bundle.open(), backend)
+    fuser(infrared, visible)
+    assert len(refused) == 1
+    assert "used by two threads at once" in refused[0]
+    fuser(infrared, visible)  # one after the other is fine

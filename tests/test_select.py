@@ -33,6 +33,7 @@ class Replay:
         self.inner, self.choice, self.error, self.delay_s = inner, choice, error, delay_s
         self.facts, self.runs = inner.facts, inner.runs
         self.closed = False
+        self.in_use = inner.in_use
         self._kept: dict[str, list[list[Array]]] = {}
 
     def run(self, graph, inputs: Mapping[str, Array]) -> list[Array]:

@@ -57,6 +57,7 @@ class Wrong:
         self.inner, self.change, self.choice = inner, change, inner.choice
         self.facts, self.runs = inner.facts, inner.runs
         self.opsets = inner.opsets
+        self.in_use = inner.in_use
 
     def run(self, graph, inputs):
         return [self.change(x) for x in self.inner.run(graph, inputs)]

@@ -1,23 +1,30 @@
 """Files in the user's cache folder that spare a restart work: optimised graphs, compiled models, what `auto` measured.
 
+A compiled graph is a program: a folder or file that another user could write is left unread and unwritten.
+
 Every file may be deleted at any time. CLED_EDGE_CACHE names another folder.
 """
 
 import hashlib
 import os
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import platformdirs
 
-from cled_edge.errors import OutputError
-from cled_edge.files import make_folder, write_whole
+from cled_edge.errors import BackendError, OutputError
+from cled_edge.files import Reader, make_folder, write_whole
+from cled_edge.ownership import why_not_ours
 
 FOLDER_VARIABLE = "CLED_EDGE_CACHE"
 ENGINES_VARIABLE = "CLED_EDGE_ENGINES"
 KEPT_FILES = 64  # of some 5 MB: two graphs at a handful of sizes and precisions, of the last few bundles
 _DIGEST_BYTES = 32
+_MAX_BYTES = 4 * 2**30
+_NAME = re.compile(r"[0-9a-f]{32}\.(onnx|openvino|json)")  # as `cache_name` makes them
+_FILES = Reader(BackendError, BackendError, "delete it")
 
 
 def cache_folder() -> Path:
@@ -35,10 +42,12 @@ def cache_name(kind: str, parts: Iterable[object]) -> str:
 def read_cached(name: str) -> bytes | None:
     """Return what was written under a name, or None if there is nothing whole."""
     path = cache_folder() / name
+    if why_not_ours(path.parent) or why_not_ours(path):  # a compiled graph is a program, and its digest no signature
+        return None
     try:
-        content = path.read_bytes()
+        content = _FILES.read(path, _MAX_BYTES)
         path.touch()  # files go in the order of their last use
-    except OSError:
+    except (BackendError, OSError):
         return None
     digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     # SDKs crash on a damaged model rather than complain, and a power cut can damage any file.
@@ -52,7 +61,10 @@ def write_cached(name: str, body: bytes) -> str:
     """
     folder = cache_folder()
     try:
-        make_folder(folder, private=True)  # a compiled model is code: nobody else may write it
+        make_folder(folder, private=True)
+        others = why_not_ours(folder)
+        if others:
+            return f"not written: {others}, needed a folder that its user alone may write; chmod go-w it"
         write_whole(folder / name, hashlib.sha256(body).digest() + body, private=True)
         _prune(folder)
     except OutputError as error:
@@ -63,7 +75,8 @@ def write_cached(name: str, body: bytes) -> str:
 
 
 def _prune(folder: Path) -> None:
-    used = {path: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    ours = (path for path in folder.iterdir() if _NAME.fullmatch(path.name))  # the folder may hold others' files
+    used = {path: path.lstat().st_mtime_ns for path in ours}
     for path in sorted(used, key=lambda p: used[p])[:-KEPT_FILES]:
         with suppress(OSError):  # another process was first
             path.unlink()

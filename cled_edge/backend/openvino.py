@@ -48,6 +48,7 @@ class OpenVinoBackend:
         self._properties = _properties(device, rest, threads)
         self._compiled: dict[tuple[str, Shapes], cycle[Any]] = {}
         self._lock = threading.Lock()
+        self.in_use = threading.Lock()
         self._closed = False
         self.opsets = OPSETS
         self.choice = choice

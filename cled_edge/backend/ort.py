@@ -34,6 +34,8 @@ class OnnxRuntimeBackend:
     `runs.providers` says of each graph what its session really runs on.
     """
 
+    in_use: "threading.Lock | None" = None  # each run gives arrays of its own
+
     def __init__(self, bundle: Bundle, choice: BackendChoice, threads: int = 0) -> None:
         self._ort = _import_sdk(choice.name)
         self._providers = PROVIDERS[choice.name]

@@ -1,5 +1,6 @@
 """What the fuser asks of a backend."""
 
+import threading
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,7 +20,7 @@ class Backend(Protocol):
     choice: what was opened; it names the precision of the graphs to run. opsets: of the graphs that it runs, the
     preferred first. description: SDK, version, device and precision, in one line. facts: what it is. runs: what its
     graphs did so far. One thread at a time may run a backend, and any may close it: closing waits for the run under
-    way.
+    way. in_use: held while a frame is made, where outputs belong to the backend; None where threads may share it.
     """
 
     choice: BackendChoice
@@ -27,6 +28,7 @@ class Backend(Protocol):
     description: str
     facts: BackendFacts
     runs: RunFacts
+    in_use: "threading.Lock | None"
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         """Return the outputs of a graph, named as in the manifest, in its order; BackendError says what failed.

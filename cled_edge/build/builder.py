@@ -27,7 +27,7 @@ from cled_edge.build.timing_cache import one_builder, read_timings, timings_path
 from cled_edge.build.trial import Trial, judged, make_trial
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import EngineError, OptionError, OutputError, ParityError
-from cled_edge.files import make_folder
+from cled_edge.files import make_folder, open_to_append
 from cled_edge.size import Size, size_text
 
 
@@ -107,8 +107,8 @@ def check_sizes(bundle: Bundle, graph_name: str, options: BuildOptions) -> None:
 def _begun_log(log: Path, graph_name: str) -> Path:
     """Write the first line of a build to a log; return its absolute path, as the child works in another folder."""
     try:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(f"building {graph_name}\n")
+        with open_to_append(log) as file:
+            file.write(f"building {graph_name}\n".encode())
     except OSError as error:
         raise OutputError(f"{log} cannot be written: {error.strerror}; give another file for the log") from error
     return log.absolute()

@@ -12,8 +12,10 @@ from cled_edge.backend.tensorrt.build_options import BuildOptions, canonical_jso
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.store import OTHER_FOLDER
 from cled_edge.errors import OutputError
-from cled_edge.files import make_folder, write_whole
+from cled_edge.files import Reader, make_folder, open_to_append, write_whole
 
+_MAX_BYTES = 256 * 2**20
+_TIMINGS = Reader(OutputError, OutputError, "give another file for the timing cache", follow_links=True)
 _LOG = logging.getLogger(__name__)
 
 
@@ -29,8 +31,8 @@ def timings_path(options: BuildOptions, facts: DeviceFacts, folder: Path) -> Pat
 def read_timings(path: Path) -> bytes:
     """Return a timing cache, or nothing if there is none that can be read."""
     try:
-        return path.read_bytes()
-    except OSError:
+        return _TIMINGS.read(path, _MAX_BYTES)
+    except OutputError:
         return b""
 
 
@@ -49,7 +51,7 @@ def one_builder(path: Path) -> Iterator[None]:
     The lock is the kernel's: it goes with the process that holds it, however that ends.
     """
     make_folder(path.parent, todo=OTHER_FOLDER, private=True)
-    with path.with_name(f".{path.name}.lock").open("ab") as file:
+    with open_to_append(path.with_name(f".{path.name}.lock")) as file:
         _lock(file, path)
         yield
 

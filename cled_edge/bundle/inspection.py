@@ -10,7 +10,7 @@ from cled_edge.bundle.checkpoint_header import inspect_safetensors
 from cled_edge.bundle.manifest import MANIFEST_NAME, Manifest
 from cled_edge.bundle.onnx_header import inspect_onnx
 from cled_edge.bundle.plan_header import inspect_plan
-from cled_edge.bundle.reader import manifest_from_bytes, read_manifest_bytes, read_verified
+from cled_edge.bundle.reader import check_graph, manifest_from_bytes, read_manifest_bytes, read_verified
 from cled_edge.bundle.signature import SIGNATURE_NAME, check_signature, is_signed, read_signature
 from cled_edge.errors import CledEdgeError, OptionError, SignatureError, SourceMissingError
 from cled_edge.files import Reader
@@ -65,10 +65,13 @@ def _inspect_bundle(folder: Path, public_key: Path | None) -> Finding:
     manifest = manifest_from_bytes(content, folder)
     signature, failure = _signature(folder, content, trusted=public_key is not None)
     files = {}
+    graphs = {graph.file for graph in manifest.graphs.values()}
     for name, spec in manifest.files.items():
         verdict = "ok"
         try:
-            read_verified(folder, name, manifest)
+            content = read_verified(folder, name, manifest)
+            if name in graphs:
+                check_graph(folder / name, content)
         except CledEdgeError as error:
             verdict, failure = str(error), failure or error
         files[name] = {"bytes": spec.bytes, "sha256": spec.sha256, "verdict": verdict}

@@ -27,6 +27,18 @@ REFERENCE_OPSET = 17  # the newest that TensorRT 8.6 parses
 OPSETS = (REFERENCE_OPSET, 20)  # those that graphs are exported at
 
 
+MAX_MULTIPLE = 256  # pixels; images are padded to it, and the lineage needs 16
+MAX_SIDE_PX = 32768  # of an image that a graph takes
+MOST_GRAPHS, MOST_FILES = 256, 512
+_NEWEST_OPSET = 64
+_IMAGE_DIMENSIONS = 4
+_MOST_OPERATORS = 1000  # names of them; ONNX has some 200
+Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX)]
+Count = Annotated[int, Field(ge=0, le=10**6)]
+Time = Annotated[float, Field(ge=0, le=1000)]  # A_t * 1000, of which A_t is at most 1
+Coefficient = Annotated[float, Field(ge=-1000, le=1000)]  # 1 / B_t of the noise's last step is 190
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,11 +56,11 @@ class GraphSpec(_Model):
     role: GraphRole
     file: str
     precision: GraphPrecision
-    opset: int
-    size: tuple[int, int] | None = None
+    opset: int = Field(ge=1, le=_NEWEST_OPSET)
+    size: tuple[Side, Side] | None = None
     steps: int | None = Field(None, ge=MIN_STEPS, le=MAX_STEPS)
     strength_map: bool = False
-    nodes: dict[str, int]
+    nodes: dict[str, Count] = Field(max_length=_MOST_OPERATORS)
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
@@ -56,12 +68,20 @@ class GraphSpec(_Model):
     def _of_its_role(self) -> "GraphSpec":
         """Refuse a graph that lacks an input of its role, or has one that this release does not know."""
         role, names = GRAPHS[self.role], [spec.name for spec in self.inputs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"inputs of a {self.role} are {', '.join(names)}: one is there twice")
         needed, maps = [spec.name for spec in role.inputs], [spec.name for spec in role.maps]
         known = [*needed, *(CONTROL_TENSORS if role.takes_controls else ()), *maps]
         if not set(needed) <= set(names) <= set(known):
             raise ValueError(f"inputs of a {self.role} are {', '.join(names)}: needed {', '.join(known)}")
         if self.strength_map != (STRENGTH_MAP.name in names):
             raise ValueError(f"strength_map is {self.strength_map}, but inputs are {', '.join(names)}")
+        if [spec.name for spec in self.outputs] != [spec.name for spec in role.outputs]:
+            seen = ", ".join(spec.name for spec in self.outputs)
+            raise ValueError(f"outputs of a {self.role} are {seen}: needed {', '.join(s.name for s in role.outputs)}")
+        wanted = {spec.name: spec for spec in (*role.inputs_with(maps), *role.outputs)}
+        for spec in (*self.inputs, *self.outputs):
+            _check_tensor(spec, wanted[spec.name])
         return self
 
     @property
@@ -70,11 +90,26 @@ class GraphSpec(_Model):
         return tuple(spec.name for spec in self.inputs if spec.name in MAPS)
 
 
+def _check_tensor(spec: TensorSpec, wanted: TensorSpec) -> None:
+    """Raise ValueError unless a tensor is as the contract has it; of a control, older bundles have fewer values."""
+    if (spec.dtype, len(spec.shape)) != (wanted.dtype, len(wanted.shape)):
+        raise ValueError(f"{spec.name} is {spec.dtype} {spec.shape}: needed {wanted.dtype} {wanted.shape}")
+    for place, (side, needed) in enumerate(zip(spec.shape, wanted.shape, strict=True)):
+        if isinstance(side, str):
+            fits = isinstance(needed, str) or (place == 0 and len(spec.shape) == _IMAGE_DIMENSIONS)  # a batch of one
+        elif isinstance(needed, str):
+            fits = 1 <= side <= MAX_SIDE_PX
+        else:
+            fits = 1 <= side <= needed if spec.name in CONTROL_TENSORS else side == needed
+        if not fits:
+            raise ValueError(f"{spec.name} has a dimension {side}: needed {needed}")
+
+
 class StepRows(_Model):
     """Inputs `t` and `coef` of the step graph, one row per step."""
 
-    time: tuple[float, ...]
-    coef: tuple[Annotated[tuple[float, ...], Field(min_length=4, max_length=4)], ...]
+    time: tuple[Time, ...]
+    coef: tuple[Annotated[tuple[Coefficient, ...], Field(min_length=4, max_length=4)], ...]
 
     @model_validator(mode="after")
     def _equal_lengths(self) -> "StepRows":
@@ -88,12 +123,12 @@ class ScheduleSpec(_Model):
 
     name: str
     default_steps: int = Field(ge=MIN_STEPS, le=MAX_STEPS)
-    start_input: float
+    start_input: Coefficient
     tables: dict[int, StepRows]
 
     @model_validator(mode="after")
     def _complete(self) -> "ScheduleSpec":
-        if any(len(self.tables.get(n, StepRows(time=(), coef=())).time) != n for n in range(MIN_STEPS, MAX_STEPS + 1)):
+        if {n: len(rows.time) for n, rows in self.tables.items()} != {n: n for n in range(MIN_STEPS, MAX_STEPS + 1)}:
             raise ValueError(f"tables must hold n rows for each n from {MIN_STEPS} to {MAX_STEPS}")
         return self
 
@@ -123,7 +158,7 @@ class FileSpec(_Model):
     """Size and hash of a file, checked before it is parsed."""
 
     bytes: int = Field(ge=0)
-    sha256: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
 class CheckSpec(_Model):
@@ -167,11 +202,11 @@ class Manifest(_Model):
     schema_version: Literal[2]
     name: str
     created_by: str
-    size_multiple: int = Field(gt=0)
-    graphs: dict[str, GraphSpec]
+    size_multiple: int = Field(gt=0, le=MAX_MULTIPLE)
+    graphs: dict[str, GraphSpec] = Field(max_length=MOST_GRAPHS)
     schedule: ScheduleSpec
     preprocessing: PreprocessingSpec
-    files: dict[str, FileSpec]
+    files: dict[str, FileSpec] = Field(max_length=MOST_FILES)
     training: dict[str, object]
     verification: VerificationSpec
 

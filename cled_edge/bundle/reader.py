@@ -1,11 +1,12 @@
 """A bundle on disk: a folder with `manifest.json` and the graphs it names, verified before any of it is parsed."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from cled_edge.bundle.graph_limits import why_refused
 from cled_edge.bundle.manifest import MANIFEST_NAME, SCHEMA_VERSION, Manifest
 from cled_edge.bundle.signature import SIGNATURE_NAME, check_signature
 from cled_edge.errors import BundleCorruptError, BundleMissingError, BundleVersionError
@@ -30,6 +31,7 @@ class Bundle:
     manifest: Manifest
     manifest_bytes: bytes
     _contents: dict[str, bytes]
+    _plain: set[str] = field(default_factory=set)  # graphs that were found to hold nothing that is refused
 
     @classmethod
     def open(cls, path: Path | str | None = None, *, public_key: Path | str | None = None) -> "Bundle":
@@ -47,8 +49,15 @@ class Bundle:
         return cls(folder, manifest, content, {name: read_verified(folder, name, manifest) for name in manifest.files})
 
     def graph(self, name: str) -> bytes:
-        """Return the verified bytes of a graph, by its name in the manifest."""
-        return self._contents[self.manifest.graphs[name].file]
+        """Return the verified bytes of a graph, by its name in the manifest.
+
+        BundleCorruptError for what no graph of export holds, such as data in other files or loops: see `graph_limits`.
+        """
+        file = self.manifest.graphs[name].file
+        if file not in self._plain:
+            check_graph(self.path / file, self._contents[file])
+            self._plain.add(file)
+        return self._contents[file]
 
     def content(self, file: str) -> bytes | None:
         """Return the verified bytes of a file, or None if the bundle has none of that name."""
@@ -89,6 +98,15 @@ def manifest_from_bytes(content: bytes, folder: Path) -> Manifest:
     return manifest
 
 
+def check_graph(path: Path, content: bytes) -> None:
+    """Raise BundleCorruptError for what no graph of export holds, see `graph_limits`; `path` is for the message."""
+    refused = why_refused(content)
+    if refused:
+        raise BundleCorruptError(
+            f"{path} is refused: {refused}; needed a plain graph, as export writes it; get another bundle"
+        )
+
+
 def read_verified(folder: Path, name: str, manifest: Manifest) -> bytes:
     """Return a file that the manifest names; another size is refused before it is read, another SHA-256 after it."""
     expected = manifest.files[name]
@@ -101,6 +119,12 @@ def _check_files(path: Path, manifest: Manifest) -> None:
             raise BundleCorruptError(
                 f"{path} names '{shown(name)}'; files must lie in the bundle's own folder, with plain names "
                 f"(letters, digits, '.', '_', '-'); {_AGAIN}"
+            )
+    for name in manifest.graphs:
+        if not is_plain_name(name):
+            raise BundleCorruptError(
+                f"{path} has a graph '{shown(name)}'; engines are files of that name, so it must be a plain one "
+                "(letters, digits, '.', '_', '-'); get the bundle again from its source"
             )
     total = sum(spec.bytes for spec in manifest.files.values())
     if total > MAX_BUNDLE_BYTES:

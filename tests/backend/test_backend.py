@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cled_edge.backend.choice import REGISTRY, BackendChoice
-from cled_edge.backend.graph_cache import FOLDER_VARIABLE, KEPT_FILES, read_cached, write_cached
+from cled_edge.backend.graph_cache import FOLDER_VARIABLE, KEPT_FILES, cache_name, read_cached, write_cached
 from cled_edge.backend.opener import available_backends, open_backend
 from cled_edge.backend.openvino import OpenVinoBackend
 from cled_edge.bundle.reader import Bundle
@@ -228,13 +228,51 @@ def test_a_cache_that_cannot_be_written_only_says_so(bundle: Bundle, tmp_path: P
 
 
 def test_the_cache_keeps_the_files_used_last(cache: Path) -> None:
-    for k in range(KEPT_FILES):
-        write_cached(f"{k:03d}", b"x")
-    assert read_cached("000") == b"x"
-    write_cached("new", b"y")
-    assert read_cached("000") == b"x"
-    assert read_cached("001") is None
-    assert len(list(cache.iterdir())) == KEPT_FILES
+    names = [cache_name("onnx", [k]) for k in range(KEPT_FILES + 1)]
+    for name in names[:-1]:
+        write_cached(name, b"x")
+    assert read_cached(names[0]) == b"x"
+    (cache / "notes.txt").write_text("of somebody else, and older than all")
+    os.utime(cache / "notes.txt", (0, 0))
+    write_cached(names[-1], b"y")
+    assert read_cached(names[0]) == b"x"
+    assert read_cached(names[1]) is None
+    assert len(list(cache.iterdir())) == KEPT_FILES + 1, "a cache deletes names of its own form alone"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+@pytest.mark.parametrize("mode", [0o770, 0o707, 0o777])
+def test_a_cache_that_others_may_write_is_neither_read_nor_written(cache: Path, mode: int) -> None:
+    name = cache_name("onnx", ["a graph"])
+    write_cached(name, b"x")
+    cache.chmod(mode)
+    assert read_cached(name) is None
+    assert write_cached(name, b"y").startswith("not written: ")
+    cache.chmod(0o700)
+    assert read_cached(name) == b"x"
+    (cache / name).chmod(0o666)
+    assert read_cached(name) is None
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX permissions")
+def test_a_cache_behind_a_link_must_be_private_where_the_link_leads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "link").symlink_to("open")
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "link"))
+    assert write_cached(cache_name("onnx", ["a graph"]), b"x").startswith("not written: ")
+    assert list((tmp_path / "open").iterdir()) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes of POSIX")
+def test_a_pipe_in_the_cache_is_not_waited_for(cache: Path) -> None:
+    name = cache_name("onnx", ["a graph"])
+    write_cached(name, b"x")
+    (cache / name).unlink()
+    os.mkfifo(cache / name, 0o600)
+    assert read_cached(name) is None
 
 
 @BOTH
@@ -273,3 +311,8 @@ def test_every_registered_backend_has_the_class_and_install_line_it_names() -> N
     for name, entry in REGISTRY.items():
         assert BackendChoice.parse(name).precision == next(iter(entry.precisions))
         assert "pip install" in entry.install
+
+
+@BOTH
+def test_who_gives_outputs_of_its_own_may_be_shared_by_threads(bundle: Bundle, name: str) -> None:
+    assert (open_backend(name, bundle).in_use is None) == name.startswith("onnxruntime")

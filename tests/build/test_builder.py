@@ -390,9 +390,15 @@ def test_a_damaged_engine_is_refused_before_it_is_deserialised(kept: tuple[Path,
 def test_an_engine_that_anybody_may_write_is_refused(kept: tuple[Path, Path], bundle: Bundle) -> None:
     for path in (*kept, kept[0].parent):
         mode = path.stat().st_mode
-        path.chmod(0o777)
-        with pytest.raises(EngineError, match=r"may be written by any user.*chmod o-w"):
-            find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
+        for others in (0o777, 0o770, 0o702):
+            path.chmod(others)
+            with pytest.raises(EngineError, match=r"may be written by others.*chmod go-w"):
+                find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
+            link = kept[0].parent.with_name("link")
+            link.unlink(missing_ok=True)
+            link.symlink_to(kept[0].parent.name)
+            with pytest.raises(EngineError, match=r"may be written by others"):
+                find_engine(bundle, "unet_step-fp16", FP16, facts(), link)
         path.chmod(mode)
     assert find_engine(bundle, "unet_step-fp16", FP16, facts(), kept[0].parent)
 

@@ -3,6 +3,7 @@
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,7 +112,43 @@ def test_manifests_that_would_fail_later_are_refused_now(copy: Path) -> None:
 
 def test_files_outside_the_bundle_are_not_opened(copy: Path) -> None:
     values = json.loads((copy / "manifest.json").read_text())
-    values["files"]["../secret"] = {"bytes": 1, "sha256": "00"}
+    values["files"]["../secret"] = {"bytes": 1, "sha256": "0" * 64}
     edit_manifest(copy, files=values["files"])
     with pytest.raises(BundleCorruptError, match="own folder"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (("size_multiple",), 10**6),
+        (("schedule", "start_input"), 1e30),
+        (("schedule", "tables", "1", "time", 0), -1.0),
+        (("schedule", "tables", "1", "coef", 0, 2), 1e30),
+        (("schedule", "tables", "11"), {"time": [], "coef": []}),
+        (("graphs", "fusion", "opset"), 10**6),
+        (("graphs", "fusion", "size"), [0, 64]),
+        (("graphs", "fusion", "outputs", 0, "dtype"), "uint8"),
+        (("graphs", "fusion", "outputs", 0, "name"), "residual"),
+        (("graphs", "fusion", "inputs", 4, "shape", 0), "x"),
+        (("graphs", "fusion", "inputs", 4, "shape", 0), 7),
+        (("graphs", "fusion", "outputs", 0, "shape", 1), 4),
+        (("files", "fusion.onnx", "sha256"), "0" * 63 + "x"),
+    ],
+)
+def test_a_value_of_the_manifest_beyond_its_use_is_refused(copy: Path, path: tuple[str | int, ...], value: Any) -> None:
+    node = values = json.loads((copy / "manifest.json").read_text())
+    for key in path[:-1]:
+        node = node[key]
+    node[path[-1]] = value
+    (copy / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(BundleVersionError, match=r"manifest.json: .*get the bundle again"):
+        Bundle.open(copy)
+
+
+@pytest.mark.parametrize("name", ["../out", "a/b", "..", ""])
+def test_a_graph_of_a_name_that_is_a_path_is_refused(copy: Path, name: str) -> None:
+    values = json.loads((copy / "manifest.json").read_text())
+    edit_manifest(copy, graphs={**values["graphs"], name: values["graphs"]["fusion"]})
+    with pytest.raises(BundleCorruptError, match="must be a plain one"):
         Bundle.open(copy)

@@ -59,6 +59,7 @@ class NumpyBackend:
 
     opsets = OPSETS
     description = "numpy"
+    in_use = None
 
     def __init__(self, bundle: Bundle, choice: str = "tensorrt:fp16") -> None:
         self.bundle, self.choice = bundle, BackendChoice.parse(choice)

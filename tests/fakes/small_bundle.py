@@ -44,7 +44,11 @@ _TENSORS: dict[GraphRole, tuple[dict[str, Shape], dict[str, Shape]]] = {
             "strength": (2,),
             "balance": (1,),
         },
-        {"fused": (1, "height", "width", 3)},
+        {
+            "fused": (1, "height", "width", 3),
+            "infrared_restored": (1, "height", "width", 1),
+            "visible_restored": (1, "height", "width", 3),
+        },
     ),
 }
 _NODES = ("Softmax", "Exp", "Sqrt", "Add", "Pow", "Conv")  # the fake parser looks at their kinds alone

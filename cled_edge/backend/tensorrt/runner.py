@@ -73,6 +73,7 @@ class TensorRtBackend:
         self._engines: dict[EngineKey, Any] = {}
         self._launches: dict[tuple[object, ...], _Kept] = {}
         self._lock = threading.Lock()
+        self.in_use = threading.Lock()
         self._closed = False
         newest = self._tensorrt.capable.newest_opset
         self.opsets = tuple(opset for opset in sorted(OPSETS, reverse=True) if newest is None or opset <= newest)

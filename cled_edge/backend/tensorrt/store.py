@@ -8,7 +8,6 @@ the hash in the sidecar finds damage, not malice, so a folder that any user may 
 import logging
 import os
 import shlex
-import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,6 +23,7 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import EngineError, OutputError, wanted_text
 from cled_edge.files import Reader, make_folder, write_whole
 from cled_edge.json_text import MAX_JSON_BYTES, first_problem, json_from_bytes, shown
+from cled_edge.ownership import why_not_ours
 from cled_edge.size import Size, size_text
 
 ENGINE_SUFFIX = ".engine"
@@ -32,7 +32,6 @@ OTHER_FOLDER = "choose another folder for engines"
 MAX_PLAN_BYTES = 4 * 2**30
 _KEY_DIGITS = 16
 _MOST_RECORDS = 256  # that are read of a graph
-_ANYBODY_MAY_WRITE = 0o002
 _LOG = logging.getLogger(__name__)
 
 Differing = Callable[[BuildOptions], list[str]]  # what an engine's options say that does not fit
@@ -180,17 +179,14 @@ def wanted_options(bundle: Bundle, graph_name: str, options: BuildOptions, folde
 
 
 def check_private(*paths: Path) -> None:
-    """Raise EngineError for what any user may write: a plan is a program that runs as whoever loads it."""
-    if os.name != "posix":
-        return
+    """Raise EngineError for what another user could write: a plan is a program that runs as whoever loads it."""
     for path in paths:
-        with suppress(OSError):  # an absent one is told of by who reads it
-            status = path.lstat()
-            if stat.S_IMODE(status.st_mode) & _ANYBODY_MAY_WRITE and not stat.S_ISLNK(status.st_mode):
-                raise EngineError(
-                    f"{path} may be written by any user, needed none but its owner, as an engine is a program; "
-                    f"make sure that it is yours, then: chmod o-w {shlex.quote(str(path))}"
-                )
+        others = why_not_ours(path)
+        if others:
+            raise EngineError(
+                f"{path} is not yours alone: {others}, and an engine is a program; make sure that it is what you "
+                f"built, then own it and: chmod go-w {shlex.quote(str(path))}"
+            )
 
 
 @contextmanager

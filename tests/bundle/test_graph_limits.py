@@ -1,0 +1,89 @@
+"""What no graph of export holds is refused before a runtime sees it."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cled_edge.bundle.graph_limits import why_refused
+from cled_edge.bundle.inspection import inspect_path
+from cled_edge.bundle.reader import Bundle, shipped_bundle
+from cled_edge.errors import BundleCorruptError
+
+onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
+helper, FLOAT = onnx.helper, onnx.TensorProto.FLOAT
+
+
+def model(nodes: list, weights: list = (), functions: list = ()) -> "onnx.ModelProto":
+    x, y = (helper.make_tensor_value_info(name, FLOAT, [1]) for name in "xy")
+    return helper.make_model(helper.make_graph(nodes, "g", [x], [y], list(weights)), functions=list(functions))
+
+
+def external() -> "onnx.ModelProto":
+    weight = helper.make_tensor("w", FLOAT, [1], b"\0\0\0\0", raw=True)
+    weight.ClearField("raw_data")
+    weight.data_location = onnx.TensorProto.EXTERNAL
+    weight.external_data.add(key="location", value="secret")
+    return model([helper.make_node("Add", ["x", "w"], ["y"])], [weight])
+
+
+def external_in_a_node() -> "onnx.ModelProto":
+    return model([helper.make_node("Constant", [], ["y"], value=external().graph.initializer[0])])
+
+
+def loop() -> "onnx.ModelProto":
+    body = helper.make_graph([], "body", [], [])
+    return model([helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)])
+
+
+def functions() -> "onnx.ModelProto":
+    add = helper.make_function("d", "F", ["x"], ["y"], [helper.make_node("Add", ["x", "x"], ["y"])], [])
+    return model([helper.make_node("F", ["x"], ["y"], domain="d")], functions=[add])
+
+
+def huge() -> "onnx.ModelProto":
+    weight = helper.make_tensor("w", FLOAT, [1], b"\0\0\0\0", raw=True)
+    weight.dims[:] = [2**31, 2**31]
+    return model([helper.make_node("Add", ["x", "w"], ["y"])], [weight])
+
+
+def other_domain() -> "onnx.ModelProto":
+    return model([helper.make_node("Add", ["x", "x"], ["y"], domain="com.stranger")])
+
+
+REFUSED: list[tuple[Callable[[], "onnx.ModelProto"], str]] = [
+    (external, "data outside"),
+    (external_in_a_node, "data outside"),
+    (loop, "Loop|graph inside"),
+    (functions, "functions of its own|another domain"),
+    (huge, "elements"),
+    (other_domain, "another domain"),
+]
+
+
+@pytest.mark.parametrize(("build", "words"), REFUSED)
+def test_a_graph_that_reaches_beyond_itself_is_refused(
+    build: Callable[[], "onnx.ModelProto"], words: str, tmp_path: Path
+) -> None:
+    bundle = Path(shutil.copytree(shipped_bundle(), tmp_path / "bundle"))
+    content = build().SerializeToString()
+    (bundle / "fusion.onnx").write_bytes(content)
+    values = json.loads((bundle / "manifest.json").read_text())
+    values["files"]["fusion.onnx"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (bundle / "manifest.json").write_text(json.dumps(values))
+    with pytest.raises(BundleCorruptError, match=words):
+        Bundle.open(bundle).graph("fusion")
+    assert "is refused" in str(inspect_path(bundle).failure)
+
+
+def test_the_graphs_of_the_shipped_bundle_are_plain() -> None:
+    for path in shipped_bundle().glob("*.onnx"):
+        assert why_refused(path.read_bytes()) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\x3a\x05ab", b"not a graph"])
+def test_what_is_no_message_is_refused(content: bytes) -> None:
+    assert why_refused(content)
