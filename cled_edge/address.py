@@ -1,6 +1,8 @@
 """Addresses of cameras and outputs: `SCHEME:PLACE`, or a bare place whose kind shows in itself."""
 
+import os
 import re
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +10,7 @@ from pathlib import Path
 from cled_edge.errors import OptionError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL)  # two letters or more: C: is a drive
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//.*)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ def explicit_address(text: str, schemes: Collection[str]) -> Address | None:
     """
     if not text:
         raise OptionError("an address is empty; needed a place, or a scheme and a place; give one such as a folder")
-    found = _SCHEME.fullmatch(text)
+    found = _SCHEME.fullmatch(text) or _URL.fullmatch(text)
     if found is None:
         return None
     scheme, place = found.groups()
-    if scheme in schemes:
+    if scheme in schemes and not (_exists(text) and not _exists(place)):
         return Address(text, scheme, place)
     if _exists(text):
         return None
@@ -40,8 +43,29 @@ def explicit_address(text: str, schemes: Collection[str]) -> Address | None:
     )
 
 
-def _exists(text: str) -> bool:
+def existing_path(place: str) -> str:
+    """Return the name under which a path exists, or `place` as it is if none is found.
+
+    A name may be spelled in another form of Unicode than its file's: a Mac takes é apart into two characters.
+    """
+    if place.isascii() or _exists(place):
+        return place
+    path = Path(place)
+    found = Path(path.anchor)
+    for part in path.relative_to(found).parts:
+        if not _exists(found / part):
+            plain = unicodedata.normalize("NFC", part)
+            try:
+                entries = os.listdir(found)
+            except OSError:
+                return place
+            part = next((entry for entry in entries if unicodedata.normalize("NFC", entry) == plain), part)  # noqa: PLW2901
+        found /= part
+    return str(found) if _exists(found) else place
+
+
+def _exists(text: str | Path) -> bool:
     try:
         return Path(text).exists()
-    except OSError:
+    except (OSError, ValueError):
         return False

@@ -13,6 +13,7 @@ from cled_edge.errors import OptionError
 from cled_edge.files import Reader
 from cled_edge.json_text import needed, shown
 from cled_edge.output.sink import OutputSettings, Policy, Shown
+from cled_edge.thermal import Polarity
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -21,6 +22,7 @@ else:
 
 # TOML has numbers and no paths: a camera's index may be written without quotes.
 _Place = Annotated[str, BeforeValidator(lambda value: str(value) if type(value) is int else value)]
+_Rows = Annotated[int, Field(ge=0)]
 _Path = Annotated[Path, Field(strict=False)]
 
 
@@ -33,10 +35,17 @@ class _Table(BaseModel):
 
 
 class Cameras(_Table):
-    """`[cameras]`: the addresses of both; see `cled_edge.camera.source.open_camera`."""
+    """`[cameras]`: the addresses of both, see `cled_edge.camera.source.open_camera`; how names pair.
+
+    infrared_range, infrared_polarity: see `cled_edge.thermal.Thermal`. infrared_crop: rows cut off above and below.
+    """
 
     infrared: _Place | None = None
     visible: _Place | None = None
+    names: tuple[str, str] | None = Field(default=None, strict=False)
+    infrared_range: tuple[float, float] | None = Field(default=None, strict=False)
+    infrared_polarity: Polarity = "white-hot"
+    infrared_crop: tuple[_Rows, _Rows] = Field(default=(0, 0), strict=False)
 
 
 class Model(_Table):
@@ -89,7 +98,11 @@ class RobotConfig(_Table):
         """Return it with what is given in place of its own: values by the tables' fields, and controls by name."""
         tables = {
             name: table.model_copy(update={key: given[key] for key in type(table).model_fields if key in given})
-            for name, table in (("cameras", self.cameras), ("model", self.model), ("run", self.run))
+            for name, table in (
+                ("cameras", self.cameras),
+                ("model", self.model),
+                ("run", self.run),
+            )
         }
         return self.model_copy(update={**tables, "controls": {**self.controls, **given_controls}})
 

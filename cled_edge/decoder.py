@@ -13,6 +13,19 @@ from numpy.typing import NDArray
 
 from cled_edge.errors import SourceMissingError, SourceUnreadableError
 
+PICTURE_SUFFIXES = (
+    ".bmp",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tif",
+    ".tiff",
+    ".webp",
+)
 _STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 _PNG, _JPEG, _JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
 _ANIMATED = {_PNG: b"acTL", b"RIFF": b"ANIM"}  # the chunk that says that a PNG or WebP moves, early in the file
@@ -46,6 +59,11 @@ def read_pages(path: Path) -> Iterator[Page]:
         if not read or len(images) != 1:
             raise _unreadable(path, f"page {index + 1}")
         yield Page(_as_meant(np.asarray(images[0]), content, index))
+
+
+def count_pages(path: Path) -> int:
+    """Return how many pictures `read_pages` yields; the errors of `read_page` for a file that is not there."""
+    return max(1, sum(not page.get(_SUBFILE, 0) & 5 for page in _tiff_pages(_content(path))))
 
 
 def read_page(path: Path, content: bytes | None = None) -> Page:

@@ -10,13 +10,12 @@ from numpy.typing import NDArray
 from cled_edge.decoder import read_page
 from cled_edge.errors import OptionError
 from cled_edge.files import write_whole
-from cled_edge.thermal import FLAT_LEVELS, Thermal
+from cled_edge.thermal import FLAT_LEVELS, WHITE_HOT, Thermal
 
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 ColorOrder = Literal["RGB", "BGR"]
 _LARGE = 100_000  # values
-_AS_IT_IS = Thermal()
 
 
 def check_color_order(color_order: str) -> None:
@@ -51,7 +50,7 @@ def rgb_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB") -> Uint
     return swapped(picture) if color_order == "BGR" else np.ascontiguousarray(picture, dtype=np.uint8)
 
 
-def grey_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB", thermal: Thermal = _AS_IT_IS) -> Uint8:
+def grey_from_any(picture: NDArray[Any], color_order: ColorOrder = "RGB", thermal: Thermal = WHITE_HOT) -> Uint8:
     """Return 8-bit grey (H, W) of an 8 or 16 bit infrared picture of one or three channels (their BT.601 luma).
 
     thermal: how its values become grey; see there.

@@ -9,6 +9,7 @@ from types import TracebackType
 
 from cled_edge.camera.single_picture import SinglePicture
 from cled_edge.camera.source import Camera, open_camera
+from cled_edge.data.naming import Names, Stems, paired_but_for_modality, shared_stem
 from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SourceUnreadableError, UnmatchedStemsError
 from cled_edge.frame import ORDER, Frame, FramePair
 
@@ -164,17 +165,21 @@ def cropped(infrared: Frame, visible: Frame, rows: tuple[int, int]) -> tuple[Fra
     if not above and not below:
         return infrared, visible
     height = len(infrared.image)
-    if above + below >= height:
+    if min(rows) < 0 or above + below >= height:
         raise OptionError(
-            f"the crop cuts {above} and {below} rows off {height} of the infrared; needed fewer; correct it"
+            f"the crop cuts {above} and {below} rows off {height} of the infrared; needed fewer, none below 0; correct it"
         )
     part = slice(above, height - below)
     infrared, is_same = replace(infrared, image=infrared.image[part]), len(visible.image) == height
     return infrared, replace(visible, image=visible.image[part]) if is_same else visible
 
 
-def pair_cameras(infrared: Camera, visible: Camera) -> PairedCameras:
-    """Pair two cameras: pictures by stem, two single pictures whatever their stems, streams by time.
+def pair_cameras(
+    infrared: Camera, visible: Camera, *, names: Names | None = None, crop_rows: tuple[int, int] = (0, 0)
+) -> PairedCameras:
+    """Pair two cameras: pictures by name, two single pictures whatever their names, streams by time.
+
+    names: see `pair_by_stem`. crop_rows: see `PairedCameras`.
 
     OptionError if one has pictures and the other a stream; the errors of `pair_by_stem` for pictures.
     """
@@ -183,13 +188,24 @@ def pair_cameras(infrared: Camera, visible: Camera) -> PairedCameras:
             f"{infrared.address.text} and {visible.address.text} are of different kinds; "
             "needed two streams, or pictures of both modalities; give two of one kind"
         )
-    are_single = isinstance(infrared, SinglePicture) and isinstance(visible, SinglePicture)
-    if infrared.has_names and not are_single:
-        pair_by_stem(infrared.files, visible.files)  # both are in the order of their stems
-    return PairedCameras(infrared, visible)
+    single = [camera for camera in (infrared, visible) if isinstance(camera, SinglePicture)]
+    if len(single) == 2:
+        pages = [camera.announced for camera in single]
+        if pages[0] != pages[1]:
+            raise UnmatchedStemsError(
+                f"{infrared.address.text} has {pages[0]} pages, {visible.address.text} {pages[1]}; needed as many in "
+                "both, as they pair by their order; give files of equally many"
+            )
+    elif infrared.has_names:
+        matched = pair_by_stem(infrared.files, visible.files, names=names)
+        infrared.choose([path for _, path, _ in matched])
+        visible.choose([path for _, _, path in matched])
+    return PairedCameras(infrared, visible, crop_rows)
 
 
-def open_pair(infrared: str, visible: str) -> PairedCameras:
+def open_pair(
+    infrared: str, visible: str, *, names: Names | None = None, crop_rows: tuple[int, int] = (0, 0)
+) -> PairedCameras:
     """Open two cameras by their addresses and pair them. Raises the errors of `open_camera` and `pair_cameras`."""
     first = open_camera(infrared)
     try:
@@ -198,42 +214,66 @@ def open_pair(infrared: str, visible: str) -> PairedCameras:
         first.close()
         raise
     try:
-        return pair_cameras(first, second)
+        return pair_cameras(first, second, names=names, crop_rows=crop_rows)
     except CledEdgeError:
         first.close()
         second.close()
         raise
 
 
-def pair_by_stem(infrared: Sequence[Path], visible: Sequence[Path]) -> list[tuple[str, Path, Path]]:
-    """Return (stem, infrared, visible), sorted by stem.
+def pair_by_stem(
+    infrared: Sequence[Path], visible: Sequence[Path], *, names: Names | None = None
+) -> list[tuple[str, Path, Path]]:
+    """Return (what both names share, infrared, visible), sorted by it.
 
+    names: how names are made, where both modalities differ. Without, stems are equal, or equal but for one word of the
+    modality such as lwir or rgb.
     NoPairsError if one modality has no picture, UnmatchedStemsError if a stem lacks its partner or occurs twice.
     """
-    modalities = {"infrared": _by_stem(infrared, "infrared"), "visible": _by_stem(visible, "visible")}
-    for name, paths in modalities.items():
+    for name, paths in (("infrared", infrared), ("visible", visible)):
         if not paths:
             raise NoPairsError(f"there are no {name} pictures; needed one at least; name a folder of PNG or JPEG files")
+    stems = match_names({"infrared": infrared, "visible": visible}, names)
     only = {
-        "infrared": sorted(modalities["infrared"].keys() - modalities["visible"].keys()),
-        "visible": sorted(modalities["visible"].keys() - modalities["infrared"].keys()),
+        "infrared": sorted(stems["infrared"].keys() - stems["visible"].keys()),
+        "visible": sorted(stems["visible"].keys() - stems["infrared"].keys()),
     }
-    lonely = [f"{len(stems)} only in {name}: {listed(stems)}" for name, stems in only.items() if stems]
+    lonely = [f"{len(keys)} only in {name}: {listed(keys)}" for name, keys in only.items() if keys]
     if lonely:
         raise UnmatchedStemsError(
-            f"stems differ, {'; '.join(lonely)}; rename or remove them so that every stem has both"
+            f"stems differ, {'; '.join(lonely)}; rename or remove them so that every stem has both, or give templates "
+            "of names such as {name}_ir and {name}_vis"
         )
-    return [(stem, path, modalities["visible"][stem]) for stem, path in sorted(modalities["infrared"].items())]
+    return [(stem, path, stems["visible"][stem]) for stem, path in sorted(stems["infrared"].items())]
 
 
-def _by_stem(paths: Sequence[Path], name: str) -> Mapping[str, Path]:
-    stems: dict[str, Path] = {}
+def match_names(found: Mapping[str, Sequence[Path]], names: Names | None) -> dict[str, Stems]:
+    """Return each source's files by what their names share with their partners'; some may lack a partner.
+
+    found: source -> files; a source is infrared, visible, or another such as fused. UnmatchedStemsError if two files of
+    a source share it, NoPairsError if a template fits no file.
+    """
+    sources = {source: _by_stem(paths, source, names) for source, paths in found.items()}
+    first, *others = sources.values()
+    if names is None and any(first.keys() != other.keys() for other in others):
+        return paired_but_for_modality(found) or sources
+    return sources
+
+
+def _by_stem(paths: Sequence[Path], source: str, names: Names | None) -> Stems:
+    stems: Stems = {}
+    modality = next((name for name in ("infrared", "visible") if source in (name, f"reference_{name}")), source)
     for path in paths:
-        if path.stem in stems:
-            raise UnmatchedStemsError(
-                f"{name} stem {path.stem!r} occurs twice: {stems[path.stem]} and {path}; keep one"
-            )
-        stems[path.stem] = path
+        stem = shared_stem(path, modality, names)
+        if stem is None:
+            continue
+        if stem in stems:
+            raise UnmatchedStemsError(f"{source} stem {stem!r} occurs twice: {stems[stem]} and {path}; keep one")
+        stems[stem] = path
+    if names and not stems:
+        raise NoPairsError(
+            f"no {source} picture has a name as {names.of(modality).pattern}, seen {paths[0].name}; correct names"
+        )
     return stems
 
 

@@ -41,18 +41,11 @@ class Thermal:
                     f"the infrared range is {low:g} to {high:g} counts; needed a low and a higher value; correct it"
                 )
 
-    @classmethod
-    def parse(cls, range_text: str | None, polarity: str = "white-hot") -> "Thermal":
-        """Return the settings of a text such as `7000,9000` and of a polarity."""
-        if range_text is None:
-            return cls(None, polarity)  # type: ignore[arg-type]  # checked by the class
-        try:
-            low, high = (float(part) for part in range_text.split(","))
-        except ValueError:
-            raise OptionError(
-                f"the infrared range is {range_text!r}; needed LOW,HIGH in counts, such as 7000,9000; write both"
-            ) from None
-        return cls((low, high), polarity)  # type: ignore[arg-type]
+    def __str__(self) -> str:
+        """Say what is done, in one line."""
+        low, high = self.range_counts or (0, 0)
+        scaled = f"{low:g} to {high:g} counts" if self.range_counts else "8 bit as it is, 16 bit stretched"
+        return f"{scaled}; polarity {self.polarity}"
 
     def grey(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Return (H, W) uint8 of (H, W) uint8 or uint16."""
@@ -61,6 +54,9 @@ class Thermal:
         else:
             grey = stretched(values, *(self.range_counts or band_of(values)))
         return grey if self.polarity == "white-hot" else np.bitwise_not(grey)
+
+
+WHITE_HOT = Thermal()
 
 
 def stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

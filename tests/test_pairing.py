@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -206,3 +207,13 @@ def test_a_crop_cuts_rows_off_the_infrared_and_off_a_visible_of_its_height(visib
     assert cropped(frame_of(infrared), frame_of(visible), (0, 0))[0].image is infrared
     with pytest.raises(OptionError, match="the crop cuts 15 and 5 rows off 20 of the infrared"):
         cropped(frame_of(infrared), frame_of(visible), (15, 5))
+
+
+def test_files_of_unequal_page_counts_are_refused(tmp_path: Path, rng) -> None:
+    for name, count in (("a", 3), ("b", 2)):
+        pages = [rng.integers(0, 255, (24, 32), np.uint8) for _ in range(count)]
+        (tmp_path / f"{name}.tif").write_bytes(cv2.imencodemulti(".tif", pages)[1].tobytes())
+    with pytest.raises(UnmatchedStemsError, match=r"a\.tif has 3 pages, .*b\.tif 2; needed as many in both"):
+        open_pair(str(tmp_path / "a.tif"), str(tmp_path / "b.tif"))
+    with open_pair(str(tmp_path / "a.tif"), str(tmp_path / "a.tif")) as pairs:
+        assert len(list(pairs)) == 3

@@ -98,7 +98,7 @@ def test_counts_that_differ_by_less_than_noise_are_no_scene(rng) -> None:
 
 
 def test_a_range_in_counts_makes_frames_comparable(rng) -> None:
-    thermal = Thermal.parse("7000,9000")
+    thermal = Thermal((7000, 9000))
     assert thermal.grey(np.array([[6000, 7000, 8000, 9000, 65535]], np.uint16)).tolist() == [[0, 0, 128, 255, 255]]
     assert Thermal((0, 128)).grey(np.array([[0, 64, 200]], np.uint8)).tolist() == [[0, 128, 255]]
 
@@ -111,16 +111,18 @@ def test_black_hot_is_turned_over() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "polarity", "words"),
+    ("counts", "polarity", "words"),
     [
-        ("7000", "white-hot", "needed LOW,HIGH in counts"),
-        ("a,b", "white-hot", "needed LOW,HIGH in counts"),
-        ("1,2,3", "white-hot", "needed LOW,HIGH in counts"),
-        ("9000,7000", "white-hot", "9000 to 7000 counts; needed a low and a higher value"),
-        ("nan,1", "white-hot", "needed a low and a higher value"),
+        ((9000, 7000), "white-hot", "9000 to 7000 counts; needed a low and a higher value"),
+        ((np.nan, 1), "white-hot", "needed a low and a higher value"),
         (None, "hot", "polarity is 'hot'; known: white-hot, black-hot"),
     ],
 )
-def test_other_settings_are_refused(text: str | None, polarity: str, words: str) -> None:
+def test_other_settings_are_refused(counts: tuple[float, float] | None, polarity: str, words: str) -> None:
     with pytest.raises(OptionError, match=words):
-        Thermal.parse(text, polarity)
+        Thermal(counts, polarity)
+
+
+def test_it_says_what_is_done() -> None:
+    assert str(Thermal()) == "8 bit as it is, 16 bit stretched; polarity white-hot"
+    assert str(Thermal((7000, 9000), "black-hot")) == "7000 to 9000 counts; polarity black-hot"

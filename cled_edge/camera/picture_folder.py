@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from cled_edge.address import Address
-from cled_edge.camera.source import PICTURE_SUFFIXES, Camera, camera_address, is_glob, is_picture
-from cled_edge.decoder import read_page
+from cled_edge.camera.source import Camera, camera_address, is_glob, is_picture
+from cled_edge.decoder import PICTURE_SUFFIXES, read_page
 from cled_edge.errors import NoPairsError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import ORDER, Frame
 
@@ -41,7 +41,7 @@ def pictures_in(place: str) -> list[Path]:
     path = Path(place)
     try:
         if path.is_dir():
-            found = sorted(p for p in path.iterdir() if is_picture(p.name))
+            found = sorted(p for p in path.iterdir() if is_picture(p.name) and not p.name.startswith("."))
         elif is_glob(place):
             found = sorted(Path(p) for p in glob.glob(place) if is_picture(p))
         else:

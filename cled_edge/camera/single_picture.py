@@ -1,23 +1,29 @@
-"""One picture file as a camera of one frame."""
+"""One picture file as a camera: of one frame, or of one for each page."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 from cled_edge.address import Address
-from cled_edge.camera.picture_folder import picture_frame
 from cled_edge.camera.source import Camera
-from cled_edge.frame import Frame
+from cled_edge.decoder import count_pages, read_pages
+from cled_edge.frame import ORDER, Frame
 
 
 class SinglePicture(Camera):
-    """One picture. Reading it raises SourceMissingError or SourceUnreadableError."""
+    """One picture; every page of a TIFF that has several, named STEM_000 and so on.
+
+    Opening it raises SourceMissingError, reading it SourceUnreadableError.
+    """
 
     has_names = True
-    announced = 1
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self.files = (Path(address.place),)
+        self.announced = self.pages = count_pages(self.files[0])
 
     def __iter__(self) -> Iterator[Frame]:
-        yield picture_frame(self.files[0], 0)
+        (path,) = self.files
+        for index, page in enumerate(read_pages(path)):
+            name = path.stem if self.pages == 1 else f"{path.stem}_{index:03d}"
+            yield Frame(page.image, index, ORDER, index, str(path), "BGR", name, page.notes)

@@ -6,14 +6,16 @@ A new kind is a module with a subclass of `Camera`, and its line in `CAMERAS`.
 import os
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from cled_edge.address import Address, explicit_address
-from cled_edge.errors import SourceMissingError, SourceUnreadableError
+from cled_edge.address import Address, existing_path, explicit_address
+from cled_edge.decoder import PICTURE_SUFFIXES
+from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import Frame
 
 CAMERAS = {  # scheme -> module:class
@@ -22,7 +24,6 @@ CAMERAS = {  # scheme -> module:class
     "v4l2": "cled_edge.camera.v4l2:V4l2Camera",
     "video": "cled_edge.camera.video_file:VideoFile",
 }
-PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _DEVICES = ("/dev/video", "/dev/v4l/")
 
 
@@ -47,6 +48,11 @@ class Camera(ABC):
         if not address.place:
             raise SourceMissingError(f"{address.text} names no place; give one, such as {address.scheme}:PLACE")
         self.address = address
+
+    def choose(self, files: Sequence[Path]) -> None:
+        """Read these pictures, in this order; only for cameras that have names."""
+        self.files = tuple(files)
+        self.announced = len(self.files)
 
     @abstractmethod
     def __iter__(self) -> Iterator[Frame]:
@@ -86,11 +92,12 @@ def camera_address(text: str) -> Address:
 
     SourceMissingError for a bare place that does not exist, OptionError for an unknown scheme.
     """
-    explicit = explicit_address(text, CAMERAS)
-    if explicit:
-        return explicit
     try:
-        return Address(text, _scheme_of(text), text)
+        explicit = explicit_address(text, CAMERAS)
+        if explicit:
+            return replace(explicit, place=existing_path(explicit.place))
+        place = existing_path(text)
+        return Address(text, _scheme_of(place), place)
     except OSError as error:
         raise SourceUnreadableError(
             f"{text} cannot be read: {error.strerror}; check its name and permissions"
@@ -98,9 +105,15 @@ def camera_address(text: str) -> Address:
 
 
 def _scheme_of(place: str) -> str:
-    if place.isdecimal() or place.startswith(_DEVICES):
+    if place.startswith(_DEVICES):
         return "v4l2"
     path = Path(place)
+    if place.isascii() and place.isdecimal():
+        device = Path(f"/dev/video{place}")
+        if path.exists() and device.exists():
+            raise OptionError(f"{place} is a camera and a file or folder; write v4l2:{place} or ./{place}")
+        if not path.exists():
+            return "v4l2"
     if not path.exists():
         if is_glob(place):
             return "folder"
@@ -118,8 +131,8 @@ def is_glob(place: str) -> bool:
 
 
 def is_picture(name: str) -> bool:
-    """Say whether a file's name has the suffix of a picture."""
-    return name.lower().endswith(PICTURE_SUFFIXES)
+    """Say whether a file's name has the suffix of a picture, and is none that a Mac keeps beside one, ._NAME."""
+    return not Path(name).name.startswith("._") and name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def _camera_type(scheme: str) -> type[Camera]:

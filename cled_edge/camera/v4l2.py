@@ -66,7 +66,7 @@ class V4l2Camera(Camera):
         if self._format() != wanted:
             raise OptionError(
                 f"{self.address.text}: the camera gives {self._format().strip() or 'another format'}, not "
-                f"{wanted.strip()}; see which formats it has with: v4l2-ctl --list-formats"
+                f"{wanted.strip()}; choose one that v4l2-ctl lists"
             )
 
     def _format(self) -> str:

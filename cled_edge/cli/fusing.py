@@ -9,6 +9,7 @@ from rich.table import Column, Table
 
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.control_options import control_options
+from cled_edge.cli.infrared_options import InfraredCrop, InfraredPolarity, InfraredRange, Names, numbers_of
 from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.errors import OptionError
@@ -52,6 +53,10 @@ def fuse(
         Path | None,
         typer.Option(metavar="DIR", help="also write DIR/infrared and DIR/visible", rich_help_panel=PLACES),
     ] = None,
+    names: Names = None,
+    infrared_range: InfraredRange = None,
+    infrared_polarity: InfraredPolarity = None,
+    infrared_crop: InfraredCrop = None,
     *,
     given_controls: dict[str, Any],
     bundle: Annotated[
@@ -119,13 +124,17 @@ def fuse(
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
-    """Fuse two cameras, videos, pictures or folders; folders pair by name, videos by frame."""
+    """Fuse two cameras, videos, pictures or folders; folders pair by name, videos by time."""
     # Imported here so that --help and usage errors need no OpenCV.
     from cled_edge.config import RobotConfig, read_config  # noqa: PLC0415
 
     flags = {
         "infrared": infrared,
         "visible": visible,
+        "names": names,
+        "infrared_range": infrared_range and numbers_of(infrared_range, "--infrared-range", "LOW,HIGH", float),
+        "infrared_polarity": infrared_polarity,
+        "infrared_crop": infrared_crop and numbers_of(infrared_crop, "--infrared-crop", "ABOVE,BELOW", int),
         "bundle": bundle,
         "require_signature": require_signature,
         "backend": backend,
@@ -171,22 +180,29 @@ def run_fusion(
     from cled_edge.build.builder import build_missing  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.contract import Controls  # noqa: PLC0415
+    from cled_edge.data.naming import Names  # noqa: PLC0415
     from cled_edge.fuser import Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_pairs  # noqa: PLC0415
     from cled_edge.pairing import open_pair  # noqa: PLC0415
     from cled_edge.select import open_chosen  # noqa: PLC0415
+    from cled_edge.thermal import Thermal  # noqa: PLC0415
     from cled_edge.tiling import Tiling  # noqa: PLC0415
 
     model, run = config.model, config.run
     tiling = None if model.tile is None else Tiling.parse(model.tile)
     controls = Controls.from_mapping(config.controls, "the controls")
+    cameras = config.cameras
+    names = None if cameras.names is None else Names.parse(cameras.names)
+    thermal = Thermal(cameras.infrared_range, cameras.infrared_polarity)
     choice = BackendChoice.parse(model.backend)
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
     bundle = Bundle.open(model.bundle, public_key=model.require_signature)
     with (
-        open_pair(_camera(config, "infrared"), _camera(config, "visible")) as pairs,
+        open_pair(
+            _camera(config, "infrared"), _camera(config, "visible"), names=names, crop_rows=cameras.infrared_crop
+        ) as pairs,
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out.
-        Fuser(bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR") as fuser,
+        Fuser(bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR", thermal=thermal) as fuser,
     ):
         if fuser.backend.facts.chosen:
             console.print(fuser.backend.facts.chosen, soft_wrap=True, markup=False, highlight=False)
@@ -197,7 +213,8 @@ def run_fusion(
             report = fuse_pairs(
                 pairs, fuser, outputs, controls, tiling=tiling, max_frames=run.max_frames, advance=advance
             )
-    _end(report, notes(details(fuser.backend.facts, fuser.backend.runs)), run.as_json, quiet=console.quiet)
+    noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {thermal}"]
+    _end(report, noted, run.as_json, quiet=console.quiet)
 
 
 def _tell_opened(
@@ -207,7 +224,7 @@ def _tell_opened(
     counts = pairs.announced or (None, None)
     rate = "unknown rate" if pairs.rate_hz is None else f"{pairs.rate_hz:g} Hz"
     said = [
-        f"{name} camera {address}: {'live' if count is None else f'{count} frames'}, {rate}"
+        f"{name} camera {address}: {'live' if pairs.is_live else f'{count or 0} frames announced'}, {rate}"
         for name, address, count in zip(
             ("infrared", "visible"), (config.cameras.infrared, config.cameras.visible), counts, strict=True
         )

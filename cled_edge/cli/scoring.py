@@ -3,16 +3,20 @@
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.cli.infrared_options import InfraredPolarity, InfraredRange, Names, numbers_of
 from cled_edge.cli.options import INPUTS, REPORT, Quiet, Verbose, status_period_s, told_to
 from cled_edge.cli.terminal_table import print_table
 from cled_edge.json_text import json_of
 from cled_edge.progress import progress_bar
+
+if TYPE_CHECKING:
+    from cled_edge.thermal import Polarity
 
 FUSION_COLUMNS = {
     "mi": ("MI", 3),
@@ -34,7 +38,7 @@ WARNING = (
 
 Source = Annotated[
     str,
-    typer.Option(metavar="SRC", help="folder, glob or image; stems must match in all sources", rich_help_panel=INPUTS),
+    typer.Option(metavar="SRC", help="folder, glob or image; names must match in all sources", rich_help_panel=INPUTS),
 ]
 Reference = Annotated[
     str | None,
@@ -52,6 +56,9 @@ def score(
     ] = None,
     reference_infrared: Reference = None,
     reference_visible: Reference = None,
+    names: Names = None,
+    infrared_range: InfraredRange = None,
+    infrared_polarity: InfraredPolarity = "white-hot",
     profile: Annotated[
         str, typer.Option(help="strict, or paper: SSIM and Nabf with the constants of published tables")
     ] = "strict",
@@ -71,13 +78,25 @@ def score(
 ) -> None:
     """Score fused images against their sources, and restored ones against references."""
     # Imported here so that --help and usage errors need no OpenCV.
+    from cled_edge.data.naming import Names as NamePair  # noqa: PLC0415
     from cled_edge.files import check_writable, write_whole  # noqa: PLC0415
     from cled_edge.metrics.folders import Sources, score_sources  # noqa: PLC0415
     from cled_edge.metrics.reference import checked_profile  # noqa: PLC0415
+    from cled_edge.thermal import Thermal  # noqa: PLC0415
 
     console = told_to(verbose=verbose, quiet=quiet)
     chosen = checked_profile(profile)
-    sources = Sources(infrared, visible, fused, restored, reference_infrared, reference_visible)
+    counts = infrared_range and numbers_of(infrared_range, "--infrared-range", "LOW,HIGH", float)
+    sources = Sources(
+        infrared,
+        visible,
+        fused,
+        restored,
+        reference_infrared,
+        reference_visible,
+        names=NamePair.parse(names) if names else None,
+        thermal=Thermal(counts or None, cast("Polarity", infrared_polarity)),
+    )
     matched = sources.files()
     if out:
         check_writable(out)

@@ -15,10 +15,10 @@ from pydantic import BaseModel, ConfigDict
 
 from cled_edge.data.layouts import FOLDER, LAYOUTS, Layout, expression_of
 from cled_edge.data.split import Part, part_of
+from cled_edge.decoder import PICTURE_SUFFIXES
 from cled_edge.errors import DataError
 
 log = logging.getLogger("cled_edge.data")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
 Key = tuple[tuple[str, str], ...]  # the fields of a path and their values, sorted by field
 
 
@@ -131,8 +131,10 @@ def _layout(entry: DataSet) -> Layout:
 def _images_below(folder: Path) -> list[str]:
     """Return the paths of all images below a folder, relative, with slashes, sorted."""
     paths = []
-    for where, _, names in os.walk(folder, followlinks=True):
-        paths += [Path(where, name) for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+    for where, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+        paths += [Path(where, name) for name in pictures if not name.startswith(".")]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
 

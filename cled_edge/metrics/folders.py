@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cled_edge.camera.picture_folder import find_pictures
 from cled_edge.cpu import usable_cores
+from cled_edge.data.naming import Names
 from cled_edge.errors import CledEdgeError, OptionError, UnmatchedStemsError
 from cled_edge.image import grey_from_any, read_any_depth, swapped
 from cled_edge.metrics.flicker import FlickerMeter
@@ -20,7 +21,8 @@ from cled_edge.metrics.fused import fusion_scores
 from cled_edge.metrics.luma import check_sizes, luma
 from cled_edge.metrics.psnr import psnr_db
 from cled_edge.metrics.reference import MS_SSIM_SMALLEST, Profile, ms_ssim, ssim
-from cled_edge.pairing import listed
+from cled_edge.pairing import listed, match_names
+from cled_edge.thermal import WHITE_HOT, Thermal
 
 Scores = dict[str, float | None]
 Rows = dict[str, Scores]  # of one image: "fused", "maximum", ... -> scores
@@ -34,6 +36,7 @@ class Sources:
     """What is scored: each a folder, a glob or an image. `restored` is a folder as `cled-edge fuse` writes.
 
     Where a reference is given, the fused images are scored against it instead of against the input.
+    names: how names are made, see `cled_edge.pairing.pair_by_stem`. thermal: how infrared values become grey.
     """
 
     infrared: str
@@ -42,6 +45,8 @@ class Sources:
     restored: str | None = None
     reference_infrared: str | None = None
     reference_visible: str | None = None
+    names: Names | None = None
+    thermal: Thermal = WHITE_HOT
 
     def __post_init__(self) -> None:
         if self.restored is not None and not self.referenced:
@@ -65,32 +70,25 @@ class Sources:
         found = {source: _images(address) for source, address in named.items()}
         if all(Path(address).is_file() for address in named.values()):
             return [(Path(self.fused).stem, {source: paths[0] for source, paths in found.items()})]
-        return match_stems(found)
+        return match_stems(found, self.names)
 
 
-def match_stems(found: Mapping[str, Sequence[Path]]) -> list[tuple[str, Files]]:
-    """Return (stem, source -> file), frame_9 before frame_10.
+def match_stems(found: Mapping[str, Sequence[Path]], names: Names | None = None) -> list[tuple[str, Files]]:
+    """Return (stem, source -> file), frame_9 before frame_10; stems are of the fused images.
 
-    UnmatchedStemsError if a stem is not in every source, or twice in one.
+    names: see `cled_edge.pairing.match_names`. UnmatchedStemsError if a stem is not in every source, or twice in one.
     """
-    by_stem: dict[str, Files] = {}
-    for source, paths in found.items():
-        for path in paths:
-            files = by_stem.setdefault(path.stem, {})
-            if source in files:
-                raise UnmatchedStemsError(
-                    f"{source} stem {path.stem!r} occurs twice: {files[source]} and {path}; keep one"
-                )
-            files[source] = path
-    stems = sorted(by_stem, key=_natural)
-    lacking = {source: [stem for stem in stems if source not in by_stem[stem]] for source in found}
+    matched = match_names(found, names)
+    keys = sorted({key for files in matched.values() for key in files}, key=_natural)
+    lacking = {source: [key for key in keys if key not in files] for source, files in matched.items()}
     lonely = [f"{len(missing)} not in {source}: {listed(missing)}" for source, missing in lacking.items() if missing]
     if lonely:
         raise UnmatchedStemsError(
             f"stems differ, {'; '.join(lonely)}; every stem needs an image in each source; "
-            "remove or rename the others, or choose some by a glob"
+            "remove or rename the others, choose some by a glob, or give templates of names"
         )
-    return [(stem, by_stem[stem]) for stem in stems]
+    together = ((key, {source: files[key] for source, files in matched.items()}) for key in keys)
+    return [(files["fused"].stem if "fused" in files else key, files) for key, files in together]
 
 
 def score_sources(
@@ -106,24 +104,27 @@ def score_sources(
     sequence: the images are consecutive frames, and their flicker is scored too. advance: called after each image, for
     flicker once more.
     """
-    rows = score_images(matched, profile, advance)
+    rows = score_images(matched, profile, advance, sources.thermal)
     values: dict[str, Any] = {
         "profile": profile,
         "pictures": len(rows),
-        "sources": {name: value for name, value in vars(sources).items() if value is not None},
+        "sources": {name: value for name, value in vars(sources).items() if isinstance(value, str)},
         "against": {name: "reference" if name in sources.referenced else "input" for name in MODALITIES},
         "means": means([scores for _, scores in rows]),
         "rows": [{"stem": stem, **scores} for stem, scores in rows],
     }
     if sequence:
-        meter = flicker_of(matched, advance)
+        meter = flicker_of(matched, advance, sources.thermal)
         values["flicker"] = {"levels": meter.levels, "still_percent": meter.still_percent}
     return values
 
 
-def score_image(stem: str, files: Files, profile: Profile) -> Rows:
+def score_image(stem: str, files: Files, profile: Profile, thermal: Thermal) -> Rows:
     """Score one fused image, the baselines and the restored images of one stem."""
-    images = {source: _read(path, grey="infrared" in source) for source, path in files.items()}
+    images = {
+        source: _read(path, thermal if source in ("infrared", "reference_infrared") else None, "infrared" in source)
+        for source, path in files.items()
+    }
     try:
         check_sizes(**images)
         return _rows(images, profile)
@@ -132,13 +133,13 @@ def score_image(stem: str, files: Files, profile: Profile) -> Rows:
 
 
 def score_images(
-    matched: Sequence[tuple[str, Files]], profile: Profile, advance: Callable[[], None]
+    matched: Sequence[tuple[str, Files]], profile: Profile, advance: Callable[[], None], thermal: Thermal = WHITE_HOT
 ) -> list[tuple[str, Rows]]:
     """Score every stem, as many at a time as there are cores; `advance` is called after each."""
     pool = ThreadPoolExecutor(usable_cores())
     try:
         rows = []
-        for stem, scored in pool.map(lambda item: (item[0], score_image(item[0], item[1], profile)), matched):
+        for stem, scored in pool.map(lambda item: (item[0], score_image(item[0], item[1], profile, thermal)), matched):
             rows.append((stem, scored))
             advance()
         return rows
@@ -146,13 +147,13 @@ def score_images(
         pool.shutdown(cancel_futures=True)
 
 
-def flicker_of(matched: Sequence[tuple[str, Files]], advance: Callable[[], None]) -> FlickerMeter:
+def flicker_of(matched: Sequence[tuple[str, Files]], advance: Callable[[], None], thermal: Thermal) -> FlickerMeter:
     """Return the flicker of the fused images, taken for consecutive frames, against what they are scored against."""
     meter = FlickerMeter()
     for _, files in matched:
-        infrared = _read(files.get("reference_infrared", files["infrared"]), grey=True)
-        visible = _read(files.get("reference_visible", files["visible"]), grey=False)
-        meter.add(infrared, visible, _read(files["fused"], grey=False))
+        infrared = _read(files.get("reference_infrared", files["infrared"]), thermal, True)
+        visible = _read(files.get("reference_visible", files["visible"]))
+        meter.add(infrared, visible, _read(files["fused"]))
         advance()
     return meter
 
@@ -212,11 +213,13 @@ def _images(source: str) -> list[Path]:
     return found
 
 
-def _read(path: Path, *, grey: bool) -> NDArray[Any]:
-    """Return an image in 8 bit; raw thermal counts are stretched as the fuser stretches them."""
+def _read(path: Path, thermal: Thermal | None = None, is_grey: bool = False) -> NDArray[Any]:
+    """Return an image in 8 bit; values of a thermal camera become grey as the fuser makes them so."""
     image = read_any_depth(path)
-    if grey:
-        return grey_from_any(image, "BGR") if image.dtype == np.uint16 else luma(_rgb(image), str(path))
+    if is_grey:
+        if image.dtype == np.uint16 or thermal not in (None, WHITE_HOT):
+            return grey_from_any(image, "BGR", thermal or WHITE_HOT)
+        return luma(_rgb(image), str(path))
     if image.dtype != np.uint8:
         raise OptionError(f"{path} is {image.dtype}; visible and fused images must be 8 bit; convert it first")
     return _rgb(image)

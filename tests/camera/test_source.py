@@ -1,5 +1,6 @@
 """Cameras: what an address means, what pictures yield, and what is refused."""
 
+import unicodedata
 from pathlib import Path
 
 import cv2
@@ -90,3 +91,73 @@ def test_every_kind_of_the_registry_loads() -> None:
     for scheme in CAMERAS:
         with pytest.raises((SourceMissingError, SourceUnreadableError)):
             list(open_camera(f"{scheme}:/none/at/all.png"))
+
+
+def test_a_folder_called_0_is_a_folder_unless_there_is_a_camera_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "98").mkdir()
+    assert camera_address("98").scheme == "folder"
+    assert camera_address("97").scheme == "v4l2"
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: str(path) == "/dev/video98" or exists(path))
+    with pytest.raises(OptionError, match=r"98 is a camera and a file or folder; write v4l2:98 or \./98"):
+        camera_address("98")
+    assert camera_address("./98").scheme == "folder"
+    assert camera_address("v4l2:98").scheme == "v4l2"
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_name_is_found_in_either_form_of_unicode(form: str, tmp_path: Path) -> None:
+    other = "NFD" if form == "NFC" else "NFC"
+    folder = tmp_path / unicodedata.normalize(form, "nächte") / unicodedata.normalize(form, "café")
+    folder.mkdir(parents=True)
+    (folder / "a.png").touch()
+    typed = unicodedata.normalize(other, str(folder))
+    assert camera_address(typed).scheme == "folder"
+    assert find_pictures(typed) == [folder / "a.png"]
+    assert camera_address(f"folder:{typed}").place == str(folder)
+
+
+def test_an_explicit_scheme_yields_to_a_file_of_the_whole_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "video:1.png").touch()
+    assert camera_address("video:1.png").scheme == "picture"
+
+
+@pytest.mark.parametrize("text", ["rtsp://host/stream?x=1", "RTSP://host/a*", "http://host:80/[a].mp4"])
+def test_a_url_is_no_glob(text: str) -> None:
+    with pytest.raises(OptionError, match="unknown scheme"):
+        camera_address(text)
+
+
+def test_what_begins_with_a_dot_is_no_picture_of_a_folder(write_pairs) -> None:
+    infrared, _ = write_pairs(("a", "b"))
+    for name in ("._a.png", "._b.png", ".hidden.png"):
+        (infrared / name).write_bytes(bytes(4096))
+    for address in (infrared, infrared / "*.png", infrared / "*"):
+        assert [path.name for path in find_pictures(str(address)) or []] == ["a.png", "b.png"]
+
+
+@pytest.mark.parametrize("suffix", [".pgm", ".ppm", ".pnm", ".PGM"])
+def test_any_maps_are_pictures(suffix: str, tmp_path: Path, rng) -> None:
+    counts = rng.integers(7000, 9000, (24, 32)).astype(np.uint16)
+    (tmp_path / f"a{suffix}").write_bytes(cv2.imencode(".pgm", counts)[1].tobytes())
+    for address in (tmp_path / f"a{suffix}", tmp_path):
+        with open_camera(str(address)) as camera:
+            (frame,) = camera
+        assert np.array_equal(frame.image, counts)
+
+
+def test_a_tiff_of_several_pages_is_as_many_frames(tmp_path: Path, rng) -> None:
+    pages = [rng.integers(7000, 9000, (24, 32)).astype(np.uint16) for _ in range(3)]
+    (tmp_path / "stack.tif").write_bytes(cv2.imencodemulti(".tif", pages)[1].tobytes())
+    with open_camera(str(tmp_path / "stack.tif")) as camera:
+        frames = list(camera)
+    assert camera.announced == 3
+    assert [frame.name for frame in frames] == ["stack_000", "stack_001", "stack_002"]
+    assert all(np.array_equal(frame.image, page) for frame, page in zip(frames, pages, strict=True))
+    with open_camera(str(tmp_path)) as folder:
+        (frame,) = folder
+    assert "has 3 pages, of which the first is used" in frame.notes[0]

@@ -67,7 +67,7 @@ def test_raw_grey_keeps_its_counts(address: str, formats: tuple[str, ...], is_fl
 
 def test_a_format_that_a_camera_has_not_is_refused(fake) -> None:
     fake(formats=("YUYV",))
-    with pytest.raises(OptionError, match="the camera gives YUYV, not Y16; see which formats it has with: v4l2-ctl"):
+    with pytest.raises(OptionError, match="the camera gives YUYV, not Y16; choose one that v4l2-ctl lists"):
         open_camera("v4l2:7?format=Y16")
 
 

@@ -382,3 +382,65 @@ def test_what_is_missing_is_named_with_where_to_write_it(write_pairs, tmp_path: 
     done = run("fuse", "--config", config, "--out", tmp_path / "out")
     assert done.returncode == 2
     assert done.stderr.strip().endswith("write model.backend")
+
+
+def test_infrared_is_read_as_the_options_say(tmp_path: Path) -> None:
+    ramp = np.tile(np.arange(64, dtype=np.uint16) * 10, (50, 1))
+    counts = (7000 + ramp).astype(np.uint16)
+    counts[-2:] = 65535  # telemetry
+    cv2.imwrite(str(tmp_path / "I1_lwir.png"), counts)
+    cv2.imwrite(str(tmp_path / "I1_rgb.png"), np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8))
+    options = ("--infrared-range", "7000,7630", "--infrared-polarity", "black-hot", "--infrared-crop", "0,2")
+    done = fuse(
+        tmp_path / "*_lwir.png",
+        tmp_path / "*_rgb.png",
+        tmp_path / "fused",
+        *("--restored", tmp_path / "restored", "--strength-infrared", 0, *options),
+    )
+    assert done.returncode == 0, done.stderr
+    assert "infrared: 7000 to 7630 counts; polarity black-hot" in done.stdout
+    restored = read_image(tmp_path / "restored" / "infrared" / "I1_rgb.png", color=False)
+    assert restored.shape == (48, 64)
+    assert np.abs(restored.astype(int) - (255 - np.rint(255 * (counts[:48] - 7000.0) / 630))).max() <= 1
+
+
+def test_names_are_options_of_fuse_and_of_score(tmp_path: Path, rng) -> None:
+    for name, channels in (("L1", ()), ("L2", ()), ("R1", (3,)), ("R2", (3,))):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), rng.integers(0, 256, (48, 64, *channels), np.uint8))
+    names = ("--names", "L{name}", "R{name}")
+    done = fuse(tmp_path, tmp_path, tmp_path / "fused", "--steps", 1, *names)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "fused").iterdir()) == ["R1.png", "R2.png"]
+    scored = run(
+        "score", "--infrared", tmp_path, "--visible", tmp_path, "--fused", tmp_path / "fused", *names, "--json"
+    )
+    assert scored.returncode == 0, scored.stderr
+    assert [row["stem"] for row in json.loads(scored.stdout)["rows"]] == ["R1", "R2"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--infrared-range", "7000", "--infrared-range is '7000'; needed LOW,HIGH"),
+        ("--infrared-range", "9,7", "needed a low and a higher value"),
+        ("--infrared-crop", "a,b", "--infrared-crop is 'a,b'; needed ABOVE,BELOW"),
+        ("--infrared-crop", "0,99", "needed fewer"),
+        ("--infrared-crop", "-1,0", "none below 0"),
+        ("--infrared-polarity", "hot", "known: white-hot, black-hot"),
+    ],
+)
+def test_infrared_options_of_another_form_are_refused(
+    option: str, value: str, words: str, write_pairs, tmp_path
+) -> None:
+    done = fuse(*write_pairs(("a",)), tmp_path / "out", option, value)
+    assert done.returncode == 2
+    assert words in done.stderr
+
+
+def test_what_was_noted_of_the_inputs_is_said_once(write_pairs, tmp_path: Path) -> None:
+    infrared, visible = write_pairs(("a", "b"))
+    for path in infrared.iterdir():
+        cv2.imwrite(str(path), cv2.applyColorMap(cv2.imread(str(path), 0), cv2.COLORMAP_JET))
+    done = fuse(infrared, visible, tmp_path / "out", "--steps", 1)
+    assert done.stdout.count("an infrared image is coloured") == 1
+    assert "(2 of 2 pairs)" in done.stdout
