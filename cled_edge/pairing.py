@@ -167,7 +167,8 @@ def cropped(infrared: Frame, visible: Frame, rows: tuple[int, int]) -> tuple[Fra
     height = len(infrared.image)
     if min(rows) < 0 or above + below >= height:
         raise OptionError(
-            f"the crop cuts {above} and {below} rows off {height} of the infrared; needed fewer, none below 0; correct it"
+            f"the crop cuts {above} and {below} rows off {height} of the infrared; needed fewer, and none below 0; "
+            "correct it"
         )
     part = slice(above, height - below)
     infrared, is_same = replace(infrared, image=infrared.image[part]), len(visible.image) == height
