@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cled_edge.bench.clock import Clock, others_percent
-from cled_edge.bench.measure import settle, warm_up
+from cled_edge.bench.measure import busy_reasons, settle, warm_up
 from cled_edge.bench.record import BackendResult, Record
 from cled_edge.bench.scenario import Subject
 from cled_edge.bench.stats import CONFIDENCE_PERCENT, Effect, block_log_ratios, paired_effect, unpaired_effect
@@ -28,7 +28,7 @@ ABBA, BAAB = (0, 1, 1, 0), (1, 0, 0, 1)
 class Comparison:
     """B judged against A. blocks_ms: call times by block, A's and B's; block k of one ran beside block k of the other.
 
-    notes: what a reader must know before believing the effect.
+    notes: what a reader must know before believing the effect. invalid_reasons: why not to believe it at all.
     """
 
     a: str
@@ -36,6 +36,7 @@ class Comparison:
     effect: Effect
     blocks_ms: tuple[list[list[float]], list[list[float]]]
     notes: list[str] = field(default_factory=list)
+    invalid_reasons: list[str] = field(default_factory=list)
 
     @property
     def medians_ms(self) -> tuple[float, float]:
@@ -63,6 +64,7 @@ class Comparison:
             "a_median_ms": round(a_ms, 3),
             "b_median_ms": round(b_ms, 3),
             "notes": self.notes,
+            "invalid_reasons": self.invalid_reasons,
             "a_blocks_ms": self.blocks_ms[0],
             "b_blocks_ms": self.blocks_ms[1],
         }
@@ -125,7 +127,7 @@ def compare_subjects(
         if last_ns - begin_ns >= duration_s * 1e9 / 2 and len(blocks[0]) >= MIN_PAIRS:
             effect = paired_effect(block_log_ratios(*blocks), margin_percent, seed)
     others = others_percent(clock.others_ns() - others_ns, last_ns - begin_ns)
-    return Comparison(a.label, b.label, effect, blocks, _notes(effect, others))
+    return Comparison(a.label, b.label, effect, blocks, _notes(effect, others), busy_reasons(others))
 
 
 def compare_results(
@@ -145,7 +147,7 @@ def compare_results(
         blocks = [rounds_a[k] for k in common], [rounds_b[k] for k in common]
         _check_rounds(len(common))
         effect = paired_effect(block_log_ratios(*blocks), margin_percent, seed)
-        return Comparison(*labels, effect, blocks, [*_invalid(a_record), *_notes(effect, a_record.others_percent)])
+        return Comparison(*labels, effect, blocks, _notes(effect, a_record.others_percent), _invalid(a_record))
     blocks = list(rounds_a.values()), list(rounds_b.values())
     _check_rounds(min(len(rounds_a), len(rounds_b)))
     logs = [np.log([float(np.median(block)) for block in found]) for found in blocks]
@@ -156,7 +158,7 @@ def compare_results(
     ]
     if a_record.machine != b_record.machine:
         notes.append("the two runs are of different machines or set-ups")
-    return Comparison(*labels, effect, blocks, [*notes, *_invalid(a_record), *_invalid(b_record)])
+    return Comparison(*labels, effect, blocks, notes, [*_invalid(a_record), *_invalid(b_record)])
 
 
 def _check_rounds(rounds: int) -> None:

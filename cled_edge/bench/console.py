@@ -1,5 +1,7 @@
 """Results on a terminal."""
 
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Column, Table
 
@@ -37,8 +39,7 @@ def print_record(record: Record, console: Console) -> None:
     )
     if record.valid:
         _line(console, "valid")
-    for reason in record.invalid_reasons:
-        console.print(f"INVALID: {reason}", style="bold red", markup=False, highlight=False, soft_wrap=True)
+    _print_invalid(record.invalid_reasons, console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
@@ -49,6 +50,12 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     _line(console, f"{comparison.sentence()}, {comparison.effect.pairs} pairs of blocks")
     for note in comparison.notes:
         _line(console, f"note: {note}")
+    _print_invalid(comparison.invalid_reasons, console)
+
+
+def _print_invalid(reasons: Sequence[str], console: Console) -> None:
+    for reason in reasons:
+        console.print(f"INVALID: {reason}", style="bold red", markup=False, highlight=False, soft_wrap=True)
 
 
 def headline_text(result: BackendResult) -> str:

@@ -135,11 +135,15 @@ def test_each_subject_comes_first_about_equally_often() -> None:
     assert 0.3 < firsts.count("a") / len(firsts) < 0.7
 
 
-def test_other_processes_are_told() -> None:
-    clock = FakeClock(others_share=0.5)
+@pytest.mark.parametrize(("share", "is_invalid"), [(0.08, False), (0.5, True)])
+def test_other_processes_are_told_and_too_many_make_it_invalid(share: float, is_invalid: bool) -> None:
+    clock = FakeClock(others_share=share)
     a, b = (FakeSubject(name, clock, 40) for name in "ab")
-    notes = compare_subjects(a, b, clock, duration_s=2).notes
-    assert any("other processes used" in note for note in notes)
+    comparison = compare_subjects(a, b, clock, duration_s=2)
+    assert any("other processes used" in note for note in comparison.notes)
+    assert [reason.partition(" % of")[0] for reason in comparison.invalid_reasons] == (
+        [f"other processes used {100 * share:g}"] if is_invalid else []
+    )
 
 
 def test_results_of_one_run_are_paired_by_round_whatever_drifts() -> None:

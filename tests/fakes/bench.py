@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
+import psutil
+
 from cled_edge.bench.machine import describe_machine
 from cled_edge.bench.record import BackendResult, BundleSpec, CameraResult, Record, RunSpec, Samples, Summary
 from cled_edge.bench.scenario import Block, Sample
@@ -21,7 +23,7 @@ class FakeClock:
         return 0
 
     def others_ns(self) -> int:
-        return round(self.time_ns * 64 * self.others_share)
+        return round(self.time_ns * (psutil.cpu_count() or 1) * self.others_share)
 
     def sleep_until_ns(self, time_ns: int) -> None:
         self.time_ns = max(self.time_ns, time_ns)
