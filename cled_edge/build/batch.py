@@ -21,7 +21,7 @@ from cled_edge.errors import OptionError
 class Effort:
     """How engines are built: how often each, of which the fastest is kept; within which limits; with which log.
 
-    force: build also what is already there.
+    force: build also what is already there. binding: to CUDA, by which engines are tried and run.
     """
 
     builds: int = 1
@@ -29,6 +29,7 @@ class Effort:
     force: bool = False
     limits: Limits = field(default_factory=Limits)
     log: Path | None = None
+    binding: str = "cuda"
 
     def __post_init__(self) -> None:
         """Refuse several builds of which none is chosen with an OptionError."""
@@ -64,13 +65,22 @@ def build_all(
     Raises what `chosen_graphs` and `build_engine` raise, and BackendError without TensorRT or a GPU.
     """
     how = effort or Effort()
-    has, facts = capabilities(import_tensorrt()), read_facts()
+    has, facts = capabilities(import_tensorrt()), read_facts(how.binding)
     for name, one in chosen_graphs(bundle, has, options, graphs, steps):
         is_looked_for = not (how.force or how.keep_fastest)
         record = current_record(bundle, name, one, facts, folder) if is_looked_for else None
         is_new = record is None
         if record is None:
             record = build_engine(
-                bundle, name, one, facts, folder, limits=how.limits, builds=how.builds, on_step=on_step, log=how.log
+                bundle,
+                name,
+                one,
+                facts,
+                folder,
+                limits=how.limits,
+                builds=how.builds,
+                on_step=on_step,
+                binding=how.binding,
+                log=how.log,
             )
         yield Engine(engine_paths(folder, name, record.key)[0], record, is_new)

@@ -10,7 +10,7 @@ import numpy as np
 from safetensors.numpy import load, save
 
 from cled_edge import __version__
-from cled_edge.backend.tensorrt.build_options import BuildOptions
+from cled_edge.backend.tensorrt.build_options import RECIPE, BuildOptions
 from cled_edge.backend.tensorrt.build_record import (
     RECORD_VERSION,
     BuildRecord,
@@ -177,6 +177,8 @@ def _record(bundle: Bundle, graph_name: str, options: BuildOptions, facts: Devic
         options=options,
         plan=PlanSpec(bytes=len(built.plan), sha256=hashlib.sha256(built.plan).hexdigest()),
         read_back=built.result.read_back,
+        recipe=RECIPE,
+        layers=built.result.layers,
         trials=built.trials,
         strongly_typed=built.result.strongly_typed,
         build_s=built.result.build_s,

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict
 
 from cled_edge.backend.tensorrt.build_options import BuildOptions
-from cled_edge.backend.tensorrt.build_record import ReadBack
+from cled_edge.backend.tensorrt.build_record import Layers, ReadBack
 from cled_edge.bundle.manifest import GraphSpec
 
 TRIAL, ANSWER = "trial{}.safetensors", "answer{}.safetensors"
@@ -41,6 +41,7 @@ class Result(BaseModel):
     tensorrt: str
     strongly_typed: bool
     read_back: ReadBack
+    layers: Layers | None
     medians_ms: tuple[float, ...]
     launched: tuple[str, ...]
     build_s: float

@@ -18,15 +18,15 @@ from typing import Any, TextIO
 from safetensors.numpy import load, save
 
 from cled_edge import errors
-from cled_edge.backend.tensorrt.capabilities import Capabilities, capabilities
+from cled_edge.backend.tensorrt.capabilities import capabilities
 from cled_edge.backend.tensorrt.cuda import open_cuda
 from cled_edge.backend.tensorrt.engine import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.tensorrt.launch import Launch
 from cled_edge.backend.tensorrt.log import add_to_file
-from cled_edge.backend.tensorrt.sdk import import_cuda, import_tensorrt
+from cled_edge.backend.tensorrt.sdk import import_tensorrt
 from cled_edge.build.job import ANSWER, GRAPH, JOB, PLAN, RESULT, TIMINGS, TRIAL, Job, Result
 from cled_edge.build.plan import build_plan
-from cled_edge.build.readback import deserialised, mismatches, read_back
+from cled_edge.build.readback import deserialised, inspected_layers, mismatches, read_back
 from cled_edge.build.stopwatch import median_ms
 from cled_edge.errors import CledEdgeError, EngineError
 
@@ -71,10 +71,10 @@ def run(folder: Path, progress: ProgressWriter) -> None:
     tensorrt = import_tensorrt()
     has = capabilities(tensorrt)
     begin = time.monotonic()
-    best = _best(tensorrt, has, folder, job, progress)
+    best = _best(TensorRt(tensorrt, has), folder, job, progress)
     build_s = time.monotonic() - begin
     _runtime, engine = deserialised(tensorrt, has, best.plan)
-    found = read_back(tensorrt, has, engine)
+    found, layers = read_back(tensorrt, has, engine), inspected_layers(tensorrt, engine)
     wrong = mismatches(job.spec, job.options, found)
     if wrong:
         raise EngineError(
@@ -88,6 +88,7 @@ def run(folder: Path, progress: ProgressWriter) -> None:
         tensorrt=has.version,
         strongly_typed=bool(has.strongly_typed),
         read_back=found,
+        layers=layers,
         medians_ms=best.medians_ms,
         launched=tuple(launched),
         build_s=round(build_s, 3),
@@ -95,18 +96,19 @@ def run(folder: Path, progress: ProgressWriter) -> None:
     (folder / RESULT).write_text(result.model_dump_json())
 
 
-def _best(tensorrt: Any, has: Capabilities, folder: Path, job: Job, progress: ProgressWriter) -> _Best:
+def _best(tensorrt: TensorRt, folder: Path, job: Job, progress: ProgressWriter) -> _Best:
     """Build as often as the job says; return the fastest, or the only one."""
-    cuda = import_cuda() if job.builds > 1 else None
+    module, has = tensorrt.module, tensorrt.capable
+    cuda = open_cuda(job.binding) if job.builds > 1 else None
     known = (folder / TIMINGS).read_bytes() if (folder / TIMINGS).exists() else b""
     built, medians_ms = [], []
     for index in range(job.builds):
         # With one cache the second build would only repeat the choices of the first.
         timings = known if index == 0 else b""
-        built.append(build_plan(tensorrt, has, folder / GRAPH, job.spec, job.options, timings, progress.step))
+        built.append(build_plan(module, has, folder / GRAPH, job.spec, job.options, timings, progress.step))
         if cuda is not None:
-            _runtime, engine = deserialised(tensorrt, has, built[-1][0])
-            medians_ms.append(median_ms(cuda, engine, job.spec, job.options))
+            _runtime, engine = deserialised(module, has, built[-1][0])
+            medians_ms.append(median_ms(cuda, tensorrt, engine, job.spec, job.options))
     fastest = medians_ms.index(min(medians_ms)) if medians_ms else 0
     return _Best(*built[fastest], tuple(medians_ms))
 

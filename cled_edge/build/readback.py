@@ -1,15 +1,18 @@
 """What a built engine says of itself, and in what that is not what the manifest and the options say."""
 
+import json
+import logging
 from typing import Any
 
 from cled_edge.backend.tensorrt.build_options import BuildOptions, tensor_shape
-from cled_edge.backend.tensorrt.build_record import ReadBack, TensorReadBack
+from cled_edge.backend.tensorrt.build_record import MAX_LAYERS_BYTES, Layers, ReadBack, TensorReadBack
 from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.backend.tensorrt.log import logger_of
 from cled_edge.bundle.manifest import GraphSpec
 from cled_edge.contract import TensorSpec
 from cled_edge.errors import EngineError
 
+_LOG = logging.getLogger(__name__)
 _DTYPES = {"FLOAT": "float32", "HALF": "float16"}  # the others are called as in NumPy
 
 
@@ -56,6 +59,23 @@ def read_back(tensorrt: Any, has: Capabilities, engine: Any) -> ReadBack:
         aux_streams=engine.num_aux_streams if has.max_aux_streams else None,
         hardware_compatibility=engine.hardware_compatibility_level.name if has.hardware_compatibility else None,
     )
+
+
+def inspected_layers(tensorrt: Any, engine: Any) -> Layers | None:
+    """Return what TensorRT's EngineInspector tells of each layer, or None, with a warning, if it cannot be read.
+
+    Their names alone where the whole takes over MAX_LAYERS_BYTES.
+    """
+    inspector = engine.create_engine_inspector()
+    text = inspector.get_engine_information(tensorrt.LayerInformationFormat.JSON)
+    try:
+        layers = tuple(json.loads(text)["Layers"])
+        if len(json.dumps(layers)) <= MAX_LAYERS_BYTES:
+            return layers
+        return tuple(layer if isinstance(layer, str) else str(layer["Name"]) for layer in layers)
+    except (ValueError, KeyError, TypeError) as error:
+        _LOG.warning("the layers are not kept: EngineInspector's answer cannot be read (%s)", error)
+        return None
 
 
 def mismatches(spec: GraphSpec, options: BuildOptions, found: ReadBack) -> list[str]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from cled_edge.backend.tensorrt.build_options import BuildOptions, canonical_json
+from cled_edge.backend.tensorrt.build_options import RECIPE, BuildOptions, canonical_json
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.store import OTHER_FOLDER
 from cled_edge.errors import OutputError
@@ -20,11 +20,11 @@ _LOG = logging.getLogger(__name__)
 
 
 def timings_path(options: BuildOptions, facts: DeviceFacts, folder: Path) -> Path:
-    """Return the file that the options name, or one in the engine folder for this release, GPU and driver."""
+    """Return the file that the options name, or one in the engine folder for this device, release and recipe."""
     if options.timing_cache is not None:
         return options.timing_cache
-    names = {"tensorrt", "sm", "gpu", "driver", "kernel_driver"}
-    digest = hashlib.sha256(canonical_json(facts.model_dump(include=names)).encode()).hexdigest()
+    values = {"recipe": RECIPE, "facts": facts.model_dump(mode="json")}
+    digest = hashlib.sha256(canonical_json(values).encode()).hexdigest()
     return folder / f"timing-{facts.tensorrt}-sm{facts.sm}-{digest[:8]}.cache"
 
 

@@ -120,6 +120,12 @@ Memory = Annotated[
         min=1, **with_default("stop the build of an engine that takes more", "no limit"), rich_help_panel=LIMITS
     ),
 ]
+Binding = Annotated[
+    str,
+    typer.Option(
+        help="what engines are tried by and will run by: cuda (NVIDIA's) or pycuda", rich_help_panel=BUILDING
+    ),
+]
 Log = Annotated[
     Path | None,
     typer.Option(
@@ -149,6 +155,7 @@ def build(
     timing_cache: TimingCache = None,
     timeout_s: Timeout = 3600,
     memory_mib: Memory = None,
+    cuda_binding: Binding = "cuda",
     log: Log = None,
     require_signature: RequireSignature = None,
     as_json: AsJson = False,
@@ -162,7 +169,7 @@ def build(
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
 
     console = told_to(verbose=verbose, quiet=quiet)
-    effort = Effort(builds, keep_fastest, force, Limits(timeout_s, memory_mib), log)
+    effort = Effort(builds, keep_fastest, force, Limits(timeout_s, memory_mib), log, cuda_binding)
     opened = Bundle.open(bundle, public_key=require_signature)
     values = {
         "precision": precision,

@@ -1,5 +1,7 @@
 """Engines: what is built, on fakes of four releases, how a build can die, and when a kept engine is refused."""
 
+import hashlib
+import io
 import itertools
 import json
 import os
@@ -8,6 +10,7 @@ import shlex
 import subprocess
 import sys
 import time
+import tokenize
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,11 @@ import pytest
 
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.tensorrt import device
-from cled_edge.backend.tensorrt.build_options import BuildOptions, Profile, fitting_graph, tensor_shape
+from cled_edge.backend.tensorrt.build_options import RECIPE, BuildOptions, Profile, fitting_graph, tensor_shape
 from cled_edge.backend.tensorrt.capabilities import RELEASES, USED, capabilities
-from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_facts
-from cled_edge.backend.tensorrt.sdk import import_cuda, import_tensorrt
+from cled_edge.backend.tensorrt.cuda import open_cuda
+from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, power_mode, read_facts
+from cled_edge.backend.tensorrt.sdk import import_tensorrt
 from cled_edge.backend.tensorrt.store import current_record, default_folder, engine_paths, open_engine, pick_engine
 from cled_edge.build import builder
 from cled_edge.build.builder import build_engine
@@ -29,6 +33,7 @@ from cled_edge.build.job import Job, Result
 from cled_edge.build.process import ProgressWriter, run
 from cled_edge.build.request import camera_modes, chosen_graphs
 from cled_edge.build.supervisor import Limits, Step
+from cled_edge.build.timing_cache import timings_path
 from cled_edge.build.trial import Trial, judged, make_trial
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cli.advice import advised
@@ -110,8 +115,15 @@ def find_engine(*arguments: Any) -> bytes:
     return open_engine(*arguments)[0]
 
 
-def facts(**changes: str) -> DeviceFacts:
-    values = {"gpu": "Orin", "sm": "87", "driver": "12.6", "cuda": "12.6", "kernel_driver": "540.4.0"}
+def facts(**changes: object) -> DeviceFacts:
+    values: dict[str, object] = {
+        "gpu": "Orin",
+        "sm": "87",
+        "driver": "12.6",
+        "cuda": "12.6",
+        "kernel_driver": "540.4.0",
+    }
+    values |= {"multiprocessors": 8, "memory_gib": 8, "power_mode": None}
     values |= {"tensorrt": "10.3.0", "os": "linux", "arch": "aarch64"}
     return DeviceFacts(**values | changes)
 
@@ -286,6 +298,34 @@ def test_timings_are_kept_for_this_release_alone(bundle: Bundle, tmp_path: Path,
     assert (tmp_path / "shared.cache").read_bytes() == b"of hours"
 
 
+@pytest.mark.parametrize(
+    ("fault", "names"),
+    [("", ["conv ", "reformat"]), ("many_layers", ["conv " * 100_000, "reformat"] * 3), ("mute_inspector", None)],
+)
+@pytest.mark.parametrize("release", ["8.6", "11.4"])
+def test_the_sidecar_keeps_the_layers(bundle, tmp_path, fake, release, fault, names) -> None:
+    here = fake(release, fault)
+    build_engine(bundle, "fusion-fp16", FP16, here, tmp_path)
+    _, record = open_engine(bundle, "fusion-fp16", FP16, here, tmp_path)
+    if names is None or fault == "many_layers":
+        assert record.layers == (None if names is None else tuple(names))
+    else:
+        assert record.layers == ({"Name": "conv ", "LayerType": "CaskConvolution"}, "reformat")
+
+
+def test_whoever_changes_what_the_builder_does_raises_its_recipe() -> None:
+    """Comments and docstrings change no engine; the digest is of the rest of cled_edge/build/plan.py."""
+    source = io.StringIO(Path(builder.__file__).with_name("plan.py").read_text())
+    docstrings = re.compile(r'''^[rR]?("""|\'\'\')''')
+    left_out = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
+    words = [token.string for token in tokenize.generate_tokens(source.readline) if token.type not in left_out]
+    code = "".join("".join(word for word in words if not docstrings.match(word)).split())
+    seen = RECIPE, hashlib.sha256(code.encode()).hexdigest()[:16]
+    assert seen == (1, "81d9cc65f0a332e0"), (
+        "does it build other engines? raise RECIPE in build_options.py, then write the new digest"
+    )
+
+
 def test_two_versions_in_one_environment_are_noticed(bundle: Bundle, tmp_path: Path, fake: Fake) -> None:
     fake("10.3")
     with pytest.raises(EngineError, match=r"child built with TensorRT 10.3.0, here it is 8.6.2"):
@@ -310,8 +350,8 @@ def test_a_kept_engine_is_found_and_pure(kept: tuple[Path, Path], bundle: Bundle
     assert plan == kept[0].read_bytes()
     assert plan.startswith(b"ftrt")
     assert record.facts == facts()
-    harder = BuildOptions(size=SIZE, workspace_mib=64, optimization_level=5, timing_cache=Path("t"), opset=17)
-    assert find_engine(bundle, "unet_step-fp16", harder, facts(kernel_driver="541.0", driver="12.8"), kept[0].parent)
+    same = BuildOptions(size=SIZE, optimization_level=3, timing_cache=Path("t"), opset=17)
+    assert find_engine(bundle, "unet_step-fp16", same, facts(kernel_driver="541.0", driver="12.8"), kept[0].parent)
     if os.name == "posix":
         assert {path.stat().st_mode & 0o77 for path in (*kept, kept[0].parent)} == {0}
 
@@ -320,6 +360,9 @@ def test_a_kept_engine_is_found_and_pure(kept: tuple[Path, Path], bundle: Bundle
     ("change", "words"),
     [
         ({"tensorrt": "10.16.1.11"}, r"TensorRT 10.3.0, here it is 10.16.1.11"),
+        ({"multiprocessors": 16}, r"number of SMs 8, here it is 16; build"),
+        ({"memory_gib": 64, "cuda": "12.9"}, r"memory in GiB 8, here it is 64; CUDA 12.6, here it is 12.9; build"),
+        ({"power_mode": "2"}, r"power mode not told, here it is 2; build"),
         ({"gpu": "RTX 4090", "sm": "89"}, r"GPU Orin, here it is RTX 4090; SM 87, here it is 89"),
         ({"driver": "13.2"}, r"CUDA driver 12, here it is 13"),
         ({"arch": "x86_64"}, r"CPU aarch64, here it is x86_64"),
@@ -373,8 +416,8 @@ def test_a_damaged_engine_is_refused_before_it_is_deserialised(kept: tuple[Path,
     refused(r"does not exist")
     record.write_text("{")
     refused(r"is not JSON")
-    record.write_text(sidecar.replace('"record_version": 2', '"record_version": 1'))
-    refused(r"record version 1, needed 2")
+    record.write_text(sidecar.replace('"record_version": 3', '"record_version": 2'))
+    refused(r"record version 2, needed 3")
     record.write_text(sidecar.replace('"gpu"', '"gpus"'))
     refused(r"facts.gpu")
     record.write_text(sidecar.replace('"Orin"', '"Thor"'))  # a sidecar that lies of its own key
@@ -534,11 +577,15 @@ def test_a_key_depends_on_each_of_its_parts(bundle: Bundle) -> None:
 
     options = [FP16, BuildOptions(size=(32, 32)), BuildOptions(size=SIZE, tf32=True)]
     options += [BuildOptions(size=SIZE, precision="fp32"), BuildOptions(size=SIZE, max_aux_streams=1)]
+    options += [BuildOptions(size=SIZE, optimization_level=0), BuildOptions(size=SIZE, workspace_mib=64)]
     options += [BuildOptions(profile=Profile(min=SIZE, opt=SIZE, max=SIZE))]
     devices = [facts(), facts(tensorrt="10.3.1"), facts(sm="86"), facts(gpu="Orin Nano"), facts(driver="13.0")]
-    devices += [facts(os="windows"), facts(arch="x86_64")]
-    parts = list(itertools.product(("0" * 64, "1" * 64), options, devices))
+    devices += [facts(os="windows"), facts(arch="x86_64"), facts(multiprocessors=4), facts(memory_gib=4)]
+    devices += [facts(power_mode="0"), facts(power_mode="2"), facts(cuda="12.9")]
+    parts = list(itertools.product(("0" * 64, "1" * 64), options, devices, (1, 2)))
     assert len({engine_key(*part) for part in parts}) == len(parts)
+    caches = {timings_path(FP16, one, Path()) for one in [*devices, facts(kernel_driver="541.0")]}
+    assert len(caches) == len(devices) + 1
 
 
 def test_options_refuse_what_makes_no_sense() -> None:
@@ -581,22 +628,23 @@ def test_facts_are_read_and_what_is_missing_is_named(
     fake("10.16")
     found = read_facts()
     assert (found.gpu, found.sm, found.driver, found.driver_major) == ("Orin", "87", "12.6", 12)
-    assert found.tensorrt == "10.16.1.11"
-    with pytest.raises(BackendError, match="GPU 3 was asked for, there are 1"):
-        read_facts(3)
+    assert (found.multiprocessors, found.memory_gib, found.tensorrt) == (8, 8, "10.16.1.11")
     fake("10.16", gpus=0)
-    with pytest.raises(BackendError, match="no NVIDIA GPU is visible here"):
+    with pytest.raises(BackendError, match="needed an NVIDIA GPU; see nvidia-smi"):
         read_facts()
     version = tmp_path / "version"
     version.write_text("NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  540.4.0  Release Build\nGCC 11.4\n")
     assert kernel_driver(version) == "540.4.0"
     assert kernel_driver(tmp_path / "absent") is None
+    status = tmp_path / "status"
+    status.write_text("pmode:0002")
+    assert (power_mode(status), power_mode(tmp_path / "absent")) == ("2", None)
     monkeypatch.setenv("PYTHONPATH", "")
     packages = tmp_path / "packages"
     (packages / "cuda/bindings/runtime.py").write_text("import no_such_library")
     sys.modules.pop("cuda.bindings.runtime", None)
     with pytest.raises(BackendError, match=r"no_such_library.*pip install 'cuda-bindings>=12'"):
-        import_cuda()
+        open_cuda()
     (packages / "tensorrt.py").write_text("raise OSError('libnvinfer.so.10: cannot open shared object file')")
     sys.modules.pop("tensorrt", None)
     with pytest.raises(BackendError, match=r"bindings are installed, but its library cannot be loaded .*so.10"):

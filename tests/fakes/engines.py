@@ -10,7 +10,7 @@ import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.facts import BackendFacts, RunFacts
-from cled_edge.backend.tensorrt.build_options import BuildOptions
+from cled_edge.backend.tensorrt.build_options import RECIPE, BuildOptions
 from cled_edge.backend.tensorrt.build_record import BuildRecord, GraphFacts, PlanSpec, ReadBack, TrialRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.store import default_folder, graph_sha256, write_engine
@@ -132,11 +132,14 @@ def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None) 
 def facts_of(release: str) -> DeviceFacts:
     import platform
 
-    from cled_edge.backend.tensorrt.device import kernel_driver
+    from cled_edge.backend.tensorrt.device import kernel_driver, power_mode
 
     return DeviceFacts(
         gpu="Fake Orin",
         sm="87",
+        multiprocessors=8,
+        memory_gib=8,
+        power_mode=power_mode(),
         driver="12.6",
         cuda="12.6",
         kernel_driver=kernel_driver(),
@@ -173,7 +176,7 @@ def write_plan(
     options = options or BuildOptions(precision=spec.precision, size=size)
     facts, sha256 = facts_of(release), graph_sha256(bundle, graph)
     record = BuildRecord(
-        record_version=2,
+        record_version=3,
         created_by="a test",
         key=engine_key(sha256, options, facts),
         graph=GraphFacts(
@@ -183,6 +186,8 @@ def write_plan(
         options=options,
         plan=PlanSpec(bytes=len(plan), sha256=hashlib.sha256(plan).hexdigest()),
         read_back=ReadBack(tensors=(), profiles=1, device_memory_bytes=1, aux_streams=0, hardware_compatibility=None),
+        recipe=RECIPE,
+        layers=(),
         trials=(
             TrialRecord(size=size, tensor="x", psnr_db=99.0, needed_db=50.0, verdict="OK", launched="one CUDA graph"),
         ),

@@ -9,9 +9,13 @@ from cled_edge.bundle.manifest import GraphPrecision, GraphSpec, Manifest
 from cled_edge.contract import GraphRole, dimensions
 from cled_edge.size import Size, size_text
 
-# No part of an engine's key: how hard the builder searches changes nothing of what the engine computes, and the opset
-# only picks a graph, whose hash is in the key.
-NOT_IN_KEY = ("workspace_mib", "optimization_level", "timing_cache", "opset")
+# What cled_edge/build/plan.py does of its own accord: the layers it pins, the flags it clears. Raise it whenever that
+# makes another engine of the same graph and options, so that no engine of an older recipe is taken for a new one.
+RECIPE = 1
+USUAL_LEVEL = 3  # what every release searches with unless told
+# No part of an engine's key: the opset only picks a graph, whose hash is in the key, and the timing cache's file is
+# one of many that the same choices can come from.
+NOT_IN_KEY = ("timing_cache", "opset")
 
 
 class _Model(BaseModel):
@@ -74,9 +78,14 @@ class BuildOptions(_Model):
         return tuple(dict.fromkeys((self.sizes.min, self.sizes.opt, self.sizes.max)))
 
     @property
+    def level(self) -> int:
+        """How long the builder searches, 0 to 5."""
+        return USUAL_LEVEL if self.optimization_level is None else self.optimization_level
+
+    @property
     def heeds_timings(self) -> bool:
         """Whether TensorRT uses a timing cache: at level 0 it takes what runs first, and returns an empty cache."""
-        return self.optimization_level != 0
+        return self.level != 0
 
     def takes(self, size: Size) -> bool:
         """Say whether the engine takes pictures of this size."""
@@ -84,8 +93,9 @@ class BuildOptions(_Model):
         return all(sizes.min[axis] <= size[axis] <= sizes.max[axis] for axis in (0, 1))
 
     def key_values(self) -> dict[str, object]:
-        """Return what an engine's key depends on, as JSON values: all but `NOT_IN_KEY`."""
-        return self.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        """Return what an engine's key depends on, as JSON values: all but `NOT_IN_KEY`, the level as a number."""
+        values = self.model_dump(mode="json", exclude=set(NOT_IN_KEY))
+        return values | {"optimization_level": self.level}
 
     def canonical_json(self) -> str:
         """Return `key_values` as the one JSON text they have."""

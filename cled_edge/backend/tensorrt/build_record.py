@@ -1,17 +1,21 @@
 """What is known of an engine: the sidecar `<graph>-<key>.build.json` beside its plan."""
 
 import hashlib
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from cled_edge.backend.tensorrt.build_options import BuildOptions, canonical_json
+from cled_edge.backend.tensorrt.build_options import RECIPE, BuildOptions, canonical_json
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.bundle.manifest import GraphPrecision, Verdict
 from cled_edge.contract import GraphRole
 from cled_edge.size import Size
 
-RECORD_VERSION: Literal[2] = 2  # 1 had no trials: its engines were never run before they were kept
+# 1 had no trials: its engines were never run before they were kept. 2 took every Orin for the same.
+RECORD_VERSION: Literal[3] = 3
+MAX_LAYERS_BYTES = 2**19  # of JSON: sidecars are read whenever a backend opens, and MAX_JSON_BYTES at most
+
+Layers = tuple[dict[str, Any] | str, ...]  # as the EngineInspector of each release tells them, or their names
 
 
 class _Model(BaseModel):
@@ -70,12 +74,14 @@ class TrialRecord(_Model):
 class BuildRecord(_Model):
     """`build.json`: all that an engine was built from, for and with.
 
+    recipe: `RECIPE` when it was built. layers: what TensorRT's EngineInspector tells of each, or their names alone
+    where that takes over `MAX_LAYERS_BYTES`; None if it told nothing that can be read.
     strongly_typed: the precision is the graph's own; False is TensorRT 8.6, where FP16 is a permission to the builder.
     timing_cache_bytes: how much of an earlier builds' timings it began with. medians_ms: of each build, if several
     were timed; the fastest is kept. trials: at each size of a profile, all passed.
     """
 
-    record_version: Literal[2]
+    record_version: Literal[3]
     created_by: str
     key: str = Field(pattern="[0-9a-f]{64}")
     graph: GraphFacts
@@ -83,6 +89,8 @@ class BuildRecord(_Model):
     options: BuildOptions
     plan: PlanSpec
     read_back: ReadBack
+    recipe: int
+    layers: Layers | None
     trials: tuple[TrialRecord, ...] = Field(min_length=1)
     strongly_typed: bool
     build_s: float
@@ -90,7 +98,8 @@ class BuildRecord(_Model):
     medians_ms: tuple[float, ...] = ()
 
 
-def engine_key(graph_sha256: str, options: BuildOptions, facts: DeviceFacts) -> str:
+def engine_key(graph_sha256: str, options: BuildOptions, facts: DeviceFacts, recipe: int = RECIPE) -> str:
     """Return the SHA-256 of all that decides whether an engine may run here for this graph, in hexadecimal."""
-    values = {"graph": graph_sha256, "options": options.key_values(), "facts": facts.key_values()}
+    values: dict[str, object] = {"graph": graph_sha256, "recipe": recipe}
+    values |= {"options": options.key_values(), "facts": facts.key_values()}
     return hashlib.sha256(canonical_json(values).encode()).hexdigest()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.backend.failures import one_line
+from cled_edge.backend.tensorrt.sdk import INSTALL_CUDA
 from cled_edge.errors import BackendError, OptionError
 
 CudaBinding = Literal["cuda", "pycuda"]
@@ -22,6 +23,8 @@ Bytes = NDArray[np.uint8]
 _RUNTIMES = ("cuda.bindings.runtime", "cuda.cudart")  # since cuda-python 12.6; before
 _OUT_OF_MEMORY = "close what else uses the GPU (nvidia-smi, on a Jetson tegrastats), or fuse in tiles"
 _AGAIN = "run again; if it comes back, build the engines again: cled-edge build"
+_NO_DRIVER = 35  # cudaErrorInsufficientDriver: too old, or none at all
+_MEMORY_STEP_GIB = 4
 NO_CAPTURE = "pycuda has no stream capture; take binding cuda for CUDA graphs"  # none in 2026.1, its newest
 
 
@@ -53,6 +56,10 @@ class Cuda(Protocol):
 
     def pinned(self, size: int) -> Bytes:
         """Return so many bytes of page-locked host memory, given back once no array refers to it."""
+        ...
+
+    def device(self) -> dict[str, Any]:
+        """Return the facts of the GPU and of CUDA, as `DeviceFacts` calls them."""
         ...
 
     def memory(self) -> tuple[int, int]:
@@ -155,16 +162,32 @@ class CudaBindings:
     def __init__(self) -> None:
         self._runtime = _import_runtime()
         version = self._call("cudaRuntimeGetVersion")
-        self.sdk = f"cuda-python, CUDA {version // 1000}.{version % 1000 // 10}"
+        self._version = _version(version)
+        self.sdk = f"cuda-python, CUDA {self._version}"
         if self._call("cudaGetDeviceCount") == 0:
             raise BackendError("no NVIDIA GPU is visible, needed one; see nvidia-smi and CUDA_VISIBLE_DEVICES")
 
     def _call(self, name: str, *arguments: Any) -> Any:
         """Return what a function of the runtime returns beside its status."""
-        status, *values = getattr(self._runtime, name)(*arguments)
+        try:
+            status, *values = getattr(self._runtime, name)(*arguments)
+        except RuntimeError as error:  # cuda-bindings load the driver's library in the first call; it is not there
+            raise CudaError(name, one_line(error), _advice(_NO_DRIVER)) from error
         if int(status) != 0:
             raise CudaError(name, f"{status.name} ({int(status)})", _advice(int(status)))
         return values[0] if len(values) == 1 else tuple(values)
+
+    def device(self) -> dict[str, Any]:  # noqa: D102
+        properties = self._call("cudaGetDeviceProperties", 0)
+        name = properties.name
+        return {
+            "gpu": (name.decode() if isinstance(name, bytes) else str(name)).rstrip("\0 "),
+            "sm": f"{properties.major}{properties.minor}",
+            "multiprocessors": int(properties.multiProcessorCount),
+            "memory_gib": _memory_gib(properties.totalGlobalMem),
+            "driver": _version(self._call("cudaDriverGetVersion")),
+            "cuda": self._version,
+        }
 
     def allocate(self, size: int) -> int:  # noqa: D102  the protocol's docstrings hold from here on
         return _allocated(lambda: int(self._call("cudaMalloc", size)), size, self)
@@ -279,14 +302,15 @@ class PyCuda:
             is_memory = isinstance(error, self._driver.MemoryError)
             raise CudaError(name, one_line(error), _OUT_OF_MEMORY if is_memory else _AGAIN) from error
 
-    def device(self) -> dict[str, str]:
-        """Return name, compute capability and versions, as an engine's facts call them."""
+    def device(self) -> dict[str, Any]:  # noqa: D102
         current = self._call("cuCtxGetDevice", self._driver.Context.get_device)
         number = self._call("cuDriverGetVersion", self._driver.get_driver_version)
         return {
             "gpu": current.name(),
             "sm": "".join(map(str, current.compute_capability())),
-            "driver": f"{number // 1000}.{number % 1000 // 10}",
+            "multiprocessors": int(current.get_attribute(self._driver.device_attribute.MULTIPROCESSOR_COUNT)),
+            "memory_gib": _memory_gib(current.total_memory()),
+            "driver": _version(number),
             "cuda": ".".join(map(str, self._driver.get_version()[:2])),
         }
 
@@ -386,11 +410,21 @@ def _allocated(allocate: Callable[[], int], size: int, cuda: Cuda) -> int:
         ) from error
 
 
+def _memory_gib(memory_bytes: int) -> int:
+    """Return what a GPU is sold as having: what it has is less, by what its kernel and firmware keep."""
+    return -(-memory_bytes // (_MEMORY_STEP_GIB * 2**30)) * _MEMORY_STEP_GIB
+
+
+def _version(number: int) -> str:
+    """Return "12.6" for 12060."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
 def _advice(status: int) -> str:
     """Return what to do about a cudaError_t."""
     known = {
         2: _OUT_OF_MEMORY,  # cudaErrorMemoryAllocation
-        35: "update the NVIDIA driver, or install cuda-python of its CUDA version",  # cudaErrorInsufficientDriver
+        _NO_DRIVER: "install or update the NVIDIA driver, or take cuda-python of its CUDA version; see nvidia-smi",
         100: "needed an NVIDIA GPU; see nvidia-smi and CUDA_VISIBLE_DEVICES",  # cudaErrorNoDevice
     }
     return known.get(status, _AGAIN)
@@ -403,10 +437,7 @@ def _import_runtime() -> Any:
             return import_module(name)
         except (ImportError, OSError, RuntimeError) as error:  # it loads the driver's library when imported
             reasons.append(one_line(error))
-    raise BackendError(
-        f"CUDA's Python package cannot be imported ({reasons[0]}); pip install 'cuda-python==12.*' on CUDA 12, "
-        "'cuda-python==13.*' on CUDA 13"
-    )
+    raise BackendError(f"the CUDA runtime's Python package cannot be imported ({reasons[0]}); {INSTALL_CUDA}")
 
 
 def _import_pycuda(name: str) -> Any:

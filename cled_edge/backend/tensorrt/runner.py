@@ -1,7 +1,6 @@
 """TensorRT on an NVIDIA GPU: engines that `cled-edge build` made here, a whole frame as one CUDA graph."""
 
 import logging
-import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,8 +17,8 @@ from cled_edge.backend.failures import one_line
 from cled_edge.backend.protocol import Array
 from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.capabilities import capabilities
-from cled_edge.backend.tensorrt.cuda import Cuda, CudaError, PyCuda, open_cuda
-from cled_edge.backend.tensorrt.device import DeviceFacts, kernel_driver, read_facts
+from cled_edge.backend.tensorrt.cuda import CudaError, open_cuda
+from cled_edge.backend.tensorrt.device import read_facts
 from cled_edge.backend.tensorrt.engine import BoundEngine, TensorRt, allocated, picture_size
 from cled_edge.backend.tensorrt.launch import DeviceTensor, Launch
 from cled_edge.backend.tensorrt.run_options import CudaOptions
@@ -65,7 +64,7 @@ class TensorRtBackend:
         module = import_tensorrt()
         self._cuda = open_cuda(self._options.binding)
         self._tensorrt = TensorRt(module, capabilities(module))
-        self._device = _device_facts(self._cuda, str(module.__version__))
+        self._device = read_facts(cuda=self._cuda)
         self._bundle = bundle
         self._stream = self._cuda.stream()  # not the default one: TensorRT would synchronise the device around it
         self._handle = self._cuda.handle(self._stream)
@@ -262,16 +261,15 @@ class TensorRtBackend:
 
     def _plan(self, graph: str, size: Size) -> bytes:
         """Return an engine's verified bytes; EngineError says how to build it, unless that may be done here."""
-        state = "read"
+        state, binding = "read", self._options.binding
         try:
-            plan, record = pick_engine(self._bundle, graph, size, self._device, self._folder)
+            plan, record = pick_engine(self._bundle, graph, size, self._device, self._folder, binding)
         except EngineError:
             if self._options.build_missing is None:
                 raise
             _LOG.warning("building the engine of %s for %dx%d, which takes minutes", graph, *size)
-            binding = self._options.binding
             self._options.build_missing(self._bundle, graph, size, self._device, self._folder, binding)
-            plan, record = pick_engine(self._bundle, graph, size, self._device, self._folder)
+            plan, record = pick_engine(self._bundle, graph, size, self._device, self._folder, binding)
             state = "built"
         self.runs.cache[graph] = state
         file = engine_paths(self._folder, graph, record.key)[0].name
@@ -285,16 +283,3 @@ def _unusual(options: BuildOptions) -> str:
     said += ["TF32"] if options.tf32 else []
     said += [f"{options.max_aux_streams} auxiliary streams"] if options.max_aux_streams else []
     return f" ({', '.join(said)})" if said else ""
-
-
-def _device_facts(cuda: Cuda, tensorrt: str) -> DeviceFacts:
-    """Return what an engine must have been built for; with pycuda, NVIDIA's own bindings need not be installed."""
-    if not isinstance(cuda, PyCuda):
-        return read_facts()
-    return DeviceFacts(
-        **cuda.device(),
-        kernel_driver=kernel_driver(),
-        tensorrt=tensorrt,
-        os=platform.system().lower(),
-        arch=platform.machine().lower(),
-    )

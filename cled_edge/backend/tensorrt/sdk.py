@@ -1,4 +1,4 @@
-"""The one place that imports TensorRT and the CUDA runtime, and says how to install what is missing."""
+"""The one place that imports TensorRT, and how to install it and the CUDA runtime's bindings."""
 
 from importlib import import_module
 from typing import Any
@@ -10,7 +10,6 @@ INSTALL_TENSORRT = (
     "--system-site-packages); elsewhere: pip install 'cled-edge[tensorrt]'"
 )
 INSTALL_CUDA = "pip install 'cuda-bindings>=12' of your CUDA's major version, such as 'cuda-bindings==12.*'"
-_CUDA_MODULES = ("cuda.bindings.runtime", "cuda.cudart")  # since 12.6; before
 
 
 def import_tensorrt() -> Any:
@@ -24,27 +23,6 @@ def import_tensorrt() -> Any:
         raise BackendError(
             f"TensorRT's bindings are installed, but its library cannot be loaded ({reason}); {INSTALL_TENSORRT}"
         ) from error
-
-
-def import_cuda() -> Any:
-    """Return the CUDA runtime's Python module, under its new or old name; BackendError if it is not installed."""
-    reasons = []
-    for name in _CUDA_MODULES:
-        try:
-            return import_module(name)
-        except (ImportError, OSError, RuntimeError) as error:
-            reasons.append(_one_line(error))
-    raise BackendError(f"the CUDA runtime's Python package cannot be imported ({reasons[0]}); {INSTALL_CUDA}")
-
-
-def cuda_call(cuda: Any, name: str, *arguments: Any) -> Any:
-    """Call the CUDA runtime; return what it returned beside its status, and raise BackendError if that is an error."""
-    status, *values = getattr(cuda, name)(*arguments)
-    if int(status) != 0:
-        words = cuda.cudaGetErrorString(status)[1]
-        text = words.decode() if isinstance(words, bytes) else str(words)
-        raise BackendError(f"{name} failed: {text} (CUDA error {int(status)}); see: cled-edge doctor")
-    return values[0] if len(values) == 1 else tuple(values)
 
 
 def _one_line(error: BaseException) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from cled_edge.backend.graph_cache import ENGINES_VARIABLE, cache_folder
-from cled_edge.backend.tensorrt.build_options import BuildOptions
+from cled_edge.backend.tensorrt.build_options import RECIPE, USUAL_LEVEL, BuildOptions
 from cled_edge.backend.tensorrt.build_record import RECORD_VERSION, BuildRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.bundle.reader import Bundle
@@ -32,6 +32,18 @@ OTHER_FOLDER = "choose another folder for engines"
 MAX_PLAN_BYTES = 4 * 2**30
 _KEY_DIGITS = 16
 _MOST_RECORDS = 256  # that are read of a graph
+_FACTS = {  # of an engine's key, in words
+    "tensorrt": "TensorRT",
+    "gpu": "GPU",
+    "sm": "SM",
+    "multiprocessors": "number of SMs",
+    "memory_gib": "memory in GiB",
+    "power_mode": "power mode",
+    "driver_major": "CUDA driver",
+    "cuda": "CUDA",
+    "os": "OS",
+    "arch": "CPU",
+}
 _LOG = logging.getLogger(__name__)
 
 Differing = Callable[[BuildOptions], list[str]]  # what an engine's options say that does not fit
@@ -69,7 +81,12 @@ def open_engine(
 
 
 def pick_engine(
-    bundle: Bundle, graph_name: str, size: Size, facts: DeviceFacts, folder: Path | None = None
+    bundle: Bundle,
+    graph_name: str,
+    size: Size,
+    facts: DeviceFacts,
+    folder: Path | None = None,
+    binding: str = "cuda",
 ) -> tuple[bytes, BuildRecord]:
     """Return the plan to run a graph with at `size` (height, width) on this device, and its sidecar.
 
@@ -80,6 +97,8 @@ def pick_engine(
     folder = default_folder() if folder is None else folder
     usual = BuildOptions(precision=bundle.manifest.graphs[graph_name].precision, size=size)
     wanted = wanted_options(bundle, graph_name, usual, folder)
+    if binding != "cuda":  # whose CUDA, which is a fact, may be another
+        wanted["cuda_binding"] = binding
     sha256 = graph_sha256(bundle, graph_name)
     differing = partial(_sizes_differ, size=size)
     fitting, unread = [], []
@@ -104,15 +123,13 @@ def pick_engine(
 def current_record(
     bundle: Bundle, graph_name: str, options: BuildOptions, facts: DeviceFacts, folder: Path
 ) -> BuildRecord | None:
-    """Return the sidecar of an engine that fits and is whole, and was built with as much effort; None if none was.
+    """Return the sidecar of an engine that fits and is whole; None if there is none.
 
     It then counts as the last one asked for, see `pick_engine`.
     """
     try:
         record = open_engine(bundle, graph_name, options, facts, folder)[1]
     except EngineError:
-        return None
-    if any(getattr(record.options, name) != getattr(options, name) for name in ("workspace_mib", "optimization_level")):
         return None
     engine_paths(folder, graph_name, record.key)[1].touch()
     return record
@@ -173,6 +190,10 @@ def wanted_options(bundle: Bundle, graph_name: str, options: BuildOptions, folde
         found["max_aux_streams"] = str(options.max_aux_streams)
     if options.tf32:
         found["tf32"] = "yes"
+    if options.workspace_mib is not None:
+        found["workspace_mib"] = str(options.workspace_mib)
+    if options.level != USUAL_LEVEL:
+        found["optimization_level"] = str(options.level)
     if folder != default_folder():
         found["engines"] = str(folder)
     return found
@@ -203,7 +224,10 @@ def _verified(path: Path, record: BuildRecord, graph_name: str, wanted: Mapping[
     """Return the plan of a sidecar, and the sidecar; EngineError if either was altered, or may be written by others."""
     plan_path, record_path = engine_paths(path.parent, graph_name, record.key)
     check_private(path.parent, plan_path, record_path)
-    if path != record_path or engine_key(record.graph.sha256, record.options, record.facts) != record.key:
+    if (
+        path != record_path
+        or engine_key(record.graph.sha256, record.options, record.facts, record.recipe) != record.key
+    ):
         raise EngineError(f"{path} does not describe the engine that its name says: it was altered", wanted)
     plan = record.plan
     if plan.bytes > MAX_PLAN_BYTES:
@@ -242,11 +266,16 @@ def _differences(
     if record.graph.sha256 != sha256:
         other = f" (bundle {shown(record.graph.bundle, 40)})" if record.graph.bundle != bundle.manifest.name else ""
         found.append(f"graph {record.graph.sha256[:12]}...{other}, the bundle has {sha256[:12]}...")
-    words = {"tensorrt": "TensorRT", "gpu": "GPU", "sm": "SM", "driver_major": "CUDA driver", "os": "OS", "arch": "CPU"}
     seen, here = record.facts.key_values(), facts.key_values()
-    unlike = (name for name in words if seen[name] != here[name])
-    found += [f"{words[name]} {shown(seen[name], 60)}, here it is {here[name]}" for name in unlike]
+    unlike = (name for name in seen if seen[name] != here[name])
+    found += [f"{_FACTS[name]} {shown(_told(seen[name]), 60)}, here it is {_told(here[name])}" for name in unlike]
+    if record.recipe != RECIPE:
+        found.append(f"recipe {record.recipe} of the builder, here it is {RECIPE}")
     return found + differing(record.options)
+
+
+def _told(fact: object) -> object:
+    return "not told" if fact is None else fact
 
 
 def _options_differ(built: BuildOptions, needed: BuildOptions) -> list[str]:

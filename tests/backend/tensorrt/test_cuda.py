@@ -171,4 +171,5 @@ def test_pycuda_captures_nothing_and_says_so(gpu, monkeypatch) -> None:
     assert cuda.no_capture == "pycuda has no stream capture; take binding cuda for CUDA graphs"
     with pytest.raises(CudaError, match="no stream capture"):
         cuda.begin_capture(cuda.stream())
-    assert cuda.device() == {"gpu": "Fake Orin", "sm": "87", "driver": "12.6", "cuda": "12.6"}
+    facts = {"gpu": "Fake Orin", "sm": "87", "multiprocessors": 8, "memory_gib": 8, "driver": "12.6", "cuda": "12.6"}
+    assert cuda.device() == facts == open_cuda(install(monkeypatch, gpu, "cuda")).device()

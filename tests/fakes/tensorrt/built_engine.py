@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from tests.fakes.tensorrt.releases import MAGIC, Enum, Native, typed
+from tests.fakes.tensorrt.releases import MAGIC, Enum, Member, Native, typed
 
 
 def engine_classes(trt: ModuleType, release: str, fault: str) -> list[type]:
@@ -63,6 +63,15 @@ def engine_classes(trt: ModuleType, release: str, fault: str) -> list[type]:
         def set_device_memory(self, memory: int, size: int) -> None:
             pass
 
+    class EngineInspector(Native):
+        def get_engine_information(self, format: Any) -> str:  # noqa: A002
+            typed(format, Member)
+            name = "conv " * (100_000 if fault == "many_layers" else 1)
+            layers = [{"Name": name, "LayerType": "CaskConvolution"}, "reformat"] * (3 if fault == "many_layers" else 1)
+            if fault == "mute_inspector":
+                return "{"
+            return json.dumps({"Layers": layers, "I/O Tensors" if release == "11.4" else "Bindings": []})
+
     class ICudaEngine(Native):
         num_aux_streams, num_optimization_profiles = 0, 1
         device_memory_size = device_memory_size_v2 = 12_345_678
@@ -100,6 +109,9 @@ def engine_classes(trt: ModuleType, release: str, fault: str) -> list[type]:
             shape = self._tensors[name][0]
             return [tuple(side) for side in self._kept["profile"].get(name, [shape] * 3)]
 
+        def create_engine_inspector(self) -> EngineInspector:
+            return EngineInspector()
+
         def create_execution_context(self, strategy: Any = None) -> IExecutionContext:
             return IExecutionContext(self)
 
@@ -125,4 +137,4 @@ def engine_classes(trt: ModuleType, release: str, fault: str) -> list[type]:
         )
     if not before_11:
         del ICudaEngine.device_memory_size, ICudaEngine.create_execution_context_without_device_memory
-    return [IExecutionContext, ICudaEngine, Runtime]
+    return [IExecutionContext, EngineInspector, ICudaEngine, Runtime]

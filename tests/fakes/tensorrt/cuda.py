@@ -130,6 +130,7 @@ class CudaRuntime(ModuleType):
     cudaHostAllocDefault = 0
     cudaStreamNonBlocking = 1
     device_name = b"Fake Orin"
+    multiprocessors, memory_bytes = 8, 7_990_000_000  # of a Jetson sold with 8 GB
     cudaEventBlockingSync = 1
     cudaEventDisableTiming = 2
     cudaMemcpyKind = SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2, cudaMemcpyDeviceToDevice=3)
@@ -172,7 +173,13 @@ class CudaRuntime(ModuleType):
         return (Status.cudaSuccess, self.devices) if self.devices else (Status.cudaErrorNoDevice, 0)
 
     def cudaGetDeviceProperties(self, device):
-        return Status.cudaSuccess, SimpleNamespace(name=self.device_name, major=8, minor=7)
+        return Status.cudaSuccess, SimpleNamespace(
+            name=self.device_name,
+            major=8,
+            minor=7,
+            multiProcessorCount=self.multiprocessors,
+            totalGlobalMem=self.memory_bytes,
+        )
 
     def cudaGetErrorString(self, status):
         return Status.cudaSuccess, status.name.encode()

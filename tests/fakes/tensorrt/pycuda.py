@@ -85,6 +85,12 @@ def fake_pycuda(gpu: Gpu, devices: int = 1, has_context: bool = True) -> dict[st
         def compute_capability(self) -> tuple[int, int]:
             return 8, 7
 
+        def get_attribute(self, attribute: str) -> int:
+            return {"multiprocessors": 8}[attribute]
+
+        def total_memory(self) -> int:
+            return 7_990_000_000
+
     class Context:
         @staticmethod
         def get_device() -> Device:
@@ -123,6 +129,7 @@ def fake_pycuda(gpu: Gpu, devices: int = 1, has_context: bool = True) -> dict[st
         MemoryError=PyCudaMemoryError,
         init=lambda: None,
         Device=Device,
+        device_attribute=SimpleNamespace(MULTIPROCESSOR_COUNT="multiprocessors"),
         Context=Context,
         Stream=PyStream,
         Event=Event,

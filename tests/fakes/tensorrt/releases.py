@@ -87,6 +87,7 @@ def module_of(release: str) -> ModuleType:
     trt.MemoryPoolType = Enum("MemoryPoolType", WORKSPACE=0)
     trt.ProfilingVerbosity = Enum("ProfilingVerbosity", LAYER_NAMES_ONLY=0, NONE=1, DETAILED=2)
     trt.HardwareCompatibilityLevel = Enum("HardwareCompatibilityLevel", NONE=0, AMPERE_PLUS=1)
+    trt.LayerInformationFormat = Enum("LayerInformationFormat", ONELINE=0, JSON=1)
     layers = {"CONVOLUTION": 0, "SOFTMAX": 6, "ELEMENTWISE": 9, "UNARY": 11, "REDUCE": 14, "NORMALIZATION": 45}
     trt.LayerType = Enum("LayerType", **layers)
     trt.DataType = Enum("DataType", FLOAT=0, HALF=1, INT8=2, INT32=3, BOOL=4, UINT8=5)
