@@ -12,13 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from cled_edge.backend.choice import REGISTRY
-from cled_edge.backend.opener import backend_type
+from cled_edge.backend.opener import precisions_here
 from cled_edge.backend.tensorrt.device import kernel_driver
 from cled_edge.backend.tensorrt.sdk import INSTALL_CUDA, INSTALL_TENSORRT
 from cled_edge.cpu import instruction_sets, usable_cores
 from cled_edge.errors import CledEdgeError
 
 KNOWN_MAJORS = ("8", "10", "11")  # of TensorRT
+# Releases whose results users found wrong, and where they say so.
+_DOUBTFUL = {
+    "10.3": "TensorRT 10.3, of JetPack 6.1 and 6.2, gave results on an Orin that changed from frame to frame; 10.16 "
+    "did not (ros2-depth-anything-v3-trt#16); verify the bundle on backend tensorrt after each build, and take JetPack "
+    "7.2 if that fails"
+}
 _PROBE_S = 60
 # What decides the speed or precision of the CPU backends.
 _SETS = (
@@ -58,7 +64,9 @@ def examine() -> dict[str, Any]:
     probe = probe_tensorrt()
     tensorrt = describe_tensorrt(probe, libraries())
     facts = probe.get("facts", {})
+    backends = [_backend(name) for name in REGISTRY if name != "tensorrt"] + [_tensorrt_backend(tensorrt)]
     return {
+        "verdict": verdict(backends, tensorrt),
         "python": f"{platform.python_version()} ({sys.executable})",
         "os": platform.platform(),
         "cpu": _cpu(),
@@ -69,8 +77,17 @@ def examine() -> dict[str, Any]:
         "driver": {"kernel": kernel_driver() or "none found", "cuda": facts.get("driver")},
         "gpus": _gpus(facts),
         "cameras": _cameras(),
-        "backends": [_backend(name) for name in REGISTRY if name != "tensorrt"] + [_tensorrt_backend(tensorrt)],
+        "backends": backends,
     }
+
+
+def verdict(backends: list[dict[str, Any]], tensorrt: dict[str, Any]) -> str:
+    """Return in a line what works here, what does not, and what to beware of."""
+    works = [row["name"] for row in backends if row["works"]]
+    not_here = ", ".join(row["name"] for row in backends if not row["works"])
+    found = f"{', '.join(works)} will work here" if works else "nothing will work here; see what each backend lacks"
+    found += f"; not {not_here}" if works and not_here else ""
+    return f"{found}; warning: {tensorrt['warning']}" if tensorrt.get("warning") else found
 
 
 def probe_tensorrt() -> dict[str, Any]:
@@ -107,7 +124,7 @@ def describe_tensorrt(probe: dict[str, Any], found: list[str]) -> dict[str, Any]
     values: dict[str, Any] = {"libraries": found}
     if "version" in probe:
         version = str(probe["version"])
-        values |= {"version": version}
+        values |= {"version": version, "warning": _DOUBTFUL.get(".".join(version.split(".")[:2]))}
         if version.partition(".")[0] not in KNOWN_MAJORS:
             known = ", ".join(KNOWN_MAJORS)
             return values | {"state": "another major", "todo": f"needed one of {known}; {INSTALL_TENSORRT}"}
@@ -165,7 +182,7 @@ def _cuda() -> dict[str, Any]:
 def _is_there(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except (ImportError, ValueError):  # a parent package is absent, or half installed
+    except Exception:  # a parent package is absent or half installed, and is imported to look for the module
         return False
 
 
@@ -188,12 +205,9 @@ def _cameras() -> dict[str, Any]:
 
 def _backend(name: str) -> dict[str, Any]:
     try:
-        precisions = backend_type(name).precisions(name)
+        precisions = precisions_here(name)
     except CledEdgeError as error:
         return {"name": name, "works": False, "missing": str(error)}
-    except Exception as error:  # whatever a broken package raises
-        missing = f"{_one_line(error)}; {REGISTRY[name].install}"
-        return {"name": name, "works": False, "missing": missing}
     return {"name": name, "works": True, "precisions": list(precisions), "missing": None}
 
 

@@ -6,7 +6,10 @@ import sys
 import pytest
 
 from cled_edge import doctor
+from cled_edge.backend.opener import available_backends, precisions_here
+from cled_edge.backend.openvino import OpenVinoBackend
 from cled_edge.cli.app import main
+from cled_edge.errors import BackendError
 
 LIBRARY = "/usr/lib/aarch64-linux-gnu/libnvinfer.so.{}"
 
@@ -69,3 +72,54 @@ def test_the_command_prints_and_never_fails(
         else:
             assert "backend onnxruntime works: cled-edge fuse --backend onnxruntime" in out
             assert "backend tensorrt" in out
+
+
+def test_it_begins_with_its_verdict_and_warns_of_a_release_that_users_found_wrong(monkeypatch, capsys) -> None:
+    monkeypatch.setattr(doctor, "probe_tensorrt", lambda: {"version": "10.3.0", "facts": {"gpu": "Orin", "sm": "87"}})
+    monkeypatch.setattr(sys, "argv", ["cled-edge", "doctor"])
+    with pytest.raises(SystemExit):
+        main()
+    first = capsys.readouterr().out.splitlines()[0]
+    assert first.startswith("verdict: onnxruntime, ")
+    assert "tensorrt will work here; not onnxruntime-" in first
+    assert "warning: TensorRT 10.3, of JetPack 6.1 and 6.2, gave results on an Orin that changed" in first
+    assert doctor.describe_tensorrt({"version": "10.16.1.11"}, [])["warning"] is None
+    assert doctor.describe_tensorrt({"version": "10.30.0"}, [])["warning"] is None
+    assert doctor.verdict([{"name": "a", "works": False}], {}).startswith("nothing will work here")
+
+
+@pytest.mark.parametrize("binding", ["raises", "returns"])
+def test_tensorrt_without_a_driver_is_told_and_auto_takes_another(binding, monkeypatch, tmp_path) -> None:
+    """cuda-bindings of 12.6 raise where libcuda is not there, later ones return an error."""
+    packages = tmp_path / "packages"
+    (packages / "cuda" / "bindings").mkdir(parents=True)
+    for name in ("cuda", "cuda/bindings"):
+        (packages / name / "__init__.py").touch()
+    words = (
+        'raise RuntimeError("Failed to dlopen libcuda.so")' if binding == "raises" else "return Insufficient(35), None"
+    )
+    (packages / "cuda/bindings/runtime.py").write_text(
+        "class Insufficient(int):\n    name = 'cudaErrorInsufficientDriver'\n\n"
+        f"def cudaRuntimeGetVersion():\n    return Insufficient(0), 12060\n\ndef cudaGetDeviceCount():\n    {words}\n"
+    )
+    (packages / "tensorrt.py").write_text("__version__ = '10.16.1.11'\n")
+    monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.syspath_prepend(str(packages))
+    for name in ("tensorrt", "cuda", "cuda.bindings", "cuda.bindings.runtime"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    found = doctor.examine()
+    assert found["tensorrt"]["state"] == "no device"
+    assert "install or update the NVIDIA driver" in found["tensorrt"]["todo"]
+    names = {choice.name for choice in available_backends()}
+    assert "onnxruntime" in names
+    assert "tensorrt" not in names
+
+
+def test_an_sdk_that_raises_what_it_likes_is_left_out(monkeypatch) -> None:
+    def broken(name: str) -> tuple[str, ...]:
+        raise ZeroDivisionError("half\ninstalled")
+
+    monkeypatch.setattr(OpenVinoBackend, "precisions", broken)
+    assert {choice.name for choice in available_backends()} == {"onnxruntime"}
+    with pytest.raises(BackendError, match=r"backend openvino: half installed; pip install 'cled-edge\[openvino\]'"):
+        precisions_here("openvino")

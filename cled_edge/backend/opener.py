@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 from cled_edge.backend.choice import AUTO, REGISTRY, BackendChoice
+from cled_edge.backend.failures import one_line
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.cpu import check_threads
-from cled_edge.errors import BackendError, OptionError
+from cled_edge.errors import BackendError, CledEdgeError, OptionError
 
 if TYPE_CHECKING:  # opening imports what a backend needs, and not more
     from cled_edge.backend.protocol import Backend, BackendType
@@ -52,11 +53,21 @@ def available_backends() -> list[BackendChoice]:
     choices = []
     for name, entry in REGISTRY.items():
         try:
-            runnable = backend_type(name).precisions(name)
+            runnable = precisions_here(name)
         except BackendError:
             continue
         choices += [BackendChoice(name, precision) for precision in entry.precisions if precision in runnable]
     return choices
+
+
+def precisions_here(name: str) -> tuple[str, ...]:
+    """Return the precisions in which a backend works here; BackendError if it does not, whatever its SDK raised."""
+    try:
+        return backend_type(name).precisions(name)
+    except CledEdgeError:
+        raise
+    except Exception as error:  # a package that is half installed, or misses a driver, raises what it likes
+        raise BackendError(f"backend {name}: {one_line(error)}; {REGISTRY[name].install}") from error
 
 
 def backends_of(bundle: "Bundle") -> list[BackendChoice]:

@@ -106,9 +106,7 @@ class OnnxRuntimeBackend:
             name = self._cache_name(graph)
             optimised = read_cached(name)
             if optimised is None:
-                session, optimised = self._optimise(graph)
-                self.runs.cache[graph] = write_cached(name, optimised)
-                return session
+                return self._optimise(graph, name)
             self.runs.cache[graph] = "read"
             options = self._options()
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -148,14 +146,26 @@ class OnnxRuntimeBackend:
         self.runs.providers[graph] = ", ".join(used)
         return session
 
-    def _optimise(self, graph: str) -> tuple[Any, bytes]:
-        """Return a session on the bundle's graph, and that graph as optimised for this CPU."""
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "optimised.onnx"
-            options = self._options()
-            options.optimized_model_filepath = str(path)
-            session = self._session(self._bundle.graph(graph), options)
-            return session, path.read_bytes()
+    def _optimise(self, graph: str, name: str) -> Any:
+        """Return a session on the bundle's graph, whose form optimised for this CPU is cached if that can be.
+
+        ONNX Runtime gives that form as a file alone. Where none can be written (a read-only disk, a full one), the
+        session is made without, and only the next start is slower. A graph that is bad fails here too.
+        """
+        content = self._bundle.graph(graph)
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / "optimised.onnx"
+                options = self._options()
+                options.optimized_model_filepath = str(path)
+                session = self._session(content, options)
+                optimised = path.read_bytes()
+        except Exception as error:  # OSError, or ONNX Runtime's own, which has no common base
+            session = self._session(content, self._options())
+            self.runs.cache[graph] = f"not written: {one_line(error)}"
+            return session
+        self.runs.cache[graph] = write_cached(name, optimised)
+        return session
 
     def _session(self, content: bytes, options: Any) -> Any:
         return self._ort.InferenceSession(content, options, providers=[CPU])

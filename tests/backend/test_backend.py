@@ -4,6 +4,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +227,31 @@ def test_a_cache_that_cannot_be_written_only_says_so(bundle: Bundle, tmp_path: P
     backend = open_backend(FIRST, bundle)
     backend.run("unet_step", step_inputs(5))
     assert backend.runs.cache["unet_step"].startswith("not written: ")
+
+
+def _no_folder(*arguments: object, **options: object) -> None:
+    raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp', '/usr/tmp', '/']")
+
+
+@contextmanager
+def _no_room(folder: Path) -> Iterator[str]:
+    """A folder in which ONNX Runtime cannot write its file."""
+    (folder / "room" / "optimised.onnx").mkdir(parents=True)
+    yield str(folder / "room")
+
+
+@pytest.mark.parametrize("is_there", [False, True])
+def test_without_room_for_temporary_files_a_start_is_only_slower(
+    bundle: Bundle, tmp_path: Path, monkeypatch, is_there: bool
+) -> None:
+    expected = open_backend(FIRST, bundle).run("unet_step", step_inputs(5))[0]
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "cache"))
+    room = (lambda: _no_room(tmp_path)) if is_there else _no_folder
+    monkeypatch.setattr("cled_edge.backend.ort.tempfile.TemporaryDirectory", room)
+    backend = open_backend(FIRST, bundle)
+    assert np.array_equal(backend.run("unet_step", step_inputs(5))[0], expected)
+    assert backend.runs.cache["unet_step"].startswith("not written: ")
+    assert not (tmp_path / "cache").exists()
 
 
 def test_the_cache_keeps_the_files_used_last(cache: Path) -> None:
