@@ -122,9 +122,7 @@ Memory = Annotated[
 ]
 Binding = Annotated[
     str,
-    typer.Option(
-        help="what engines are tried by and will run by: cuda (NVIDIA's) or pycuda", rich_help_panel=BUILDING
-    ),
+    typer.Option(help="what engines are tried by and will run by: cuda (NVIDIA's) or pycuda", rich_help_panel=BUILDING),
 ]
 Log = Annotated[
     Path | None,
