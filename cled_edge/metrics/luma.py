@@ -22,9 +22,8 @@ def luma(image: NDArray[Any], name: str = "image") -> Uint8:
         return np.asarray(image, np.uint8)
     if image.shape[2] == 1:
         return np.asarray(image[:, :, 0], np.uint8)
-    weighted = image[:, :, 0] * np.uint32(19595)
-    weighted += image[:, :, 1] * np.uint32(38470)
-    weighted += image[:, :, 2] * np.uint32(7471)
+    wide = image.astype(np.uint32)  # NumPy 1 keeps the bytes of an array times a number, and loses what overflows
+    weighted = wide[:, :, 0] * 19595 + wide[:, :, 1] * 38470 + wide[:, :, 2] * 7471
     weighted += np.uint32(1 << 15)
     return (weighted >> np.uint32(16)).astype(np.uint8)
 
