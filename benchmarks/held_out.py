@@ -14,7 +14,7 @@ from benchmarks.baselines import luma_of
 from benchmarks.coco import read_labels
 from cled_edge.data.datasets import DataSet, pairs_of_set
 from cled_edge.data.split import NAMED_PATIENTS, is_held_out
-from cled_edge.decoder import PICTURE_SUFFIXES
+from cled_edge.decoder import IMAGE_SUFFIXES
 from cled_edge.errors import DataError
 from cled_edge.image import Uint8, grey_from_any, read_image, rgb_from_any
 from cled_edge.pairing import open_pair, pair_by_stem
@@ -169,7 +169,7 @@ def spread(items: list[Any], count: int) -> list[Any]:
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; check --data")
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES)
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def _scaled(image: Uint8) -> Uint8:

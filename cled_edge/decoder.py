@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cled_edge.errors import SourceMissingError, SourceUnreadableError
 
-PICTURE_SUFFIXES = (
+IMAGE_SUFFIXES = (
     ".bmp",
     ".jpeg",
     ".jpg",

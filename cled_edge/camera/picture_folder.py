@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cled_edge.address import Address
 from cled_edge.camera.source import Camera, camera_address, is_glob, is_picture
-from cled_edge.decoder import PICTURE_SUFFIXES, read_page
+from cled_edge.decoder import IMAGE_SUFFIXES, read_page
 from cled_edge.errors import NoPairsError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import ORDER, Frame
 
@@ -51,7 +51,7 @@ def pictures_in(place: str) -> list[Path]:
             f"{place} cannot be read: {error.strerror}; check its name and permissions"
         ) from error
     if not found:
-        raise NoPairsError(f"{place} holds no pictures ({', '.join(PICTURE_SUFFIXES)})")
+        raise NoPairsError(f"{place} holds no pictures ({', '.join(IMAGE_SUFFIXES)})")
     return found
 
 

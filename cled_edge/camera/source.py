@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import cast
 
 from cled_edge.address import Address, existing_path, explicit_address
-from cled_edge.decoder import PICTURE_SUFFIXES
+from cled_edge.decoder import IMAGE_SUFFIXES
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import Frame
 
@@ -132,7 +132,7 @@ def is_glob(place: str) -> bool:
 
 def is_picture(name: str) -> bool:
     """Say whether a file's name has the suffix of a picture, and is none that a Mac keeps beside one, ._NAME."""
-    return not Path(name).name.startswith("._") and name.lower().endswith(PICTURE_SUFFIXES)
+    return not Path(name).name.startswith("._") and name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def _camera_type(scheme: str) -> type[Camera]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from cled_edge.data.layouts import FOLDER, LAYOUTS, Layout, expression_of
 from cled_edge.data.split import Part, part_of
-from cled_edge.decoder import PICTURE_SUFFIXES
+from cled_edge.decoder import IMAGE_SUFFIXES
 from cled_edge.errors import DataError
 
 log = logging.getLogger("cled_edge.data")
@@ -133,7 +133,7 @@ def _images_below(folder: Path) -> list[str]:
     paths = []
     for where, folders, names in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        pictures = [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
+        pictures = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         paths += [Path(where, name) for name in pictures if not name.startswith(".")]
     return sorted(path.relative_to(folder).as_posix() for path in paths)
 
