@@ -1,16 +1,20 @@
 """What a frame takes on an NVIDIA GPU: the runner's CUDA graph beside PyTorch and ONNX Runtime. Needs a GPU.
 
     python -m benchmarks.gpu bundles/gpu/* --checkpoints runs/gpu --update
+    python -m benchmarks.gpu bundles/gpu/nano --levels 0,3 --max-aux-streams 0,1,2 --out levels.json
     python -m benchmarks.gpu bundles/gpu/* --forms torch-eager,torch-graph --out torch.json
 
-The first where one Python has all, the second where torch and TensorRT are in two. Forms of one run take turns. A form
-that is not here is left out, and the reason is printed. The bundles need FP16 loops of the size: see benchmarks/README.
+The first where one Python has all, the last where torch and TensorRT are in two. Forms of one run take turns. A form
+that is not here is left out, and the reason is printed. A run begins nothing after 8 minutes. Engines that are there
+are taken. The bundles need FP16 loops of the size: see benchmarks/README.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -69,6 +73,13 @@ class GpuFrame:
     bundle: Bundle
     size: Size
     steps: int
+    level: int | None = None
+    max_aux_streams: int = 0
+
+    @property
+    def options(self) -> BuildOptions:
+        """How its engine is built; one that is there and was built so is taken."""
+        return BuildOptions(size=self.size, optimization_level=self.level, max_aux_streams=self.max_aux_streams)
 
     def loop(self, opsets: Sequence[int]) -> str:
         """Return the name of the loop in the first opset that has it; OptionError if none does."""
@@ -123,7 +134,7 @@ def open_runner(frame: GpuFrame) -> Form:
     """Return the runner on an engine that is built if it is not there; what is read and written is page-locked."""
     newest = capabilities(import_tensorrt()).newest_opset
     opsets = [opset for opset in sorted(OPSETS, reverse=True) if newest is None or opset <= newest]
-    graph, facts, options = frame.loop(opsets), read_facts(), BuildOptions(size=frame.size)
+    graph, facts, options = frame.loop(opsets), read_facts(), frame.options
     record = current_record(frame.bundle, graph, options, facts, default_folder())
     if record is None:
         print(f"building {graph} of {frame.bundle.manifest.name} ...", flush=True)
@@ -142,7 +153,8 @@ def open_runner(frame: GpuFrame) -> Form:
     except BaseException:
         backend.close()
         raise
-    row = {"build_s": record.build_s, "engine_mb": round(record.plan.bytes / 1e6, 2), "note": said}
+    row: Row = {"level": options.level, "max_aux_streams": options.max_aux_streams}
+    row |= {"build_s": record.build_s, "engine_mb": round(record.plan.bytes / 1e6, 2), "note": said}
     return Form(call, lambda: backend.runs.gpu_ms, backend.facts.sdk, row, backend.close)
 
 
@@ -197,6 +209,31 @@ def compare(frame: GpuFrame, names: Sequence[str], checkpoints: Path | None, dur
             form.close()
 
 
+def part(
+    frames: Sequence[GpuFrame], names: Sequence[str], checkpoints: Path | None, duration_s: float, within_s: float
+) -> tuple[list[Row], list[str]]:
+    """Return the rows of the frames that could be begun within `within_s`, and the words for those that could not.
+
+    Forms that no engine is built for are measured once for each bundle.
+    """
+    end, rows, left_out, seen = time.monotonic() + within_s, [], [], set()
+    for frame in frames:
+        bundle = frame.bundle.manifest.name
+        if time.monotonic() >= end:
+            left_out.append(f"{bundle}, level {frame.options.level}, {frame.max_aux_streams} auxiliary streams")
+            continue
+        rows += compare(frame, [n for n in names if n == RUNNER or bundle not in seen], checkpoints, duration_s)
+        seen.add(bundle)
+    return rows, left_out
+
+
+def _numbers(option: str, text: str, most: int) -> list[int]:
+    words = text.split(",")
+    if not all(word in map(str, range(most + 1)) for word in words):
+        raise OptionError(f"{option} is {text!r}, needed whole numbers from 0 to {most}; write 0,{most}")
+    return [int(word) for word in dict.fromkeys(words)]
+
+
 def gpu_name() -> str:
     """Return what the GPU calls itself; BackendError if neither torch nor the CUDA runtime reaches one."""
     with suppress(ImportError):
@@ -218,7 +255,10 @@ def main(
     forms: Annotated[str, typer.Option(metavar="A,B,...")] = ",".join(FORMS),
     size: Annotated[str, typer.Option(metavar="HxW")] = "480x640",
     steps: Annotated[int, typer.Option(min=1, help="network evaluations")] = 1,
+    levels: Annotated[str, typer.Option(metavar="A,B,...", help="how long the builder searches, 0 to 3")] = "3",
+    max_aux_streams: Annotated[str, typer.Option(metavar="A,B,...", help="side streams of an engine, 0 to 2")] = "0",
     duration_s: Annotated[float, typer.Option(min=0.01, help="seconds to measure, of each form")] = 20,
+    within_s: Annotated[float, typer.Option(min=1, help="begin nothing after so long; what is left is said")] = 480,
     out: Out = None,
     update: Update = False,
 ) -> None:
@@ -229,10 +269,14 @@ def main(
         if unknown := [name for name in names if name not in FORMS]:
             raise OptionError(f"--forms has {unknown[0]!r}; known: {', '.join(FORMS)}")
         opened = [Bundle.open(path) for path in bundles]
-        device, frames = gpu_name(), [GpuFrame(bundle, parse_size(size, "--size"), steps) for bundle in opened]
-        rows = [row for frame in frames for row in compare(frame, names, checkpoints, duration_s)]
+        built = list(product(_numbers("--levels", levels, 3), _numbers("--max-aux-streams", max_aux_streams, 2)))
+        device, pixels = gpu_name(), parse_size(size, "--size")
+        frames = [GpuFrame(bundle, pixels, steps, *one) for bundle in opened for one in built]
+        rows, left_out = part(frames, names, checkpoints, duration_s, within_s)
+        for words in left_out:
+            print(f"left out after {within_s:g} s: {words}; name it alone in another run")
         of = "-".join(bundle.manifest.name for bundle in opened)
-        result = new_result("gpu", of, rows, opened, {"duration_s": duration_s}, device=device)
+        result = new_result("gpu", of, rows, opened, {"duration_s": duration_s, "left_out": left_out}, device=device)
         print("\n".join(GPU.lines(result)))
         save(result, out, update)
 

@@ -27,6 +27,7 @@ A message says what was seen, what was needed and what to do next, in one line.
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import TracebackType
 
 
 class CledEdgeError(Exception):
@@ -159,6 +160,29 @@ class EngineError(CledEdgeError):
 def wanted_text(wanted: Mapping[str, str]) -> str:
     """Return the options of a build as a message has them."""
     return ", ".join(f"{name} {value}" for name, value in wanted.items())
+
+
+def name_extras(stage: str, extras: str) -> None:
+    """Let a program of a stage that misses a package end in one line that names what installs it, with exit code 12.
+
+    Called where the stage is imported, as its programs import their packages before they run.
+    """
+    if sys.argv[:1] != ["-m"]:  # what Python has there while it imports the parent of `python -m STAGE.PROGRAM`
+        return
+    usual = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        name = (getattr(error, "name", None) or "").partition(".")[0]
+        if not isinstance(error, ModuleNotFoundError) or name in ("", stage, "cled_edge"):
+            usual(kind, error, traceback)
+            return
+        words = (
+            f"{stage} needs the package {name}, which is not installed; in the repository: pip install '.[{extras}]'"
+        )
+        print(f"error: {words}", file=sys.stderr)  # noqa: T201
+        raise SystemExit(BackendError.exit_code)
+
+    sys.excepthook = hook
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """The GPU benchmark without a GPU: forms on fakes, and what it refuses."""
 
+import json
 import sys
 
 import numpy as np
@@ -10,12 +11,13 @@ from typer.testing import CliRunner
 from benchmarks import gpu
 from benchmarks.gpu import FORMS, RUNNER, GpuFrame
 from cled_edge.backend.tensorrt.launch import ONE_GRAPH
+from cled_edge.backend.tensorrt.store import current_record
 from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, CheckpointError, OptionError
 from cled_edge.fuser import Fuser
 from cled_edge.verify import Case
 from tests.backend.tensorrt.test_runner import SIZE, Machine, frames
-from tests.fakes.engines import NumpyBackend
+from tests.fakes.engines import NumpyBackend, write_plan
 
 SIDES = ("picture", "infrared", "visible")
 
@@ -103,6 +105,34 @@ def test_the_program_prints_its_table(machine: Machine, monkeypatch) -> None:
     done = run(machine.bundle.path, "--forms", RUNNER, "--size", size, "--steps", 2, "--duration-s", 0.05)
     assert done.exit_code == 0, done.output
     assert f"| {size} | 2 | tensorrt-graph |" in done.output
+
+
+def test_engines_of_several_levels_are_measured_kept_and_taken_again(machine: Machine, monkeypatch, tmp_path) -> None:
+    built = []
+
+    def build(bundle, graph, options, facts, folder):
+        built.append((options.level, options.max_aux_streams))
+        write_plan(bundle, graph, SIZE, machine.release, options)
+        return current_record(bundle, graph, options, facts, folder)
+
+    monkeypatch.setattr(gpu, "gpu_name", lambda: "NVIDIA H200")
+    monkeypatch.setattr(gpu, "build_engine", build)
+    words = (machine.bundle.path, "--size", f"{SIZE[0]}x{SIZE[1]}", "--steps", 2, "--duration-s", 0.05)
+    variants = ("--levels", "3,0", "--max-aux-streams", "0,2", "--forms", RUNNER)
+    for index in range(2):
+        done = run(*words, *variants, "--out", tmp_path / f"{index}.json")
+        assert done.exit_code == 0, done.output
+        rows = json.loads((tmp_path / f"{index}.json").read_text())["rows"]
+        assert [(row["level"], row["max_aux_streams"]) for row in rows] == [(3, 0), (3, 2), (0, 0), (0, 2)]
+    assert built == [(3, 2), (0, 0), (0, 2)]  # the usual one was there, and in the second run all were
+    done = run(*words, "--levels", "4")
+    assert (done.exit_code, "--levels is '4', needed whole numbers from 0 to 3" in done.output) == (2, True)
+
+
+def test_what_does_not_fit_into_the_time_is_said(machine: Machine) -> None:
+    frames = [GpuFrame(machine.bundle, SIZE, 2), GpuFrame(machine.bundle, SIZE, 2, 0, 1)]
+    rows, left_out = gpu.part(frames, (RUNNER,), None, 0.05, 0)
+    assert (rows, left_out) == ([], ["small, level 3, 0 auxiliary streams", "small, level 0, 1 auxiliary streams"])
 
 
 def test_without_a_gpu_or_with_an_unknown_form_it_is_one_line(machine: Machine, monkeypatch) -> None:
