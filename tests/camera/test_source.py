@@ -152,7 +152,7 @@ def test_any_maps_are_pictures(suffix: str, tmp_path: Path, rng) -> None:
 
 def test_a_tiff_of_several_pages_is_as_many_frames(tmp_path: Path, rng) -> None:
     pages = [rng.integers(7000, 9000, (24, 32)).astype(np.uint16) for _ in range(3)]
-    (tmp_path / "stack.tif").write_bytes(cv2.imencodemulti(".tif", pages)[1].tobytes())
+    cv2.imwritemulti(str(tmp_path / "stack.tif"), pages)
     with open_camera(str(tmp_path / "stack.tif")) as camera:
         frames = list(camera)
     assert camera.announced == 3
