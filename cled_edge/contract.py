@@ -84,6 +84,7 @@ class Controls:
     steps: network evaluations, 1 to 10; None is the bundle's default.
     strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all).
     balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
+    deadline_ms: a frame takes as many steps as fit into it, up to `steps`, one at least; None sets none.
     """
 
     steps: int | None = control(None, MIN_STEPS, MAX_STEPS, "network evaluations", tensor=None)
@@ -94,6 +95,7 @@ class Controls:
         1.0, 0, 1, "share of the visible degradation to remove", tensor="strength", place=1
     )
     balance: float = control(0.5, 0, 1, "0 leans on the visible, 1 on the infrared")
+    deadline_ms: float | None = control(None, 1, 60_000, "as many steps as fit into so many ms a frame", tensor=None)
 
     def __post_init__(self) -> None:
         """Refuse values outside their ranges with an OptionError."""
@@ -151,7 +153,12 @@ class Controls:
 
 
 def _entry(told: Field[Any]) -> Control:
-    values = {**told.metadata, "name": told.name, "default": told.default, "is_whole": told.type is not float}
+    values = {
+        **told.metadata,
+        "name": told.name,
+        "default": told.default,
+        "is_whole": told.type not in (float, float | None),
+    }
     return Control(**{**values, "tensor": told.name if told.metadata["tensor"] == "" else told.metadata["tensor"]})
 
 

@@ -19,7 +19,16 @@ from cled_edge.backend.protocol import Backend, FrameBackend
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import StepRows
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import REFERENCE_GRAPHS, STEP_TO_STEP, Controls, GraphRole, wired
+from cled_edge.contract import (
+    MAX_STEPS,
+    MIN_STEPS,
+    REFERENCE_GRAPHS,
+    STEP_TO_STEP,
+    Controls,
+    GraphRole,
+    wired,
+)
+from cled_edge.deadline import StepBudget
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.image import (
@@ -78,6 +87,7 @@ class Fuser:
         self.color_order = color_order
         self.opsets = backend.opsets if opset is None else (opset,)
         self.thermal = Thermal() if thermal is None else thermal
+        self._budgets: dict[tuple[Size, int | None], tuple[StepBudget, int]] = {}
 
     @classmethod
     def load(
@@ -151,9 +161,30 @@ class Fuser:
         size = infrared.shape[0], infrared.shape[1]
         maps = maps_of(strength_map)
         check_maps(maps, size)
-        fuse = self.step_by_step if self.loop_graph(size, controls, tuple(maps)) is None else self.in_one_graph
+        if controls.deadline_ms is None:
+            return self._fuse(infrared, visible, controls, strength_map)
+        budget, most = self._budget(size, controls)
+        steps = budget.choose(controls.deadline_ms, range(1, most + 1))
+        begun = time.perf_counter()
+        fused = self._fuse(infrared, visible, replace(controls, steps=steps), strength_map)
+        budget.ran(steps, (time.perf_counter() - begun) * 1e3)
+        return fused
+
+    def _fuse(
+        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None
+    ) -> FusedFrame:
+        size = infrared.shape[0], infrared.shape[1]
+        has_loop = self.loop_graph(size, controls, tuple(maps_of(strength_map))) is not None
         with self._alone():
-            return fuse(infrared, visible, controls, strength_map)
+            return (self.in_one_graph if has_loop else self.step_by_step)(infrared, visible, controls, strength_map)
+
+    def _budget(self, size: Size, controls: Controls) -> tuple[StepBudget, int]:
+        """Return what frames of a size have taken, and the most steps: those asked for, or the most in one graph."""
+        key = size, controls.steps
+        if key not in self._budgets:
+            looped = [n for n in range(MIN_STEPS, MAX_STEPS + 1) if self.loop_graph(size, replace(controls, steps=n))]
+            self._budgets[key] = StepBudget(), controls.steps or max([self.steps(controls), *looped])
+        return self._budgets[key]
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

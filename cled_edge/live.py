@@ -25,7 +25,8 @@ class Report:
 
     announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
     frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs given to
-    the fuser. dropped: pairs of a live camera that a newer one overtook before; not among `read`. written: frames that
+    the fuser. dropped: pairs of a live camera that a newer one overtook before; not among `read`. steps: asked for.
+    steps_ran: in how many written frames each number of steps ran. written: frames that
     the first output wrote. outputs: see `Fanout.report`.
     input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
     seconds: of the loop. first_frame_s: from the start of the process until the first frame was written.
@@ -43,6 +44,7 @@ class Report:
     written: int = 0
     seconds: float = 0.0
     first_frame_s: float | None = None
+    steps_ran: Counter[int] = field(default_factory=Counter)
     interrupted: bool = False
     failure: SourceUnreadableError | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
@@ -55,6 +57,7 @@ class Report:
         rate_hz = self.written / self.seconds if self.seconds else 0.0
         return {
             **values,
+            "steps_ran": {str(steps): count for steps, count in sorted(self.steps_ran.items())},
             "input_notes": dict(self.input_notes),
             "failure": str(self.failure) if self.failure else None,
             "size": list(self.size),
@@ -66,6 +69,7 @@ class Report:
         """Count and time a frame that the first output wrote."""
         self.latency.add({**frame.latency_ns, "write": write_ns})
         self.written += 1
+        self.steps_ran[frame.controls.steps or 0] += 1
         self.size = (frame.picture.shape[0], frame.picture.shape[1])
         if self.first_frame_s is None:
             self.first_frame_s = round(process_age_s(), 3)

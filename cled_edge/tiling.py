@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -95,6 +95,9 @@ def fuse_tiled(
         # 16 bit is stretched by what the whole image holds.
         infrared = grey_from_any(infrared, fuser.color_order, fuser.thermal)
         reduced = shrunk(infrared, factor), shrunk(visible, factor)
+    if controls.deadline_ms is not None:  # of the whole image: each part gets its share
+        parts = 1 + len(rows.starts) * len(columns.starts)
+        controls = replace(controls, deadline_ms=max(1.0, controls.deadline_ms / parts))
     plain = fuser.with_thermal(Thermal())  # what is grey already stays so
     whole = plain.fuse(*reduced, controls)
     stages_ns.update(whole.latency_ns)

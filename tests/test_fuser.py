@@ -41,6 +41,17 @@ def test_shapes_types_and_stages(fuser: Fuser, pair) -> None:
     assert all(value > 0 for value in fused.latency_ns.values())
 
 
+def test_a_deadline_takes_the_steps_that_fit_and_the_result_says_how_many(fuser: Fuser, pair) -> None:
+    """By the clock of this machine: the longest deadline takes all steps, the shortest one."""
+    none = fuser(*pair)
+    for deadline_ms, steps in ((60_000, 3), (1, 1)):
+        controls = Controls(steps=3, deadline_ms=deadline_ms)
+        results = [fuser(*pair, controls) for _ in range(14)]
+        assert results[-1].controls == Controls(steps=steps, deadline_ms=deadline_ms)
+        assert np.array_equal(results[-1].picture, fuser(*pair, Controls(steps=steps)).picture)
+    assert fuser(*pair, Controls(deadline_ms=60_000)).controls.steps == none.controls.steps == 1
+
+
 def test_strength_zero_returns_the_inputs_and_one_does_not(fuser: Fuser, pair) -> None:
     infrared, visible = pair
     kept = fuser(infrared, visible, Controls(strength_infrared=0, strength_visible=0))

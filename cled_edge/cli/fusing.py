@@ -273,6 +273,8 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
         f"{values['rate_hz']} pairs/s, {counted(values['steps'], 'step')}, {values['backend']}, "
         f"bundle {values['bundle']}"
     )
+    if len(values["steps_ran"]) > 1:
+        line("steps: " + ", ".join(f"{steps} in {counted(n, 'frame')}" for steps, n in values["steps_ran"].items()))
     for output in others:
         line(f"also wrote {counted(output['written'], 'frame')} into {output['to']} ({output['shows']})")
     for note in noted:
