@@ -24,8 +24,9 @@ from cled_edge.contract import STRENGTH_MAP, Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
+from cled_edge.json_text import json_from_bytes, shown
 from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
-from cled_edge.size import Size
+from cled_edge.size import Size, padded
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
 NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
@@ -234,12 +235,14 @@ def read_golden(bundle: Bundle) -> list[Case]:
         )
     try:
         arrays = load(content)
-        header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        described = _Described(cases=json.loads(header["__metadata__"]["cases"]))
-        return [_case(index, entry, arrays) for index, entry in enumerate(described.cases)]
-    except (SafetensorError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
+        header = json_from_bytes(content[8 : 8 + int.from_bytes(content[:8], "little")])
+        described = _Described(cases=json_from_bytes(header["__metadata__"]["cases"].encode()))
+        multiple = bundle.manifest.size_multiple
+        return [_case(index, entry, arrays, multiple) for index, entry in enumerate(described.cases)]
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise BundleCorruptError(
-            f"{bundle.path / GOLDEN_NAME} is not as export writes it ({error}); get the bundle again from its source"
+            f"{bundle.path / GOLDEN_NAME} is not as export writes it ({shown(error, 200)}); "
+            "get the bundle again from its source"
         ) from error
 
 
@@ -254,14 +257,45 @@ class _Described(BaseModel):
     cases: tuple[_Entry, ...]
 
 
-def _case(index: int, entry: _Entry, arrays: dict[str, Array]) -> Case:
+def _expected_of(name: str, size: Size, multiple: int) -> tuple[type[np.generic], int]:
+    """Return the type and the number of elements of an array that a case expects; ValueError for an unknown one."""
+    plain, whole = size[0] * size[1], padded(size, multiple)
+    known: dict[str, tuple[type[np.generic], int]] = {
+        "residual": (np.float32, 2 * 3 * whole[0] * whole[1]),
+        "fused": (np.float32, 3 * whole[0] * whole[1]),
+        "picture": (np.uint8, 3 * plain),
+        "infrared": (np.uint8, plain),
+        "visible": (np.uint8, 3 * plain),
+    }
+    if name not in known:
+        raise ValueError(f"it expects {shown(name)}, which nothing computes")
+    return known[name]
+
+
+def _check_sample(where: str, values: Array, at: Array, dtype: type[np.generic], most: int) -> None:
+    """Raise ValueError unless values are of their type and finite, each with a position below `most`."""
+    if values.dtype != dtype or at.dtype != np.int32 or values.ndim != 1 or values.shape != at.shape or not at.size:
+        raise ValueError(f"{where} is {values.dtype} {values.shape} at {at.dtype} {at.shape}")
+    if int(at.min()) < 0 or int(at.max()) >= most:
+        raise ValueError(f"{where} has positions from {at.min()} to {at.max()}, of {most}")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{where} has values that are not finite")
+
+
+def _case(index: int, entry: _Entry, arrays: dict[str, Array], multiple: int) -> Case:
+    """Return a case; ValueError if its arrays are not what the fuser could be compared with."""
     strength_map = arrays.get(f"case{index}.strength_map")
     infrared, visible = arrays[f"pair{entry.pair}.infrared"], arrays[f"pair{entry.pair}.visible"]
     expected = {name: arrays[f"case{index}.{name}"] for name in entry.expected}
     positions = {name: arrays[f"case{index}.{name}.at"] for name in entry.expected}
     is_pair = infrared.dtype == visible.dtype == np.uint8 and visible.shape == (*infrared.shape, 3)
-    if not is_pair or infrared.ndim != 2 or any(len(positions[n]) != len(expected[n]) for n in expected):
+    if not is_pair or infrared.ndim != 2 or not infrared.size:
         raise ValueError(f"case {index} has arrays of other shapes or types")
+    size = infrared.shape[0], infrared.shape[1]
+    if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*size, 2)):
+        raise ValueError(f"case {index} has a strength map of {strength_map.dtype} {strength_map.shape}")
+    for name, values in expected.items():
+        _check_sample(f"case {index}: {shown(name)}", values, positions[name], *_expected_of(name, size, multiple))
     return Case(
         infrared,
         visible,

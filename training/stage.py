@@ -6,7 +6,9 @@ processes train as one with a doubled batch does.
 """
 
 import logging
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -17,7 +19,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from cled_edge.errors import CheckpointError, DivergedError, OutputError
-from cled_edge.files import draft
+from cled_edge.files import Reader, draft
+from cled_edge.json_text import shown
 from cled_edge.network.presets import ModelConfig
 from training.batches import each, from_bytes
 from training.cuda_graph import Recorded
@@ -179,17 +182,19 @@ class Stage:
         """
         if not self.state_path.exists():
             return 0
-        state = torch.load(self.state_path, map_location="cpu", weights_only=True)
+        state = _read_state(self.state_path)
         before, now = state["recipe"], self._comparable_recipe()
         if "model" in before:  # what a state of an earlier release does not name has its default
-            before["model"] = ModelConfig.from_dict(before["model"]).as_dict()
+            with _of_another(self.state_path):
+                before["model"] = ModelConfig.from_dict(before["model"]).as_dict()
         other = [_change(name, before.get(name), now[name]) for name in now if before.get(name) != now[name]]
         if other:
             raise CheckpointError(
                 f"{self.state_path} was trained with another {' and '.join(other)}; restore that, or choose another "
                 "folder"
             )
-        learner.load_state_dict(state)
+        with _of_another(self.state_path):
+            learner.load_state_dict(state)
         log.info("%s: continuing at iteration %d from %s", self.name, state["iteration"], self.state_path)
         return int(state["iteration"])
 
@@ -241,3 +246,38 @@ def _write_whole(state: dict[str, Any], path: Path) -> None:
             torch.save(state, made)
     except RuntimeError as error:  # torch's writer, of a full disk
         raise OutputError(f"{path} cannot be written: {error}; {todo}") from error
+
+
+@contextmanager
+def _of_another(path: Path) -> Iterator[None]:
+    """Turn what a state that does not fit raises into a CheckpointError."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path} does not fit this network ({shown(error, 200)}); choose another folder, or remove it"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Any]:
+    """Return the state of an earlier run, tensors and plain values alone; CheckpointError for anything else.
+
+    torch writes its archive uncompressed: one that is compressed is not torch's, and may unfold to any size.
+    """
+    todo = "choose another folder, or remove it to begin again"
+    with Reader(CheckpointError, CheckpointError, todo, follow_links=True).opened(path) as (file, size):
+        try:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
+            if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries):
+                raise ValueError("its archive is compressed")
+            if sum(entry.file_size for entry in entries) > size:
+                raise ValueError("its archive is larger inside than outside")
+            file.seek(0)
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # of zipfile, pickle and torch, which share no base
+            raise CheckpointError(f"{path} is no state of training ({shown(error, 200)}); {todo}") from error
+    is_state = isinstance(state, dict) and isinstance(state.get("recipe"), dict) and type(state.get("iteration")) is int
+    if not is_state or state["iteration"] < 0:
+        raise CheckpointError(f"{path} is no state of training: it has no recipe or iteration; {todo}")
+    return dict(state)

@@ -25,7 +25,8 @@ def inspect_safetensors(path: Path) -> dict[str, Any]:
         room = size - _LENGTH_BYTES
         if not 0 < length <= min(room, MAX_JSON_BYTES):
             raise CheckpointError(
-                f"{path} states a header of {length} bytes, needed 1 to {max(0, min(room, MAX_JSON_BYTES))}; {_TODO}"
+                f"{path} is not a safetensors file: its header states {length} bytes, "
+                f"needed 1 to {max(0, min(room, MAX_JSON_BYTES))}; {_TODO}"
             )
         content = file.read(length)
     try:

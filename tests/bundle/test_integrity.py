@@ -455,9 +455,9 @@ def test_inspect_refuses_checkpoints_that_are_not_whole(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     tensor = {"dtype": "F32", "shape": [6], "data_offsets": [0, 24]}
     for header, length, words in (
-        (b"{}", 2**63, "states a header of 9223372036854775808 bytes, needed 1 to 2"),
+        (b"{}", 2**63, "its header states 9223372036854775808 bytes, needed 1 to 2"),
         (b"{}", 3, "needed 1 to 2"),
-        (b"{}", 0, "states a header of 0 bytes"),
+        (b"{}", 0, "its header states 0 bytes"),
         (b"{]", None, "is not a safetensors file"),
         ([], None, "its header is no JSON object"),
         ({"w": 1}, None, "has not dtype, shape and data_offsets"),

@@ -1,5 +1,7 @@
 """A run that really trains, stops and goes on, and what ends it."""
 
+import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from training.pairs import RestorationBatches  # noqa: E402
 from training.recipe import model_of, read_recipe  # noqa: E402
 from training.restore_stage import restore_stage  # noqa: E402
 from training.run import Run  # noqa: E402
-from training.stage import Stage  # noqa: E402
+from training.stage import Stage, _read_state  # noqa: E402
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
@@ -153,3 +155,22 @@ def test_an_unfinished_run_of_another_preset_is_refused(data: Path, recipe_file:
     other = recipe.model_copy(update={"default_steps": 3})
     with pytest.raises(CheckpointError, match=r"restore.state.pt was trained with another model; restore that"):
         restore_stage(CledFusion(model_of(other)), replace(run, recipe=other))
+
+
+@pytest.mark.parametrize("kind", ["text", "pickle", "compressed", "another", "pipe"])
+def test_what_is_no_state_of_training_is_refused_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    if kind == "text":
+        path.write_text("not a state")
+    elif kind == "pickle":
+        path.write_bytes(b"cos\nsystem\n(S'true'\ntR.")
+    elif kind == "compressed":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("state/data.pkl", bytes(10**7))
+    elif kind == "another":
+        torch.save({"weights": torch.zeros(3)}, path)
+    else:
+        os.mkfifo(path)
+    with pytest.raises(CheckpointError, match=r"state of training|is a pipe") as caught:
+        _read_state(path)
+    assert "\n" not in str(caught.value)
