@@ -38,7 +38,9 @@ def control_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def _option(entry: Control) -> inspect.Parameter:
     """Return the option of a control: --name-with-dashes, with its range and default in the help."""
-    default = "the bundle's" if entry.default is None else f"{entry.default:g}"
+    # A bundle has a number of steps of its own, and no value of any other control.
+    without = "the bundle's" if entry.name == "steps" else "none"
+    default = without if entry.default is None else f"{entry.default:g}"
     help_text = f"{entry.meaning}, {entry.low:g} to {entry.high:g}"
     kind = int if entry.is_whole else float
     return inspect.Parameter(
