@@ -10,7 +10,7 @@ from cled_edge.scene.night_street import night_street
 from tests.fakes.house import PAGES, ROOT
 
 LONGEST_SENTENCE = 30
-LINES = {"README.md": 69, "CONTRIBUTING.md": 170}
+LINES = {"README.md": 69, "CONTRIBUTING.md": 171}
 LINES_OF_OTHERS = 110
 # Words of our own, with the field's word; or a word that readers of this project took for something else.
 BANNED = {
