@@ -68,10 +68,13 @@ class FusionNet(nn.Module):
         visible = remove(visible, visible_residual, s[:, 1])
         factor = self.config.unshuffle
         infrared, visible = (patches_from_images(x, factor) for x in (infrared, visible))
-        return images_from_patches(self.patches(infrared, visible, controls), factor)
+        return images_from_patches(self.patches(infrared, visible, controls), factor).clamp(-1, 1)
 
     def patches(self, infrared: Tensor, visible: Tensor, controls: Mapping[str, Tensor]) -> Tensor:
-        """Return the fused image as patches, (N, 3 f^2, h, w) in [-1, 1], of the restored ones and every control."""
+        """Return the fused image as patches, (N, 3 f^2, h, w), of the restored ones and every control.
+
+        They are not clamped to [-1, 1]: what makes an image of them cuts it.
+        """
         streams = zip(self.encoder_infrared(infrared), self.encoder_visible(visible), strict=True)
         levels = [merge(a, b) for merge, (a, b) in zip(self.merges, streams, strict=True)]
         x = self.decoder[-1](levels[-1])
@@ -79,7 +82,7 @@ class FusionNet(nn.Module):
             x = self.decoder[level](self.ups[level](x) + levels[level])
         x = self.refinement(x)
         fused: Tensor = self.head(x, infrared, visible, controls["balance"])
-        return fused.clamp(-1, 1)
+        return fused
 
 
 def all_controls(given: Mapping[str, Tensor] | None, like: Tensor) -> dict[str, Tensor]:

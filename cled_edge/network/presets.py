@@ -9,6 +9,7 @@ from cled_edge.errors import OptionError
 UNetForm = Literal["lineage", "patch", "experts"]
 MergeKind = Literal["concat", "channel", "spatial"]
 RefinementKind = Literal["transformer", "convolution"]
+FusionForm = Literal["paper", "light"]
 # The kinds of degradation that a checkpoint tells apart if its configuration names none. So this never changes: a new
 # kind stands in the configuration of the models that were trained on it.
 KINDS = ("haze", "rain", "blur", "overexposure", "low_light", "noise", "low_contrast", "stripes")
@@ -56,6 +57,10 @@ class FusionConfig:
         draws the image itself.
     detail: features that `mix` also draws from the lumas of both images, or 0. The patches' factor^2 pixels each get
         three numbers of what the finest level holds, which, narrower than that, cannot say them one by one.
+    form: `paper` is all of the above. `light` is cled_edge/network/light_fusion.py. There widths are of both streams
+        together, and of L1 after the merge; blocks are residual pairs of convolutions, none in L1; detail is the inner
+        width of the refinement, whose blocks are such pairs. It always mixes. The decoder's blocks, heads, windows,
+        merges and the kind of refinement have no part in it.
     """
 
     widths: tuple[int, ...]
@@ -70,6 +75,7 @@ class FusionConfig:
     unshuffle: int = 1
     mix: bool = False
     detail: int = 0
+    form: FusionForm = "paper"
 
     @property
     def size_multiple(self) -> int:
@@ -163,6 +169,17 @@ PRESETS: dict[str, ModelConfig] = {
                 unshuffle=4,
                 mix=True,
                 detail=32,
+            ),
+            default_steps=1,
+        ),
+        # The same restoration with a fusion net of a sixth of the nodes; no weights yet.
+        ModelConfig(
+            "nano-light",
+            UNetConfig(
+                "patch", (48, 48, 64, 96), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 1, 0, 0), unshuffle=4
+            ),
+            FusionConfig(
+                (32, 64, 96, 96), blocks=(0, 0, 1, 0), expansion=2.0, unshuffle=4, mix=True, detail=16, form="light"
             ),
             default_steps=1,
         ),

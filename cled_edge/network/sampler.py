@@ -12,13 +12,13 @@ from cled_edge.contract import CONTROL_TENSORS, MAPS, STRENGTH_MAP
 from cled_edge.network.blocks import images_from_patches, patches_from_images
 from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.fusion import FusionNet, all_controls, remove
+from cled_edge.network.light_fusion import LightFusion
 from cled_edge.network.lineage import LineageUNet
-from cled_edge.network.presets import ModelConfig
+from cled_edge.network.presets import FusionConfig, ModelConfig
 from cled_edge.network.unet import ResidualUNet
 from cled_edge.schedule import Schedule
 
 UNet = ResidualUNet | ExpertUNet | LineageUNet
-RESIDUAL_CLAMP = 2.0  # images span [-1, 1]; the lineage clamps at 1 and cuts the residual of dark images
 
 
 class ResidualStep(nn.Module):
@@ -38,8 +38,12 @@ class ResidualStep(nn.Module):
 
 
 def next_state(x_t: Tensor, x_in: Tensor, predicted: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
-    """Return (x_prev, residual) for a predicted residual, elementwise: images or patches."""
-    clean = (x_in - predicted.clamp(-RESIDUAL_CLAMP, RESIDUAL_CLAMP)).clamp(-1, 1)
+    """Return (x_prev, residual) for a predicted residual, elementwise: images or patches.
+
+    The residual itself has no clamp: images span [-1, 1], so what lies beyond [-2, 2] is cut with the estimate. The
+    lineage's, at 1, cuts the residual of dark images.
+    """
+    clean = (x_in - predicted).clamp(-1, 1)
     residual = x_in - clean
     return coef[0] * x_t + coef[1] * clean + coef[2] * residual + coef[3] * x_in, residual
 
@@ -52,6 +56,11 @@ def make_unet(config: ModelConfig) -> UNet:
     if config.unet.form == "experts":
         return ExpertUNet(config.unet, schedule, len(config.kinds))
     return ResidualUNet(config.unet, float(schedule.step_table(1).start_input), len(config.kinds))
+
+
+def make_fusion(config: FusionConfig) -> FusionNet | LightFusion:
+    """Return the fusion network of the form that the configuration names."""
+    return LightFusion(config) if config.form == "light" else FusionNet(config)
 
 
 class Sampler(nn.Module):
@@ -93,7 +102,7 @@ class CledFusion(nn.Module):
         super().__init__()
         self.config = config
         self.sampler = Sampler(make_unet(config), Schedule.named(config.schedule))
-        self.fusion = FusionNet(config.fusion)
+        self.fusion = make_fusion(config.fusion)
 
     @property
     def unet(self) -> UNet:
