@@ -14,6 +14,7 @@ import logging
 import re
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -43,7 +44,7 @@ from cled_edge.json_text import json_of
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
 from cled_edge.size import parse_size
-from cled_edge.verify import verify, write_golden
+from cled_edge.verify import read_golden, verify, write_golden
 from export.golden import ImagePair, golden_cases, read_pairs, synthetic_pairs, whole_cases
 from export.graphs import GraphSet, graphs_of, manifest_name
 from export.int8 import measured_scales, quantised
@@ -75,7 +76,7 @@ def export_bundle(
         draft = _Draft(Path(scratch) / out.name, name, model, training)
         draft.write_graphs(graph_set, pairs)
         if "int8" in graph_set.precisions:
-            draft.write_int8(pairs)
+            draft.write_int8(pairs, graph_set)
         report = out.with_name(f"{out.name}.verification.json")
         manifest = draft.write_manifest(verify_bundle(draft.folder, model, pairs, inputs, graph_set, report))
         if out.exists():
@@ -99,14 +100,20 @@ class _Draft:
 
     def write_graphs(self, graph_set: GraphSet, pairs: list[ImagePair]) -> None:
         """Write every graph but those in INT8, and the golden pairs."""
-        for graph in graphs_of(self.model, graph_set):
+        traced = graph_set
+        if "int8" in graph_set.precisions:  # INT8 is made of FP32, at each size
+            traced = replace(graph_set, precisions=tuple(dict.fromkeys(("fp32", *graph_set.precisions))))
+        for graph in graphs_of(self.model, traced):
             log.info("tracing %s", graph.name)
             self.graphs[graph.name] = write_graph(graph, self.model.config.size_multiple, self.folder / graph.file)
         write_whole(self.folder / GOLDEN_NAME, write_golden(golden_cases(self.model, pairs, graph_set)))
         self.write_manifest(_UNVERIFIED)
 
-    def write_int8(self, pairs: list[ImagePair]) -> None:
-        """Write the INT8 form of each FP32 graph of the reference opset; ParityError if the loop cannot bear any."""
+    def write_int8(self, pairs: list[ImagePair], graph_set: GraphSet) -> None:
+        """Write the INT8 form of each FP32 graph of the reference opset; ParityError if the loop cannot bear any.
+
+        FP32 graphs of one size go again unless they were asked for.
+        """
         bundle = Bundle.open(self.folder)
         log.info("measuring what INT8 does to the loop, a convolution at a time")
         scales = measured_scales(bundle, pairs)
@@ -119,6 +126,8 @@ class _Draft:
             write_whole(self.folder / f"{new}.onnx", graph.SerializeToString())
             update = {"file": f"{new}.onnx", "precision": "int8", "nodes": node_counts(graph)}
             self.graphs[new] = spec.model_copy(update=update)
+            if spec.size is not None and "fp32" not in graph_set.precisions:
+                (self.folder / self.graphs.pop(name).file).unlink()
         self.write_manifest(_UNVERIFIED)
 
     def write_manifest(self, verification: VerificationSpec) -> Manifest:
@@ -154,11 +163,14 @@ def verify_bundle(
     """Run every variant on whole images; ParityError, and a report, unless each is finite and close enough."""
     bundle = Bundle.open(folder)
     log.info("verifying on %d pairs (%s) and noise", len(pairs), inputs)
-    cases = list(whole_cases(model, pairs, graph_set))
+    # What stays in the bundle is to pass too: anybody may repeat it.
+    cases = [*whole_cases(model, pairs, graph_set), *read_golden(bundle)]
     checks: list[CheckSpec] = []
     for precision, opset in dict.fromkeys((precision, opset) for precision, opset, _ in graph_set.variants()):
         found = verify(bundle, f"onnxruntime:{precision}", cases, opset)
-        worst = min((check.psnr_db for check in found), default=0.0)
+        if not found:
+            raise ParityError(f"no case ran in {precision} at opset {opset}; no bundle was written; give other sizes")
+        worst = min(check.psnr_db for check in found)
         log.info("  %s, opset %d: %d checks, worst %.1f dB", precision, opset, len(found), worst)
         checks += found
     failed = [check for check in checks if check.verdict != "OK"]
