@@ -14,7 +14,7 @@ from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cpu import instruction_sets, usable_cores
-from cled_edge.errors import BackendError, OptionError
+from cled_edge.errors import BackendError, CledEdgeError, OptionError
 
 NAME = "onnxruntime"
 CPU = "CPUExecutionProvider"
@@ -111,6 +111,8 @@ class OnnxRuntimeBackend:
             options = self._options()
             options.graph_optimization_level = self._ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             return self._session(optimised, options)
+        except CledEdgeError:
+            raise
         except Exception as error:  # ONNX Runtime has no common base for what a bad graph raises
             raise BackendError(
                 f"{self._bundle.path}: ONNX Runtime refused {graph}: {one_line(error)}; get the bundle "
@@ -128,10 +130,9 @@ class OnnxRuntimeBackend:
         # Halves in a graph need the flag; FP32 nodes stay FP32 only as far as TensorRT keeps them so.
         fp16 = {"trt_fp16_enable": "1"} if self.choice.precision == "fp16" else {}
         providers = [(name, fp16 if name.startswith("Tensorrt") else {}) for name in self._providers]
+        content = self._bundle.graph(graph)
         try:
-            session = self._ort.InferenceSession(
-                self._bundle.graph(graph), options, providers=providers, enable_fallback=0
-            )
+            session = self._ort.InferenceSession(content, options, providers=providers, enable_fallback=0)
         except Exception as error:  # ONNX Runtime has no common base for what it raises
             raise BackendError(
                 f"ONNX Runtime cannot run {graph} on the GPU alone: {one_line(error)}; {_GPU_ADVICE}"

@@ -251,7 +251,7 @@ def test_a_missing_extra_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (None, "cannot be read: No such file or directory"),
+        (None, "does not exist; give a file that cled-edge bench wrote"),
         ("not json", "is not JSON"),
         ("[1]", "is not a JSON object"),
         ("{}", "is not a result; give a file that cled-edge bench wrote"),
@@ -318,9 +318,9 @@ BAD_INPUT = {
     "height": (("--height", "0"), 2, "size is 0 x 640"),
     "folder": (("--out", "{tmp}"), 11, "is a folder; give the name of a file"),
     "unwritable": (("--out", "{tmp}/none/r.json"), 11, "cannot be written: No such file or directory"),
-    "peaks": (("--peaks", "{tmp}/none.json"), 16, "none.json cannot be read"),
+    "peaks": (("--peaks", "{tmp}/none.json"), 16, "none.json does not exist"),
     "bundle": (("--bundle", "{tmp}"), 8, "manifest.json does not exist"),
-    "report": (("report", "{tmp}/none.json", "--out", "{tmp}/r.html"), 16, "none.json cannot be read"),
+    "report": (("report", "{tmp}/none.json", "--out", "{tmp}/r.html"), 16, "none.json does not exist"),
     "mixed": (("compare", "onnxruntime", "r.json"), 2, "one is a result, the other is not"),
     "early option": (("--steps", "1", "compare", "a", "b"), 2, "--steps stands before compare"),
 }

@@ -112,6 +112,13 @@ def _spec(role: str, name: str, precision: str, opset: int, steps: int | None, h
     )
 
 
+def empty_graph(name: str) -> bytes:
+    """Return an ONNX file of IR version 8 whose producer is `name` and whose graph of that name has no nodes."""
+    text = name.encode()
+    graph = b"\x12" + bytes([len(text)]) + text
+    return b"\x08\x08\x12" + bytes([len(text)]) + text + b"\x3a" + bytes([len(graph)]) + graph
+
+
 def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None) -> Bundle:
     """Return a bundle that is written to `folder`: both reference graphs and loops of two steps, in FP32 and FP16."""
     wanted = []
@@ -125,7 +132,7 @@ def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None) 
         parts = [role, *["map"] * has_map, *[precision] * (precision != "fp32"), *[f"opset{opset}"] * (opset != 17)]
         name = "-".join(parts)
         graphs[name] = _spec(role, name, precision, opset, steps, has_map, size)
-        contents[f"{name}.onnx"] = f"onnx of {name}".encode()
+        contents[f"{name}.onnx"] = empty_graph(name)
     return written(folder, "small", MULTIPLE, graphs, contents)
 
 
