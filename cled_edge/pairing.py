@@ -9,7 +9,7 @@ from types import TracebackType
 
 from cled_edge.camera.single_picture import SinglePicture
 from cled_edge.camera.source import Camera, open_camera
-from cled_edge.data.naming import Names, Stems, paired_but_for_modality, shared_stem
+from cled_edge.data.naming import Names, Stems, modality_of, paired_but_for_modality, shared_stem
 from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SourceUnreadableError, UnmatchedStemsError
 from cled_edge.frame import ORDER, Frame, FramePair
 
@@ -105,7 +105,7 @@ def paired_in_time(
     counts the frames that were passed over, infrared first. NoPairsError if no two belong together.
     """
     one, other = _Timed(infrared), _Timed(visible)
-    spans, is_empty = [one.span(), other.span()], True
+    is_empty = True
     while one.frame and other.frame:
         apart = abs(one.time - other.time)
         if one.next and abs(one.next.timestamp_ns - other.time) < apart:
@@ -124,9 +124,8 @@ def paired_in_time(
             if is_behind:
                 stream.advance()
                 left_out[index] += 1
-        spans = [spans[0] | one.span(), spans[1] | other.span()]
     if is_empty:
-        told = [f"{min(span):.2f} to {max(span):.2f} s" if span else "nothing" for span in spans]
+        told = [stream.span() for stream in (one, other)]
         raise NoPairsError(
             f"no two frames belong together in time: infrared has {told[0]}, visible {told[1]}; needed recordings of "
             "the same time; check their times, or cut both to begin at one moment"
@@ -140,6 +139,7 @@ class _Timed:
         self._frames = frames
         self._before: int | None = None
         self.frame, self.next = next(frames, None), next(frames, None)
+        self._first = self.frame
 
     @property
     def time(self) -> int:
@@ -151,8 +151,12 @@ class _Timed:
         ways += [self.next.timestamp_ns - self.time] if self.next else []
         return min(ways, default=math.inf)
 
-    def span(self) -> set[float]:
-        return {self.time / 1e9} if self.frame else set()
+    def span(self) -> str:
+        """Say from when to when frames were seen; their times grow."""
+        if self._first is None:
+            return "nothing"
+        last = self.time if self.frame else self._before or 0
+        return f"{self._first.timestamp_ns / 1e9:.2f} to {last / 1e9:.2f} s"
 
     def advance(self) -> None:
         self._before = self.time
@@ -263,7 +267,7 @@ def match_names(found: Mapping[str, Sequence[Path]], names: Names | None) -> dic
 
 def _by_stem(paths: Sequence[Path], source: str, names: Names | None) -> Stems:
     stems: Stems = {}
-    modality = next((name for name in ("infrared", "visible") if source in (name, f"reference_{name}")), source)
+    modality = modality_of(source)
     for path in paths:
         stem = shared_stem(path, modality, names)
         if stem is None:

@@ -91,6 +91,11 @@ def without_modality(path: Path, modality: str) -> str:
     return "_".join(part for part in parts if part and not _PARTS.fullmatch(part)).lower()
 
 
+def modality_of(source: str) -> str:
+    """Return the modality of a source or of its reference, such as reference_visible; else its own name, as fused."""
+    return next((name for name in _WORDS if source in (name, f"reference_{name}")), source)
+
+
 def paired_but_for_modality(found: Mapping[str, Sequence[Path]]) -> dict[str, Stems] | None:
     """Return every source's files by their stems without the modality's word, None unless each has the same ones once.
 
@@ -98,9 +103,7 @@ def paired_but_for_modality(found: Mapping[str, Sequence[Path]]) -> dict[str, St
     """
     sources: dict[str, Stems] = {}
     for source, paths in found.items():
-        modality = next(
-            (name for name in _WORDS if source.endswith(name) and not source.startswith("restored")), source
-        )
+        modality = modality_of(source)
         sources[source] = {without_modality(path, modality): path for path in paths}
         if len(sources[source]) != len(paths):
             return None
