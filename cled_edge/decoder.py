@@ -50,7 +50,7 @@ def read_pages(path: Path) -> Iterator[Page]:
     SourceMissingError if it does not exist, SourceUnreadableError if it is cut short or no picture.
     """
     content = _content(path)
-    pages = [index for index, page in enumerate(_tiff_pages(content)) if not page.get(_SUBFILE, 0) & 5]
+    pages = _shown_pages(content)
     if len(pages) < 2:
         yield read_page(path, content)
         return
@@ -63,7 +63,7 @@ def read_pages(path: Path) -> Iterator[Page]:
 
 def count_pages(path: Path) -> int:
     """Return how many pictures `read_pages` yields; the errors of `read_page` for a file that is not there."""
-    return max(1, sum(not page.get(_SUBFILE, 0) & 5 for page in _tiff_pages(_content(path))))
+    return max(1, len(_shown_pages(_content(path))))
 
 
 def read_page(path: Path, content: bytes | None = None) -> Page:
@@ -77,7 +77,7 @@ def read_page(path: Path, content: bytes | None = None) -> Page:
         raise _unreadable(path)
     image = _as_meant(image, content, 0)
     image, notes = _without_transparent(image, content)
-    pages = [page for page in _tiff_pages(content) if not page.get(_SUBFILE, 0) & 5]
+    pages = _shown_pages(content)
     if len(pages) > 1:
         notes += (f"a file has {len(pages)} pages, of which the first is used; give it by its own name to use all",)
     if any(content.startswith(start) and mark in content[:1024] for start, mark in _ANIMATED.items()):
@@ -158,6 +158,11 @@ def _is_whole_jpeg(content: bytes) -> bool:
     except av.error.FFmpegError:  # a kind of JPEG that FFmpeg does not decode
         return True
     return True
+
+
+def _shown_pages(content: bytes) -> list[int]:
+    """Return the numbers of a TIFF's pages that are no smaller copy and no mask of another; [] if it is no TIFF."""
+    return [index for index, page in enumerate(_tiff_pages(content)) if not page.get(_SUBFILE, 0) & 5]
 
 
 def _tiff_pages(content: bytes) -> list[dict[int, int]]:

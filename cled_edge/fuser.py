@@ -148,7 +148,8 @@ class Fuser:
         check_sizes(images[0].shape, images[1].shape)
         controls, notes = examined(*images, controls)
         fused = replace(self.fuse(*images, controls, strength_map), notes=notes)
-        if is_flat(images[0]) and is_flat(images[1]):  # the network would draw a faint pattern of its own
+        if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
+            # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))

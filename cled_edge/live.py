@@ -26,8 +26,8 @@ class Report:
     announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
     frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs given to
     the fuser. dropped: pairs of a live camera that a newer one overtook before; not among `read`. steps: asked for.
-    steps_ran: in how many written frames each number of steps ran. written: frames that
-    the first output wrote. outputs: see `Fanout.report`.
+    steps_ran: in how many written frames each number of steps ran. written: frames that the first output wrote.
+    outputs: see `Fanout.report`.
     input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
     seconds: of the loop. first_frame_s: from the start of the process until the first frame was written.
     """

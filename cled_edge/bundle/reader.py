@@ -124,7 +124,7 @@ def _check_files(path: Path, manifest: Manifest) -> None:
         if not is_plain_name(name):
             raise BundleCorruptError(
                 f"{path} has a graph '{shown(name)}'; engines are files of that name, so it must be a plain one "
-                "(letters, digits, '.', '_', '-'); get the bundle again from its source"
+                f"(letters, digits, '.', '_', '-'); {_AGAIN}"
             )
     total = sum(spec.bytes for spec in manifest.files.values())
     if total > MAX_BUNDLE_BYTES:

@@ -69,17 +69,18 @@ def device_name() -> str:
 
 def kernel_driver(path: Path = _DRIVER_FILE) -> str | None:
     """Return the NVIDIA kernel driver's version, "540.4.0", or None where its file is not."""
-    try:
-        found = re.search(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", path.read_text())
-    except OSError:
-        return None
-    return found[1] if found else None
+    return _found(r"Kernel Module.*?\s(\d+(?:\.\d+)+)\s", path)
 
 
 def power_mode(path: Path = _POWER_FILE) -> str | None:
     """Return the number of a Jetson's power mode (`nvpmodel -q`), or None where there is none, or it does not tell."""
+    return _found(r"pmode:0*(\d+)", path)
+
+
+def _found(pattern: str, path: Path) -> str | None:
+    """Return the group of a pattern's first match in a file, None without either."""
     try:
-        found = re.search(r"pmode:0*(\d+)", path.read_text())
+        found = re.search(pattern, path.read_text())
     except OSError:
         return None
     return found[1] if found else None
