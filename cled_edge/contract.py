@@ -6,9 +6,8 @@ because it is one table: a reader sees all that graphs share in one place.
 """
 
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from functools import wraps
 from itertools import cycle
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
@@ -97,6 +96,13 @@ class Controls:
     balance: float = control(0.5, 0, 1, "0 leans on the visible, 1 on the infrared")
     deadline_ms: float | None = control(None, 1, 60_000, "as many steps as fit into so many ms a frame", tensor=None)
 
+    if not TYPE_CHECKING:  # which knows the fields' names from the class: at run time a wrong one has our words
+
+        def __new__(cls, *_values: Any, **named: Any) -> "Controls":
+            """Refuse an unknown name with an OptionError."""
+            _refuse_unknown(named, "Controls(...)")
+            return super().__new__(cls)
+
     def __post_init__(self) -> None:
         """Refuse values outside their ranges with an OptionError."""
         for entry in CONTROLS:
@@ -176,19 +182,6 @@ def _refuse_unknown(names: Iterable[str], where: str) -> None:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0)
             raise OptionError(f"{where} has {name!r}, which is no control; known: {', '.join(known)}; write {near[0]}")
-
-
-def _with_known_names(init: Callable[..., None]) -> Callable[..., None]:
-    @wraps(init)
-    def checked(self: Controls, *values: Any, **named: Any) -> None:
-        _refuse_unknown(named, "Controls(...)")
-        init(self, *values, **named)
-
-    return checked
-
-
-# Past the type checkers, which know the fields' names from the class: at run time a wrong one has our words too.
-setattr(Controls, "__init__", _with_known_names(Controls.__init__))  # noqa: B010
 
 
 def lacking(taken: Sequence["TensorSpec"]) -> list[Control]:
