@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 PERIOD_S = 10.0
 
@@ -19,15 +19,52 @@ def progress_bar(
 
     On a terminal that is a bar, elsewhere a line every `period_s` seconds. A quiet console shows nothing.
     """
-    if console.is_terminal or console.quiet:
-        columns = TextColumn(words), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=console, transient=True, disable=console.quiet) as bar:
-            task = bar.add_task(words, total=expected)
-            yield lambda: bar.advance(task)
-        return
     count = _Count(words, expected)
-    with status_lines(count.text, console, period_s):
-        yield count.advance
+    with _bar_or_lines(words, expected, count.text, (MofNCompleteColumn(),), console, period_s) as advance:
+
+        def one_more() -> None:
+            count.advance()
+            advance(1)
+
+        yield one_more
+
+
+@contextmanager
+def seconds_bar(words: str, total_s: float, console: Console, period_s: float) -> Iterator[Callable[[float], None]]:
+    """Show how many of so many seconds have passed, as `progress_bar` does; yield the function that adds to them."""
+    done_s = 0.0
+
+    def text() -> str:
+        return f"{words}: {done_s:.0f} of {total_s:.0f} s"
+
+    with _bar_or_lines(words, total_s, text, (), console, period_s) as advance:
+
+        def add(seconds: float) -> None:
+            nonlocal done_s
+            done_s += seconds
+            advance(seconds)
+
+        yield add
+
+
+@contextmanager
+def _bar_or_lines(
+    words: str,
+    total: float | None,
+    text: Callable[[], str],
+    columns: tuple[ProgressColumn, ...],
+    console: Console,
+    period_s: float,
+) -> Iterator[Callable[[float], None]]:
+    """Show a bar with these columns on a terminal, elsewhere the text; yield what moves the bar, if there is one."""
+    if not console.is_terminal and not console.quiet:
+        with status_lines(text, console, period_s):
+            yield lambda _: None
+        return
+    shown = (TextColumn(words), BarColumn(), *columns, TimeRemainingColumn())
+    with Progress(*shown, console=console, transient=True, disable=console.quiet) as bar:
+        task = bar.add_task(words, total=total)
+        yield lambda more: bar.advance(task, more)
 
 
 @contextmanager

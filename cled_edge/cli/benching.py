@@ -3,15 +3,14 @@
 A command is longer than a screen where it has many options: one stands on a line.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cled_edge.cli.control_options import control_options
 from cled_edge.cli.examples import examples_of
@@ -20,7 +19,7 @@ from cled_edge.cli.signing import RequireSignature
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SlowerError
 from cled_edge.json_text import json_of
-from cled_edge.progress import status_lines
+from cled_edge.progress import seconds_bar
 
 if TYPE_CHECKING:
     from cled_edge.bench.compare import Comparison
@@ -134,7 +133,7 @@ def run(
         check_writable(out)
     with (
         open_subjects(candidates, inputs, controls, threads, require_signature) as subjects,
-        _progress("measuring", duration_s * len(subjects), console, period_s) as advance,
+        seconds_bar("measuring", duration_s * len(subjects), console, period_s) as advance,
     ):
         record = bench(subjects, budget, peak_values, advance)
     if out:
@@ -181,7 +180,7 @@ def compare(
     else:
         inputs = Inputs(infrared, visible, _size(height, width))
         how = {"duration_s": duration_s, "margin_percent": margin_percent, "seed": seed}
-        advancing = _progress("comparing", duration_s, console, status_period_s(verbose=verbose))
+        advancing = seconds_bar("comparing", duration_s, console, status_period_s(verbose=verbose))
         comparison = _compared(a, b, inputs, controls, threads, require_signature, insert_delay_percent, how, advancing)
     if as_json:
         typer.echo(json_of(comparison.as_dict()), nl=False)
@@ -301,25 +300,3 @@ def _size(height: int | None, width: int | None) -> tuple[int, int] | None:
     if height is None and width is None:
         return None
     return DEFAULT_SIZE[0] if height is None else height, DEFAULT_SIZE[1] if width is None else width
-
-
-@contextmanager
-def _progress(words: str, total_s: float, console: Console, period_s: float) -> Iterator[Callable[[float], None]]:
-    """Show the seconds measured: a bar on a terminal, elsewhere a line now and then; yield what adds to them."""
-    columns: Any = TextColumn(words), BarColumn(), TimeRemainingColumn()
-    is_shown = console.is_terminal and not console.quiet
-    done_s = 0.0
-    lines = (
-        nullcontext()
-        if is_shown
-        else status_lines(lambda: f"{words}: {done_s:.0f} of {total_s:.0f} s", console, period_s)
-    )
-    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar, lines:
-        task = bar.add_task(words, total=total_s)
-
-        def advance(seconds: float) -> None:
-            nonlocal done_s
-            done_s += seconds
-            bar.advance(task, seconds)
-
-        yield advance
