@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from cled_edge.image import Uint8
-
-_LUMA = (0.299, 0.587, 0.114)
+from cled_edge.network.blocks import LUMA
 
 
 def random_crop(images: Sequence[Uint8], side: int, rng: np.random.Generator) -> list[Uint8]:
@@ -57,7 +56,7 @@ def network_images(x: Tensor) -> Tensor:
 
 def monochrome(x: Tensor) -> Tensor:
     """Return the BT.601 luma of (N, 3, H, W) in all three channels: what a monochrome camera gives."""
-    return (x * x.new_tensor(_LUMA)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
 def within_border(side: int, rng: np.random.Generator) -> Tensor:

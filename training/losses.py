@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import patches_from_images
+from cled_edge.network.blocks import LUMA, patches_from_images
 from training.fidelity import edge_preservation, information_fidelity, sobel
 
 Weighting = Literal["pixel", "share"]
@@ -16,7 +16,6 @@ _HOT = 0.08, 0.13  # of the range of a luma above its surroundings, where it beg
 _RAISED = 0.1  # of the range: a pixel that salience raises by so much counts in full
 _REACH = 10  # cells: two and a half standard deviations
 # BT.601 full range, no offset.
-_LUMA = (0.299, 0.587, 0.114)
 _CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
@@ -87,7 +86,7 @@ def fusion_losses(
     (`fidelity.py`), of the images whose balance is 0.5. Eq. 17 takes the stronger gradient of each axis by itself:
     the two may belong to different sources, and then have the direction of neither.
     """
-    luma, luma_infrared, luma_visible = (_weighted(x, _LUMA) for x in (fused, infrared, visible))
+    luma, luma_infrared, luma_visible = (_weighted(x, LUMA) for x in (fused, infrared, visible))
     maximum = salient_maximum(luma_infrared, luma_visible, salience)
     target = balanced_target(luma_infrared, luma_visible, balance, maximum)
     # Absolute before any maximum: the larger of two signed responses would prefer rising edges.

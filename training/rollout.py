@@ -1,5 +1,6 @@
 """Stage 1 of the loop of light steps: it learns through the loop, each step scored, from the states that it meets."""
 
+from itertools import islice
 from typing import NamedTuple
 
 import torch
@@ -71,26 +72,24 @@ class Rollout(nn.Module):
         late, long = self.recipe.late_share, self.recipe.long_share
         if sort < late:
             table = self.schedule.step_table(5 + int(length * (_LONGEST - 4)))
-            first = _late_steps(table)[int(begin * len(_late_steps(table)))]
-            with torch.no_grad():
-                told = self._run(light, light, context, self.schedule.step_table(3), range(int(shift * 3)))
+            late_steps = [k for k in range(table.steps) if table.time[k] < _LATE]
+            first = late_steps[int(begin * len(late_steps))]
+            told = self._told_after(int(shift * 3), light, context, self.schedule.step_table(3))
             told = _better(told, truth, better, 0.75, shift)
             return self._scored(light, told, context, table, range(first, min(table.steps, first + 1 + (shift > 0.5))))
         if sort < late + long:
             table = self.schedule.step_table(5 + int(length * (_LONGEST - 4)))
-            with torch.no_grad():
-                told = self._run(light, light, context, table, range(table.steps - 2))
+            told = self._told_after(table.steps - 2, light, context, table)
             told = _better(told, truth, better, 0.4, shift)
             return self._scored(light, told, context, table, range(table.steps - 2, table.steps))
         table = self.schedule.step_table(_chosen(length, self.recipe.step_shares))
         return self._scored(light, light, context, table, range(table.steps))
 
-    def _run(self, light: Tensor, told: Tensor, context: Context, table: StepTable, steps: range) -> Tensor:
-        """Return what the state tells after these steps."""
-        for k in steps:
-            estimate = self.unet.step(light, told, context, float(table.time[k]))
-            told = torch.lerp(estimate, told, float(table.kept[k]))
-        return told
+    @torch.no_grad()
+    def _told_after(self, steps: int, light: Tensor, context: Context, table: StepTable) -> Tensor:
+        """Return what the state tells after so many steps from the start."""
+        states = [light, *(told for _, told in islice(self.unet.estimates(light, context, table), steps))]
+        return states[-1]
 
     def _scored(self, light: Tensor, told: Tensor, context: Context, table: StepTable, steps: range) -> Estimates:
         lights = []
@@ -126,10 +125,6 @@ class RolloutTask:
         pattern = patch_pattern(estimates.lights[-1] - truth, self.side)
         parts = {"residual": steps[-1].detach(), "kinds": told.detach(), "pattern": pattern.detach()}
         return loss + self.recipe.weight_kinds * told + self.recipe.weight_pattern * pattern, parts
-
-
-def _late_steps(table: StepTable) -> list[int]:
-    return [k for k in range(table.steps) if table.time[k] < _LATE]
 
 
 def _chosen(number: float, shares: tuple[float, ...]) -> int:

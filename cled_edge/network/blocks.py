@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+LUMA = (0.299, 0.587, 0.114)  # of R, G and B: ITU-R BT.601, full range
+
 
 def patches_from_images(x: Tensor, factor: int) -> Tensor:
     """Return (N, factor^2 C, H / factor, W / factor) of (N, C, H, W); channels are rows, columns, colours of a patch.

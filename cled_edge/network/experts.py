@@ -16,6 +16,7 @@ Eq. 6 then gives the next state. In terms of r it is r' = w r + (1 - w) R_k with
 loop carries the light from step to step, and no rounding is divided by 1 - A_t.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -86,12 +87,16 @@ class ExpertUNet(PatchUNet):
 
     def unrolled(self, light: Tensor, table: StepTable) -> Tensor:
         """Return the light of a whole loop's last clean estimate, from the start without noise; light: 1 + x_in."""
-        context = self.context(light)
-        told = clean = light
+        *_, (clean, _) = self.estimates(light, self.context(light), table)
+        return clean
+
+    def estimates(self, light: Tensor, context: Context, table: StepTable) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield each step's light of the clean estimate, and what the next state then tells, from the start."""
+        told = light
         for time, kept in zip(table.time, table.kept, strict=True):
             clean = self.step(light, told, context, float(time))
             told = clean + float(kept) * (told - clean) if kept else clean
-        return clean
+            yield clean, told
 
     def step(self, light: Tensor, told: Tensor, context: Context, time: float) -> Tensor:
         """Return the light of the new clean estimate, 1 + x_in - R_k, patches in [0, 2].

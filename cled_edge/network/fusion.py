@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from cled_edge.contract import CONTROL_TENSORS
 from cled_edge.network.blocks import (
+    LUMA,
     ChannelCrossAttention,
     ScaledConv2d,
     SpatialCrossAttention,
@@ -17,8 +18,6 @@ from cled_edge.network.blocks import (
     patches_from_images,
 )
 from cled_edge.network.presets import FusionConfig, MergeKind
-
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 
 
 class FusionNet(nn.Module):
@@ -186,7 +185,7 @@ class _Mix(nn.Module):
             for parameter in head.parameters():
                 nn.init.zeros_(parameter)
         same = torch.eye(count)
-        luma = torch.tensor(_LUMA).repeat(count) * same.repeat_interleave(3, 1)
+        luma = torch.tensor(LUMA).repeat(count) * same.repeat_interleave(3, 1)
         self.register_buffer("luma", luma[:, :, None, None], persistent=False)
         self.register_buffer("spread", same.repeat_interleave(3, 0)[:, :, None, None], persistent=False)
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cled_edge.network.blocks import LUMA
 from cled_edge.network.fusion import all_controls, remove
 from cled_edge.network.presets import FusionConfig
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _FLAT = 2 / 255  # mean deviation over [-1, 1], one grey level: below it an image shows noise, and is not stretched
 _MEAN, _SPREAD = (-1.0, 1.0), (0.02, 0.6)  # over [-1, 1], that a scene may be shown at
 _SOME = 1e-3  # share of an image, so that a mean over none of it is a number
@@ -130,7 +130,7 @@ class LightFusion(nn.Module):
             nn.init.zeros_(head.weight)
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
         same = torch.eye(count)
-        for name, weights in (("luma", torch.tensor(_LUMA)), ("grey", torch.full((3,), 1 / 3))):
+        for name, weights in (("luma", torch.tensor(LUMA)), ("grey", torch.full((3,), 1 / 3))):
             kernel = _kernel(weights.repeat(count) * same.repeat_interleave(3, 1))
             self.register_buffer(name, kernel, persistent=False)
             cut = kernel.reshape(count, config.unshuffle, config.unshuffle, 3).permute(0, 3, 1, 2).contiguous()

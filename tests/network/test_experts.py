@@ -15,7 +15,7 @@ from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import PRESETS, UNetConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, FusedLoop  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
-from tests.network.test_network import TINY, pictures, randomised  # noqa: E402
+from tests.fakes.networks import TINY, pictures, randomised  # noqa: E402
 
 EXPERTS = replace(TINY, unet=UNetConfig("experts", (8, 8, 16), (0, 1, 1), (0, 1, 0), unshuffle=2, inner=8))
 SCHEDULE = Schedule.named("rddm09")

@@ -23,6 +23,7 @@ from cled_edge.network.sampler import CledFusion, FusedLoop  # noqa: E402
 from export import to_onnx  # noqa: E402
 from export.graphs import GraphSet, graphs_of  # noqa: E402
 from export.tracing import write_graph  # noqa: E402
+from tests.fakes.networks import LUMA, randomised  # noqa: E402
 
 SMALL = FusionConfig(
     (16, 16, 16, 16), blocks=(0, 1, 1, 0), expansion=2.0, unshuffle=2, mix=True, detail=8, form="light"
@@ -32,25 +33,15 @@ TINY = replace(
     unet=UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
     fusion=SMALL,
 )
-LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
 SIZE = (64, 96)
 NODES = 120  # of the fusion graph after ONNX Runtime's extended optimisation
 OPERATORS = Path(to_onnx.__file__).parent / "tensorrt_8_6_operators.json"
 
 
-def randomised(module, seed: int = 0):
-    """Give every parameter a value: several start at zero, where a wrong formula would not show."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return module.eval()
-
-
 @pytest.fixture(scope="module")
 def net():
     torch.manual_seed(0)
-    return randomised(LightFusion(SMALL))
+    return randomised(LightFusion(SMALL), kept=1.0)
 
 
 def pair(seed: int = 1):
@@ -118,7 +109,7 @@ def test_an_infrared_without_contrast_is_not_stretched_to_noise(net) -> None:
 
 
 def test_the_range_of_a_scene_stays_within_what_an_image_can_show() -> None:
-    scene = randomised(SceneRange(), seed=4)
+    scene = randomised(SceneRange(), seed=4, kept=1.0)
     with torch.no_grad():
         for parameter in scene.parameters():
             parameter.mul_(30)
@@ -167,7 +158,7 @@ def test_every_parameter_has_a_part(net) -> None:
 @pytest.mark.parametrize("steps", [1, 3])
 def test_one_graph_form_computes_what_the_two_networks_do(steps: int) -> None:
     torch.manual_seed(0)
-    model = randomised(CledFusion(TINY))
+    model = randomised(CledFusion(TINY), kept=1.0)
     generator = torch.Generator().manual_seed(5)
     grey = torch.randint(0, 256, (1, 64, 96, 1), generator=generator, dtype=torch.uint8)
     rgb = torch.randint(0, 256, (1, 64, 96, 3), generator=generator, dtype=torch.uint8)
@@ -184,7 +175,7 @@ def test_one_graph_form_computes_what_the_two_networks_do(steps: int) -> None:
 @pytest.mark.parametrize("kind", ["fp16", "bf16"])
 def test_half_precision_stays_near_and_finite_on_extreme_images(kind: str) -> None:
     torch.manual_seed(0)
-    model = randomised(CledFusion(TINY))
+    model = randomised(CledFusion(TINY), kept=1.0)
     typed = at_precision(model, "fp16").fusion if kind == "fp16" else model.fusion
     infrared, visible = pair()
     infrared[..., :8, :8], visible[..., -8:] = 1, -1
@@ -202,7 +193,7 @@ def test_half_precision_stays_near_and_finite_on_extreme_images(kind: str) -> No
 def graphs(tmp_path_factory):
     """The preset's fusion graph of one size, FP32 and FP16, and of any size."""
     torch.manual_seed(0)
-    model = randomised(CledFusion(PRESETS["nano-light"]))
+    model = randomised(CledFusion(PRESETS["nano-light"]), kept=1.0)
     folder, found = tmp_path_factory.mktemp("light"), {}
     for graph in graphs_of(model, GraphSet(("fp32", "fp16"), sizes=((96, 128),))):
         if graph.role == "fusion" and (graph.size or graph.precision == "fp32"):

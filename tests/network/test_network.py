@@ -18,31 +18,11 @@ from cled_edge.network.blocks import (  # noqa: E402
 )
 from cled_edge.network.fusion import FusionNet, remove  # noqa: E402
 from cled_edge.network.lineage import LineageUNet  # noqa: E402
-from cled_edge.network.presets import PRESETS, FusionConfig, ModelConfig, UNetConfig  # noqa: E402
+from cled_edge.network.presets import PRESETS, FusionConfig, ModelConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, FusedLoop, Sampler, make_unet  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
+from tests.fakes.networks import LUMA, TINY, pictures, randomised  # noqa: E402
 from training.losses import balanced_target  # noqa: E402
-
-TINY = ModelConfig(
-    "tiny",
-    UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
-    FusionConfig((8, 8, 16, 16), heads=(1, 2, 2, 2), windows=(4, 0, 4, 4), unshuffle=2, mix=True, detail=8),
-)
-LUMA = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
-
-
-def randomised(module, seed: int = 0):
-    """Give every parameter a value: several start at zero, where a wrong formula would not show."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.1)
-    return module.eval()
-
-
-def pictures(count: int, size: tuple[int, int] = (64, 128), seed: int = 1):
-    generator = torch.Generator().manual_seed(seed)
-    return [torch.rand(1, 3, *size, generator=generator) * 2 - 1 for _ in range(count)]
 
 
 @pytest.mark.parametrize(("name", "millions"), [("T", "0.886"), ("S", "3.269"), ("B", "12.407"), ("L", "36.261")])

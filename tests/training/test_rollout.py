@@ -11,8 +11,8 @@ from accelerate import Accelerator  # noqa: E402
 from cled_edge.network.blocks import patches_from_images  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
+from tests.fakes.networks import pictures, randomised  # noqa: E402
 from tests.network.test_experts import EXPERTS  # noqa: E402
-from tests.network.test_network import pictures, randomised  # noqa: E402
 from training.batches import RestorationBatch  # noqa: E402
 from training.draws import Draws  # noqa: E402
 from training.image_cache import ImageCache  # noqa: E402
@@ -105,12 +105,11 @@ def test_images_that_have_nothing_to_remove_weigh_as_the_recipe_says() -> None:
     assert inputs.weights.tolist() == [3.0, 1.0]
 
 
-@pytest.mark.parametrize("compiled", [False])
-def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path, compiled: bool) -> None:
+def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path) -> None:
     wanted = recipe()
     torch.manual_seed(0)
     model = CledFusion(model_of(wanted))
-    run = Run(wanted, data, tmp_path, Accelerator(cpu=True), ImageCache(1), compiled=compiled)
+    run = Run(wanted, data, tmp_path, Accelerator(cpu=True), ImageCache(1))
     assert restore_stage(model, run) == 40
     moved = [cell.offset.weight.abs().max() for cell in model.unet.cells]
     assert all(value > 1e-4 for value in moved)
