@@ -24,6 +24,8 @@
 A message says what was seen, what was needed and what to do next, in one line.
 """
 
+import io
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,6 +102,10 @@ class BackendError(CledEdgeError):
     """The inference backend failed or is not installed."""
 
     exit_code = 12
+
+
+class OutOfMemoryError(BackendError):
+    """There is not enough memory to fuse images of this size whole."""
 
 
 class ParityError(CledEdgeError):
@@ -185,11 +191,30 @@ def name_extras(stage: str, extras: str) -> None:
     sys.excepthook = hook
 
 
+READER_GONE = 141  # the exit code when whoever read the output went away, as a shell has it for SIGPIPE
+
+
 @contextmanager
 def one_line_errors() -> Iterator[None]:
-    """Around a program: end on an error raised on purpose with one line on standard error and its exit code."""
+    """Around a program: end on an error raised on purpose with one line on standard error and its exit code.
+
+    What a terminal's encoding lacks is printed as a question mark. If whoever read the output has gone, the program
+    ends with `READER_GONE` and says nothing.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
         yield
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except CledEdgeError as error:
         print(f"error: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(error.exit_code)
+    except (BrokenPipeError, SystemExit) as error:
+        # typer and rich make SystemExit(1) of a BrokenPipeError.
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        # Python flushes standard output once more when it ends, and would complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(READER_GONE)

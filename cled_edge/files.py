@@ -1,8 +1,9 @@
 """Files: read without waiting or following links that strangers made, written whole or not at all.
 
-Every file that outlives a command goes through `draft` or `write_whole`. The new content is made under a name of its
-own in the target's folder, created exclusively. It reaches the disk before it takes the target's name. So a crash or a
-power cut leaves the old file or the new one. A symbolic link at the target is replaced, never followed.
+Every file that outlives a command goes through `draft` or `write_whole`, but for recordings, which grow for hours, see
+`cled_edge.output.growing_file`. The new content is made under a name of its own in the target's folder, created
+exclusively. It reaches the disk before it takes the target's name. So a crash or a power cut leaves the old file or the
+new one. A symbolic link at the target is replaced, never followed.
 """
 
 import errno
@@ -138,7 +139,7 @@ def draft(path: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = False) -> I
     try:
         made = _new_draft(path, private)
         yield made
-        _publish(made, path)
+        publish(made, path)
     except OSError as error:
         _forget(made)
         raise OutputError(f"{path} cannot be written: {error.strerror or error}; {todo}") from error
@@ -155,7 +156,7 @@ def write_whole(path: Path, content: bytes | str, *, todo: str = _CHOOSE_FOLDER,
 
 def open_to_append(path: Path) -> BinaryIO:
     """Return a regular file opened at its end, made if absent; OSError for a pipe, a device or a link of a stranger."""
-    _refuse_foreign_link(path)
+    refuse_foreign_link(path)
     flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     file = os.fdopen(os.open(path, flags, 0o666), "ab")
     kind = stat.S_IFMT(os.fstat(file.fileno()).st_mode)
@@ -171,10 +172,13 @@ def make_folder(folder: Path, *, todo: str = _CHOOSE_FOLDER, private: bool = Fal
     private: a new folder is for its owner alone; one that is there keeps its permissions.
     """
     try:
-        _refuse_foreign_link(folder)
+        refuse_foreign_link(folder)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700 if private else 0o777)
         with tempfile.TemporaryFile(dir=folder):  # of a name of its own: other processes may be at the same
             pass
+    except FileExistsError as error:
+        kind = _KINDS.get(stat.S_IFMT(os.stat(folder).st_mode), "file") if folder.exists() else "link to nothing"
+        raise OutputError(f"{folder} cannot be written: it is a {kind}, needed a folder; {todo}") from error
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror}; {todo}") from error
 
@@ -191,8 +195,8 @@ def check_writable(path: Path) -> None:
 
 def _new_draft(path: Path, private: bool) -> Path:
     """Create an empty file beside `path` that no other process can have opened, and return its name."""
-    _refuse_foreign_link(path.parent)
-    mode = _mode_at(path)
+    refuse_foreign_link(path.parent)
+    mode = mode_at(path)
     made = path.with_name(f".{path.stem[:_MAX_STEM]}.{secrets.token_hex(6)}.partial{path.suffix}")
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_LINK | getattr(os, "O_CLOEXEC", 0)
     descriptor = os.open(made, flags, 0o600 if private else 0o666)
@@ -215,13 +219,14 @@ def _reopened(made: Path) -> BinaryIO:
     return file
 
 
-def _refuse_foreign_link(path: Path) -> None:
+def refuse_foreign_link(path: Path) -> None:
+    """Raise OSError if a link of another user lies on the way to a folder that others may write."""
     foreign = foreign_link(path)
     if foreign is not None:
         raise OSError(errno.EPERM, f"{foreign} is a symbolic link of another user, which could lead anywhere")
 
 
-def _mode_at(path: Path) -> int | None:
+def mode_at(path: Path) -> int | None:
     """Return the permissions of the file that is to be replaced, None if there is none; OSError for what is no file."""
     try:
         status = path.lstat()
@@ -234,7 +239,7 @@ def _mode_at(path: Path) -> int | None:
     return stat.S_IMODE(status.st_mode)
 
 
-def _publish(made: Path, path: Path) -> None:
+def publish(made: Path, path: Path) -> None:
     """Bring a draft to the disk, give it the target's name, and bring that to the disk too."""
     with made.open("rb") as file:
         os.fsync(file.fileno())

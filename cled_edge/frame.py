@@ -68,6 +68,7 @@ class FusedFrame:
     uint8 in `color_order`.
     controls: as they were applied: `steps` is the number that ran, the strength of a flat image is 0.
     latency_ns: time of each stage, by the names in `cled_edge.stage_times.STAGES`.
+    timestamp_ns: when the visible frame was taken, by `clock`; the infrared one if the visible has no time.
     infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if its clock is not
     MONOTONIC. skew_ns: see `FramePair.skew_ns`. name: see `FramePair.name`, "" for images that came without a frame.
     notes: what the user should know of the inputs, a sentence each.
@@ -84,3 +85,5 @@ class FusedFrame:
     skew_ns: int | None = None
     notes: tuple[str, ...] = ()
     name: str = ""
+    timestamp_ns: int | None = None
+    clock: str = ORDER

@@ -1,14 +1,17 @@
 """The loop: a thread reads pairs ahead, the calling thread fuses them, others write; all is counted and timed."""
 
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from cled_edge.camera.source import is_picture
 from cled_edge.contract import Controls
-from cled_edge.errors import OptionError, SizeMismatchError, SourceUnreadableError
+from cled_edge.ending import ends_on_signals
+from cled_edge.errors import CledEdgeError, OptionError, OutOfMemoryError, SizeMismatchError
 from cled_edge.frame import FramePair, FusedFrame
 from cled_edge.fuser import Fuser, timed
 from cled_edge.output.fanout import Fanout
@@ -18,18 +21,23 @@ from cled_edge.queues import ReadAhead
 from cled_edge.stage_times import IDLE, LatencyLog, process_age_s
 from cled_edge.tiling import Tiling, fuse_tiled
 
+LATE_CLOSE_S = 0.5  # for outputs that are closed while a frame is still being fused
+_MAX_LINKS = 40  # as Linux follows
+
 
 @dataclass
 class Report:
     """What a run did.
 
     announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
-    frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs given to
-    the fuser. dropped: pairs of a live camera that a newer one overtook before; not among `read`. steps: asked for.
+    frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs that were
+    fused. dropped: pairs of a live camera that a newer one overtook before; not among `read`. steps: asked for.
     steps_ran: in how many written frames each number of steps ran. written: frames that the first output wrote.
     outputs: see `Fanout.report`.
     input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
-    seconds: of the loop. first_frame_s: from the start of the process until the first frame was written.
+    interrupted: a signal ended it. is_stuck: a camera, or a frame in work, did not end in time after that, and must be
+    left alone. failure: what ended it after the first pair. seconds: of the loop. first_frame_s: from the start of the
+    process until the first frame was written.
     """
 
     backend: str
@@ -46,14 +54,15 @@ class Report:
     first_frame_s: float | None = None
     steps_ran: Counter[int] = field(default_factory=Counter)
     interrupted: bool = False
-    failure: SourceUnreadableError | None = None
+    is_stuck: bool = False
+    failure: CledEdgeError | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
     input_notes: Counter[str] = field(default_factory=Counter)
     latency: LatencyLog = field(default_factory=LatencyLog)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types; latencies in milliseconds."""
-        values = {name: value for name, value in vars(self).items() if name not in ("latency", "failure")}
+        values = {name: value for name, value in vars(self).items() if name not in ("latency", "failure", "is_stuck")}
         rate_hz = self.written / self.seconds if self.seconds else 0.0
         return {
             **values,
@@ -84,14 +93,19 @@ def fuse_pairs(
     tiling: Tiling | None = None,
     max_frames: int | None = None,
     advance: Callable[[], None] = lambda: None,
+    overdue: Callable[[Report, BaseException | None], None] | None = None,
 ) -> Report:
     """Fuse every pair into all outputs.
 
     tiling: how to cut images that do not fit one tile; None fuses all of them whole.
-    The pairs of a live camera do not wait: always the newest is fused, and those that it overtook are counted. An
-    interrupt (Ctrl-C) ends the run in order, and so does a source that gives out after the first pair: outputs are
-    closed and kept, and the report says so. An output that would overwrite an input is an OptionError.
+    The pairs of a live camera do not wait: always the newest is fused, and those that it overtook are counted.
+
+    Ctrl-C, SIGTERM, SIGHUP and SIGPIPE end the run in order, and so does anything that is wrong with a pair after the
+    first: outputs are closed and kept, and the report says so. That takes 2 s at most, even if a camera hangs: then
+    `Report.is_stuck`. OptionError for an output that would overwrite an input, or that holds fewer frames than come.
     `advance` is called after each frame that the first output wrote, on the thread that wrote it.
+    overdue: called on another thread if a frame is still being fused that long after a signal, when all outputs are
+    closed and the report is complete; a program can leave there.
     """
     if tiling:
         tiling.check(fuser.bundle.manifest.size_multiple)
@@ -103,19 +117,35 @@ def fuse_pairs(
         advance()
 
     fanout = Fanout(outputs, is_live=pairs.is_live, rate_hz=pairs.rate_hz, written=written)
-    refuse_overwriting(pairs, fanout.outputs)
+    refuse_overwriting(pairs.files, fanout.outputs)
+    _refuse_overfull(pairs, fanout.outputs, max_frames)
     reader = ReadAhead(pairs, newest_only=pairs.is_live)
     start = time.perf_counter()
+
+    def finish() -> None:
+        report.dropped = reader.dropped
+        report.left_out = pairs.left_out[0], pairs.left_out[1]
+        report.outputs = fanout.report()
+        report.seconds = round(time.perf_counter() - start, 3)
+
+    def late() -> None:
+        failed = fanout.close(LATE_CLOSE_S)
+        report.interrupted, report.is_stuck = True, True
+        finish()
+        if overdue:
+            overdue(report, failed[0] if failed else None)
+
     try:
-        # Left in reverse order: the outputs are closed when all threads have ended.
-        with fanout, reader:
-            _fuse_all(reader, fuser, controls, tiling, fanout, report, max_frames)
+        # Left in reverse order: the outputs are closed when the reader has ended.
+        with ends_on_signals(reader.stop, late) as stopped:
+            with fanout, reader:
+                _fuse_all(reader, fuser, controls, tiling, fanout, report, max_frames)
+            report.interrupted = stopped.is_set()
     except KeyboardInterrupt:
         report.interrupted = True
-    report.dropped = reader.dropped
-    report.left_out = pairs.left_out[0], pairs.left_out[1]
-    report.outputs = fanout.report()
-    report.seconds = round(time.perf_counter() - start, 3)
+    if reader.is_stuck:
+        report.is_stuck = True
+    finish()
     return report
 
 
@@ -125,18 +155,56 @@ def _begun(pairs: PairedCameras, fuser: Fuser, controls: Controls) -> Report:
     return Report(fuser.backend.description, manifest.name, steps, announced=pairs.announced)
 
 
-def refuse_overwriting(pairs: PairedCameras, outputs: Sequence[Output]) -> None:
-    """Raise OptionError if an output is a file that a camera reads, or a folder from which one reads pictures."""
-    files = {path.resolve() for path in pairs.files}
-    folders = {path.parent for path in files if is_picture(path.name)}
+def refuse_overwriting(files: Sequence[Path], outputs: Sequence[Output]) -> None:
+    """Raise OptionError if an output is a file that a camera reads, or a folder from which one reads pictures.
+
+    What a link leads to counts as well as the link, under whatever other names it has.
+    """
+    links = {link for path in files for link in _links(path)}
+    read = {_identity(path) for path in links}
+    folders = {_identity(path.parent) for path in links if is_picture(path.name)}
     for output in outputs:
-        place = output.target.resolve() if output.target else None
+        place = _identity(output.target) if output.target else None
+        if place is None:
+            continue
         if place in folders:
             raise OptionError(
                 f"{output.target} holds input pictures, which the output would overwrite; choose another folder"
             )
-        if place in files:
+        if place in read:
             raise OptionError(f"{output.target} is an input, which the output would overwrite; choose another name")
+
+
+def _links(path: Path) -> Iterator[Path]:
+    """Yield a path, and what it links to, link by link."""
+    for _ in range(_MAX_LINKS):
+        yield path
+        try:
+            path = path.parent / os.readlink(path)
+        except OSError:
+            return
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file or folder from all others, None if it does not exist."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _refuse_overfull(pairs: PairedCameras, outputs: Sequence[Output], max_frames: int | None) -> None:
+    """Raise OptionError if an output holds fewer frames than are sure to come."""
+    counts = [*(pairs.announced or ()), *((max_frames,) if max_frames else ())]
+    coming = min(counts) if counts else None
+    for output in outputs:
+        if output.holds is not None and (coming is None or coming > output.holds):
+            seen = f"{coming} pairs come" if coming is not None else "nobody says how many pairs come"
+            raise OptionError(
+                f"{output.address.text} holds {output.holds} picture, but {seen}; give a folder or a video, or end "
+                f"after {output.holds}"
+            )
 
 
 def _fuse_all(
@@ -148,32 +216,30 @@ def _fuse_all(
     report: Report,
     max_frames: int | None,
 ) -> None:
-    """Fuse on this thread until the source ends, an output wants no more, or `max_frames` are done."""
+    """Fuse on this thread until the source ends or is stopped, an output wants no more, or `max_frames` are done.
+
+    What is wrong with a pair after the first ends it too, as the report's failure: what was fused before is kept.
+    """
     while report.read != max_frames:
-        start_ns = time.perf_counter_ns()
-        drawn = _next_pair(reader, report)
-        if drawn is None:
+        try:
+            start_ns = time.perf_counter_ns()
+            drawn = reader.next()
+            if drawn is None:
+                return
+            wait_ns = time.perf_counter_ns() - start_ns + fanout.waited_ns
+            pair, decode_ns = drawn
+            fused = _fuse(fuser, pair, controls, tiling)
+        except CledEdgeError as error:
+            if not report.read:
+                raise
+            report.failure = error
             return
-        wait_ns = time.perf_counter_ns() - start_ns + fanout.waited_ns
         report.read += 1
-        pair, decode_ns = drawn
         report.clocks = pair.infrared.clock, pair.visible.clock
-        fused = _fuse(fuser, pair, controls, tiling)
         report.input_notes.update(fused.notes)
         stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
         if not fanout.put(replace(fused, latency_ns=stages_ns)):
             return
-
-
-def _next_pair(reader: ReadAhead[FramePair], report: Report) -> tuple[FramePair, int] | None:
-    """Return the next pair, or None at the end; what was fused before a camera or a file gave out is kept."""
-    try:
-        return reader.next()
-    except SourceUnreadableError as error:
-        if not report.read:
-            raise
-        report.failure = error
-        return None
 
 
 def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> FusedFrame:
@@ -183,5 +249,11 @@ def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | No
             images = fuser.image(pair.infrared), fuser.image(pair.visible)
             return timed(fuse_tiled(fuser, *images, controls, tiling), pair)
         return fuser(pair.infrared, pair.visible, controls)
-    except (OptionError, SizeMismatchError) as error:
+    except (OptionError, OutOfMemoryError, SizeMismatchError) as error:
         raise type(error)(f"pair {pair.name}: {error}") from error
+    except MemoryError as error:
+        height, width = pair.visible.image.shape[:2]
+        raise OutOfMemoryError(
+            f"pair {pair.name}: there is too little memory for {height}x{width}; needed more, or smaller images; "
+            "fuse them in tiles"
+        ) from error

@@ -4,11 +4,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from types import TracebackType
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
+STOP_WAIT_S = 0.5  # for a thread that draws, once nobody wants its items
 
 
 class BoundedQueue(Generic[T]):
@@ -46,10 +48,12 @@ class BoundedQueue(Generic[T]):
             self._changed.notify_all()
             return item
 
-    def close(self) -> None:
-        """Take no more; what is held can still be taken. Closing twice does nothing."""
+    def close(self, *, empty: bool = False) -> None:
+        """Take no more; what is held can still be taken, unless it is to be emptied. Closing twice does nothing."""
         with self._changed:
             self._closed = True
+            if empty:
+                self._held.clear()
             self._changed.notify_all()
 
 
@@ -57,11 +61,15 @@ class ReadAhead(Generic[T]):
     """Draws items on a thread of its own while the caller works on the last one.
 
     newest_only: the items do not wait for the caller, who always gets the newest; `dropped` counts the others.
+    is_stuck: the context has ended, and the thread still waits for an item, as from a camera that hangs. What it draws
+    from must then be left alone: OpenCV crashes if a camera is closed under a thread that uses it.
     """
 
     def __init__(self, items: Iterable[T], newest_only: bool = False) -> None:
         self._items = items
         self._queue: BoundedQueue[tuple[T, int]] = BoundedQueue(drops=newest_only)
+        self._is_stopped = threading.Event()
+        self.is_stuck = False
 
     @property
     def dropped(self) -> int:
@@ -69,14 +77,19 @@ class ReadAhead(Generic[T]):
         return self._queue.dropped
 
     def next(self) -> tuple[T, int] | None:
-        """Return the next item and the nanoseconds it took to draw, or None at the end.
+        """Return the next item and the nanoseconds it took to draw, or None at the end or once it is stopped.
 
         What ended the items early is raised, when those before it are taken.
         """
         drawn = self._queue.get()
-        if drawn is None:
+        if drawn is None and not self._is_stopped.is_set():
             self._thread.result()
         return drawn
+
+    def stop(self) -> None:
+        """Let `next` return None from now on, at once. Any thread may call it."""
+        self._is_stopped.set()
+        self._queue.close(empty=True)
 
     def _draw_all(self) -> None:
         try:
@@ -96,8 +109,13 @@ class ReadAhead(Generic[T]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if kind is not None:
+            self._is_stopped.set()
         self._queue.close()
-        _wait_for_end(self._thread)
+        while not _has_ended(self._thread, STOP_WAIT_S):
+            if self._is_stopped.is_set():
+                self.is_stuck = True
+                return
 
 
 class WriteBehind(Generic[T]):
@@ -131,9 +149,13 @@ class WriteBehind(Generic[T]):
         """Take no more; what is held will still be written."""
         self._queue.close()
 
+    def has_ended(self, within_s: float | None = None) -> bool:
+        """Wait until all is written, for ever or for a time, and say whether it is. Close it before."""
+        return self._thread is None or _has_ended(self._thread, within_s)
+
     def failure(self) -> BaseException | None:
-        """Wait until all is written, and return what `write` raised. Close it before."""
-        return _wait_for_end(self._thread) if self._thread else None
+        """Return what `write` raised, once all is written."""
+        return self._thread.exception() if self._thread else None
 
     def _write_all(self) -> None:
         try:
@@ -180,25 +202,42 @@ class WriteBetween(Generic[T]):
         """Take no more."""
         self._ended = True
 
+    def has_ended(self, within_s: float | None = None) -> bool:  # noqa: ARG002 (nothing runs beside)
+        """Say that all is written."""
+        return True
+
     def failure(self) -> BaseException | None:
         """Return what `write` raised."""
         return self._failure
 
 
 def _run_beside(name: str, work: Callable[[], None]) -> "Future[None]":
-    pool = ThreadPoolExecutor(1, name)
-    future = pool.submit(work)
-    pool.shutdown(wait=False)  # the thread ends with its work
+    """Run it on a thread that does not keep the process alive: what it waits for may never come."""
+    future: Future[None] = Future()
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:  # told by the future
+            future.set_exception(error)
+        else:
+            future.set_result(None)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
     return future
 
 
-def _wait_for_end(thread: "Future[None]") -> BaseException | None:
-    """Wait until a thread has ended, and return what it raised.
+def _has_ended(thread: "Future[None]", within_s: float | None = None) -> bool:
+    """Wait until a thread has ended, for ever or for a time, and say whether it has.
 
     A second Ctrl-C does not cut this short: OpenCV crashes if a camera or video is closed under a thread that uses it.
     """
+    until_s = None if within_s is None else time.monotonic() + within_s
     while True:
         try:
-            return thread.exception()
+            thread.exception(None if until_s is None else max(0.0, until_s - time.monotonic()))
+        except FutureTimeoutError:
+            return False
         except KeyboardInterrupt:
             continue
+        return True

@@ -14,7 +14,8 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from cled_edge.cli.fusing import INTERRUPTED, print_report
+from cled_edge.cli.fusing import print_report
+from cled_edge.ending import INTERRUPTED
 from cled_edge.errors import one_line_errors
 from cled_edge.files import make_folder
 from cled_edge.fuser import Fuser

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from cled_edge import Controls, FramePair, FusedFrame, Fuser, open_camera
+from cled_edge.ending import ends_on_signals
 from cled_edge.errors import one_line_errors
 from cled_edge.output.fanout import Fanout
 from cled_edge.pairing import pair_cameras
@@ -35,7 +36,7 @@ def main(
         pairs = pair_cameras(infrared_camera, visible_camera)
         outputs = Fanout(out, is_live=pairs.is_live, rate_hz=pairs.rate_hz)
         reader = ReadAhead(pairs, newest_only=pairs.is_live)  # a live camera does not wait: take its newest pair
-        with outputs, reader:
+        with ends_on_signals(reader.stop), outputs, reader:
             loop(reader, fuser, controls, outputs)
 
 

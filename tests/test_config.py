@@ -74,7 +74,7 @@ def test_what_is_replaced_is_not_checked_and_an_unknown_key_still_is(tmp_path: P
     path = written(
         tmp_path,
         "[cameras]\ninfrared = true\n[model]\nthreads = 'two'\n[controls]\nsteps = 99\nbalance = 0.2\n"
-        "[[outputs]]\nto = 'a.png'\n[run]\njson = 1\n",
+        "[[outputs]]\nto = 'a.gif'\n[run]\njson = 1\n",
     )
     config = read_config(path, {"infrared", "threads", "steps", "outputs", "as_json"})
     assert (config.controls, config.outputs, config.model.threads) == ({"balance": 0.2}, (), 0)
@@ -104,7 +104,7 @@ def test_no_output_is_refused() -> None:
         ("[[outputs]]\nshows = 'visible'", "outputs.0.to is missing; needed a value"),
         ("[[outputs]]\nto = 'a'\npolicy = 'hurry'", "outputs.0.policy is 'hurry': needed 'wait' or 'drop'$"),
         ("[[outputs]]\nto = 'a'\nqueue_frames = 0", "queue_frames is 0; it must be 1 or more"),
-        ("[[outputs]]\nto = 'a.png'", "outputs.0 is .*a.png names a file; give a folder"),
+        ("[[outputs]]\nto = 'a.gif'", "outputs.0 is .*a.gif names a file; give a folder"),
         ("[model]\nthreads = '2'", "model.threads is '2': needed a whole number$"),
         ("[model]\nthreads = -2", "model.threads is -2: needed 0 or more$"),
         ("[run]\nmax_frames = 0", "run.max_frames is 0: needed 1 or more$"),

@@ -14,7 +14,15 @@ import pytest
 
 from cled_edge import live
 from cled_edge.contract import Controls
-from cled_edge.errors import OptionError, OutputError, SizeMismatchError, SourceUnreadableError
+from cled_edge.errors import (
+    BackendError,
+    CledEdgeError,
+    OptionError,
+    OutOfMemoryError,
+    OutputError,
+    SizeMismatchError,
+    SourceUnreadableError,
+)
 from cled_edge.frame import Frame, FramePair, FusedFrame
 from cled_edge.output import fanout
 from cled_edge.output.sink import Output, OutputSettings, output_address
@@ -171,21 +179,37 @@ def test_a_source_that_gives_out_keeps_what_was_fused(run, at: int) -> None:
     assert sink.closed_by == [None]
 
 
-@pytest.mark.parametrize("error", [OptionError("no picture"), ZeroDivisionError("a defect")])
-def test_any_other_error_of_the_source_reaches_the_caller_after_the_pairs_before_it(run, error: Exception) -> None:
-    sink = Sink(stage)
-    with pytest.raises(type(error), match=str(error)):
-        run.bounded(Source(9, failing(3, error)), Fuser(), sink)
+@pytest.mark.parametrize("error", [OptionError("too dark"), SizeMismatchError("too wide"), BackendError("unplugged")])
+@pytest.mark.parametrize("where", ["source", "fuser"])
+def test_what_is_wrong_with_a_later_pair_keeps_what_was_fused_before(run, where: str, error: CledEdgeError) -> None:
+    sink, steps = Sink(stage), {"source": nothing, "fuser": nothing, where: failing(3, error)}
+    report = run.bounded(Source(10**6, steps["source"]), Fuser(steps["fuser"]), sink)
+    assert str(error) in str(report.failure)
+    assert type(report.failure) is type(error)
     assert sink.names == ["0", "1", "2"]
-    assert sink.closed_by == [type(error)]
+    assert (report.read, report.written, sink.closed_by) == (3, 3, [None])
 
 
-def test_an_error_of_the_fuser_names_the_pair_and_comes_after_the_frames_before_it(run) -> None:
+def test_what_is_wrong_with_the_first_pair_is_raised_and_opens_no_output(run) -> None:
+    sink = Sink()
+    with pytest.raises(SizeMismatchError, match="pair 0: too wide"):
+        run.bounded(Source(9), Fuser(failing(0, SizeMismatchError("too wide"))), sink)
+    assert sink.closed_by == []
+
+
+@pytest.mark.parametrize("where", ["source", "fuser"])
+def test_a_defect_reaches_the_caller_and_the_outputs_keep_the_pairs_before_it(run, where: str) -> None:
+    steps = {"source": nothing, "fuser": nothing, where: failing(3, ZeroDivisionError("a defect"))}
     sink = Sink(stage)
-    with pytest.raises(SizeMismatchError, match="pair 3: too wide"):
-        run.bounded(Source(10**6), Fuser(failing(3, SizeMismatchError("too wide"))), sink)
+    with pytest.raises(ZeroDivisionError, match="a defect"):
+        run.bounded(Source(9, steps["source"]), Fuser(steps["fuser"]), sink)
     assert sink.names == ["0", "1", "2"]
-    assert sink.closed_by == [SizeMismatchError]
+    assert sink.closed_by == [None]
+
+
+def test_too_little_memory_for_a_pair_is_said(run) -> None:
+    with pytest.raises(OutOfMemoryError, match="pair 0: there is too little memory for 4x6"):
+        run.bounded(Source(9), Fuser(failing(0, MemoryError())), Sink())
 
 
 @pytest.mark.parametrize("slow", ["source", "fuser", "none"])
@@ -231,7 +255,7 @@ def test_an_interrupt_keeps_what_was_fused(run, kind: type[Sink]) -> None:
     report = run.bounded(Source(10**6), Fuser(failing(3, KeyboardInterrupt())), sink, policy="wait")
     assert report.interrupted
     assert sink.names == ["0", "1", "2"]
-    assert (report.written, sink.closed_by) == (3, [KeyboardInterrupt])
+    assert (report.written, sink.closed_by) == (3, [None])
 
 
 def test_an_interrupt_does_not_hide_that_writing_failed(run) -> None:
@@ -245,22 +269,62 @@ def test_an_interrupt_does_not_hide_that_writing_failed(run) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
-def test_an_interrupt_while_a_camera_is_silent_ends_the_run(run) -> None:
-    def silent(index: int) -> None:
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP", "SIGPIPE"])
+def test_a_signal_while_a_camera_hangs_for_ever_ends_the_run_in_two_seconds(run, name: str) -> None:
+    number = getattr(signal, name)
+    before, told, may_end = signal.getsignal(number), [], threading.Event()
+
+    def hangs(index: int) -> None:
         if index == 2:
             time.sleep(0.1)  # the frames before are fused, the loop waits
-            os.kill(os.getpid(), signal.SIGINT)
-            time.sleep(0.1)
+            told.append(time.monotonic())
+            for _ in range(2):
+                os.kill(os.getpid(), number)
+                time.sleep(0.02)
+            may_end.wait(20)
 
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         sink = Sink()
-        report = run.here(Source(10**6, silent), Fuser(), sink)
+        report = run.here(Source(10**6, hangs), Fuser(), sink)
+        assert time.monotonic() - told[0] < 2
     finally:
-        signal.signal(signal.SIGINT, before)
-    assert report.interrupted
+        may_end.set()
+    assert (report.interrupted, report.is_stuck) == (True, True)
     assert sink.names == ["0", "1"]
-    assert sink.closed_by == [KeyboardInterrupt]
+    assert sink.closed_by == [None]
+    assert signal.getsignal(number) == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_outputs_are_closed_in_two_seconds_though_a_frame_is_still_being_fused(run) -> None:
+    sink, closed, reports = Sink(), threading.Event(), []
+
+    def hangs(index: int) -> None:
+        if index == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert closed.wait(2), "the outputs are still open"
+
+    def overdue(report: live.Report, failure: BaseException | None) -> None:
+        reports.append((report.interrupted, report.written, failure, list(sink.closed_by)))
+        closed.set()
+
+    run.here(Source(10**6), Fuser(hangs), sink, overdue=overdue)
+    assert reports == [(True, 2, None, [None])]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
+def test_a_handler_of_the_callers_own_is_left_to_it(run) -> None:
+    def tell(index: int) -> None:
+        if index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    heard = []
+    before = signal.signal(signal.SIGTERM, lambda number, _: heard.append(number))
+    try:
+        report = run.here(Source(3), Fuser(tell), Sink())
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (heard, report.interrupted, report.written) == ([signal.SIGTERM], False, 3)
 
 
 def test_a_camera_is_fused_at_its_newest_pair_and_the_others_are_counted(run) -> None:

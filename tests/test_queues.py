@@ -1,20 +1,47 @@
 """Queues and threads beside the caller's: what is held, dropped, counted, and that a second Ctrl-C does not hurt."""
 
+import threading
+from collections.abc import Iterator
+
 from cled_edge.errors import CledEdgeError
-from cled_edge.queues import BoundedQueue, WriteBehind, WriteBetween, _wait_for_end
+from cled_edge.queues import BoundedQueue, ReadAhead, WriteBehind, WriteBetween, _has_ended
 
 
 def test_a_second_interrupt_does_not_close_a_file_under_its_writer() -> None:
     class Pressed:
         presses = 2
 
-        def exception(self) -> Exception | None:
+        def exception(self, timeout: float | None) -> None:
             self.presses -= 1
             if self.presses >= 0:
                 raise KeyboardInterrupt
-            return CledEdgeError("the end")
 
-    assert str(_wait_for_end(Pressed())) == "the end"
+    assert _has_ended(Pressed())
+
+
+def test_a_reader_that_hangs_is_left_alone_once_it_is_stopped() -> None:
+    may_go_on = threading.Event()
+
+    def items() -> Iterator[int]:
+        yield 1
+        may_go_on.wait(10)
+
+    reader = ReadAhead(items())
+    try:
+        with reader:
+            assert reader.next() is not None
+            threading.Timer(0.05, reader.stop).start()
+            assert reader.next() is None
+        assert reader.is_stuck
+    finally:
+        may_go_on.set()
+
+
+def test_a_reader_that_is_stopped_hands_on_nothing_more() -> None:
+    with ReadAhead(iter(range(3))) as reader:
+        reader.stop()
+        assert reader.next() is None
+    assert not reader.is_stuck
 
 
 def test_a_closed_queue_gives_what_it_holds_and_takes_no_more() -> None:

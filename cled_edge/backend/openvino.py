@@ -12,7 +12,7 @@ import numpy as np
 
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.facts import BackendFacts, RunFacts
-from cled_edge.backend.failures import missing_package, one_line
+from cled_edge.backend.failures import missing_package, run_failure
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
@@ -90,7 +90,7 @@ class OpenVinoBackend:
                     del self._compiled[next(iter(self._compiled))]
                 outputs = next(requests).infer(contiguous, share_inputs=True, share_outputs=True)
             except Exception as error:  # RuntimeError, and TypeError or KeyError of the binding
-                raise BackendError(f"OpenVINO failed in {graph}: {one_line(error)}") from error
+                raise run_failure("OpenVINO", graph, error) from error
         return [outputs[k] for k in range(len(outputs))]
 
     def close(self) -> None:

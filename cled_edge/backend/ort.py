@@ -8,7 +8,7 @@ from typing import Any
 
 from cled_edge.backend.choice import REGISTRY, BackendChoice
 from cled_edge.backend.facts import BackendFacts, RunFacts
-from cled_edge.backend.failures import missing_package, one_line
+from cled_edge.backend.failures import missing_package, one_line, run_failure
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
@@ -89,7 +89,7 @@ class OnnxRuntimeBackend:
                 # Binding preallocated outputs saves nothing measurable here (121 and 119 ms) and costs 20 MB.
                 outputs: list[Array] = self._sessions[graph].run(None, dict(inputs))
             except Exception as error:  # InvalidArgument, RuntimeException and others, none of them a RuntimeError
-                raise BackendError(f"ONNX Runtime failed in {graph}: {one_line(error)}") from error
+                raise run_failure("ONNX Runtime", graph, error) from error
         return outputs
 
     def close(self) -> None:

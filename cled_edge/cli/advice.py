@@ -4,8 +4,9 @@ import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
-from cled_edge.errors import EngineError, wanted_text
+from cled_edge.errors import EngineError, OutOfMemoryError, wanted_text
 
+TILE = "768x1024"  # as the help names it
 FLAGS = ("tf32",)  # options of a build that take no value
 
 
@@ -25,9 +26,11 @@ def advised(error: EngineError) -> str:
 
 @contextmanager
 def advice() -> Iterator[None]:
-    """Around the command line: let an error about an engine end in the command that builds it."""
+    """Around the command line: let an error about an engine end in the command that builds it, and name the option."""
     try:
         yield
+    except OutOfMemoryError as error:
+        raise OutOfMemoryError(f"{error}: --tile {TILE}") from error
     except EngineError as error:
         if not error.wanted:
             raise

@@ -12,10 +12,11 @@ from cled_edge.cli.advice import advice
 from cled_edge.cli.benching import app as bench_app
 from cled_edge.cli.building import build, doctor
 from cled_edge.cli.examples import examples_of
-from cled_edge.cli.fusing import INTERRUPTED, fuse
+from cled_edge.cli.fusing import fuse
 from cled_edge.cli.scoring import score
 from cled_edge.cli.signing import inspect, keygen, sign
 from cled_edge.cli.verifying import verify
+from cled_edge.ending import INTERRUPTED, interrupt
 from cled_edge.errors import one_line_errors
 
 HELP = {"help_option_names": ["-h", "--help"]}  # the commands below inherit it
@@ -49,8 +50,11 @@ app.add_typer(bench_app, name="bench", rich_help_panel="This machine")
 
 def main() -> None:
     """Entry point: every error on purpose becomes one line and its exit code."""
-    # A service manager stops with SIGTERM; treat it as Ctrl-C, so that a video is closed properly.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A service manager stops with SIGTERM, a terminal that goes away with SIGHUP: both end a command as Ctrl-C does.
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, interrupt)
     # OpenCV and FFmpeg print decoding errors of their own; ours say the same in one line.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")

@@ -1,5 +1,8 @@
 """`cled-edge fuse`: fuse two cameras into any number of outputs, and print what was done."""
 
+import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,24 +11,24 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from cled_edge.backend.choice import REGISTRY
+from cled_edge.cli.advice import advice
 from cled_edge.cli.control_options import control_options
 from cled_edge.cli.infrared_options import InfraredCrop, InfraredPolarity, InfraredRange, Names, numbers_of
 from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.signing import RequireSignature
-from cled_edge.errors import OptionError
+from cled_edge.ending import INTERRUPTED
+from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.json_text import counted, json_of
 from cled_edge.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from cled_edge.config import RobotConfig
     from cled_edge.fuser import Fuser
     from cled_edge.live import Report
     from cled_edge.output.sink import OutputSettings
     from cled_edge.pairing import PairedCameras
-
-INTERRUPTED = 130  # the exit code of a run that Ctrl-C ended
 
 
 # Longer than a screen: each option is a parameter.
@@ -44,8 +47,8 @@ def fuse(
         list[str] | None,
         typer.Option(
             metavar="OUT",
-            help="video file, folder of PNGs (one per name), or 'window'; repeat for several; infrared=OUT and "
-            "visible=OUT take the restored images",
+            help="video, picture (of one pair), folder of PNGs (one per name), or 'window'; repeat for several; "
+            "infrared=OUT and visible=OUT take the restored images",
             rich_help_panel=PLACES,
         ),
     ] = None,
@@ -209,12 +212,25 @@ def run_fusion(
         limits = (*(pairs.announced or ()), *((run.max_frames,) if run.max_frames else ()))
         if verbose:
             _tell_opened(console, config, pairs, fuser, outputs)
+
+        def end(report: "Report", failure: BaseException | None = None) -> None:
+            noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {thermal}"]
+            _end(report, noted, run.as_json, failure, quiet=console.quiet)
+
         with progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance:
             report = fuse_pairs(
-                pairs, fuser, outputs, controls, tiling=tiling, max_frames=run.max_frames, advance=advance
+                pairs,
+                fuser,
+                outputs,
+                controls,
+                tiling=tiling,
+                max_frames=run.max_frames,
+                advance=advance,
+                overdue=lambda late, failure: _leave(lambda: end(late, failure)),
             )
-    noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {thermal}"]
-    _end(report, noted, run.as_json, quiet=console.quiet)
+        if report.is_stuck:
+            _leave(lambda: end(report))
+    end(report)
 
 
 def _tell_opened(
@@ -235,17 +251,41 @@ def _tell_opened(
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
-def _end(report: "Report", noted: "Sequence[str]", as_json: bool, *, quiet: bool = False) -> None:
+def _end(
+    report: "Report",
+    noted: "Sequence[str]",
+    as_json: bool,
+    failure: BaseException | None = None,
+    *,
+    quiet: bool = False,
+) -> None:
     """Print the report, then raise what ended the run early. noted: lines about the backend."""
     values = report.as_dict()
     if as_json:
         typer.echo(json_of({**values, "notes": noted}), nl=False)
     elif not quiet:
         print_report(values, noted)
-    if report.failure:
-        raise report.failure
+    failure = failure or report.failure
+    if failure:
+        raise failure
     if report.interrupted:
         raise typer.Exit(INTERRUPTED)
+
+
+def _leave(end: "Callable[[], None]") -> None:
+    """End the process after `end` with its exit code, without waiting for a thread that hangs or a frame in work."""
+    code = INTERRUPTED
+    try:
+        with one_line_errors(), advice():
+            end()
+    except typer.Exit:
+        pass
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else 1
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+        os._exit(code)
 
 
 def _camera(config: "RobotConfig", modality: str) -> str:
@@ -285,6 +325,9 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
         line("announced: {} infrared, {} visible frames".format(*values["announced"]))
     if any(values["left_out"]):
         line("left out: {} infrared, {} visible frames that have no partner in time".format(*values["left_out"]))
+    for output in values["outputs"]:
+        for note in output["notes"]:
+            line(f"note: {note}")
     if values["dropped"]:
         line(f"dropped: {counted(values['dropped'], 'pair')} that a newer one overtook")
     for output in values["outputs"]:

@@ -1,11 +1,12 @@
 """Any number of outputs at once: each has its own queue, thread and policy, so that none waits for another."""
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from cled_edge.errors import OptionError
+from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.output.sink import Output, OutputSettings, Policy, open_output
 from cled_edge.queues import WriteBehind, WriteBetween
@@ -40,6 +41,8 @@ class Fanout:
         settings = [OutputSettings.parse(each) if isinstance(each, str) else each for each in outputs]
         self._branches = [_Branch(each, open_output(each, rate_hz), is_live) for each in settings]
         self._branches[0].written_hook = written
+        self._closing = threading.Lock()
+        self._is_closed = False
         refuse_same_target([branch.output for branch in self._branches])
 
     @property
@@ -64,23 +67,38 @@ class Fanout:
         """Return for each output its address, image, policy, counts and write latency, in plain JSON types."""
         return [branch.report() for branch in self._branches]
 
+    def close(self, within_s: float | None = None) -> list[BaseException]:
+        """Write what the outputs hold, close them in their order, and return what failed. Any thread may call it.
+
+        within_s: how long to wait for all that is being written; None is for ever. With a limit, an output that is not
+        ready then, or that needs the main thread, is left as it is. Closing twice does nothing.
+        """
+        until_s = None if within_s is None else time.monotonic() + within_s
+        if not self._closing.acquire(timeout=-1 if within_s is None else within_s):
+            return [OutputError("an output did not end in time; look at its disk")]  # another thread closes them
+        try:
+            if self._is_closed:
+                return []
+            self._is_closed = True
+            for branch in self._branches:
+                branch.queue.close()
+            failures = [branch.close(until_s) for branch in self._branches]
+            return [failure for failure in failures if failure]
+        finally:
+            self._closing.release()
+
     def __enter__(self) -> "Fanout":
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Raise the first that writing or closing raised, unless another error is on its way.
+        """Close all, and raise the first that writing or closing raised, unless another error is on its way.
 
-        An output that failed leaves nothing half-written. The others keep what they wrote, as after Ctrl-C.
+        Whatever ended the run, each output keeps what it wrote.
         """
-        for branch in self._branches:
-            branch.queue.close()
-        failures = [branch.queue.failure() for branch in self._branches]
-        is_error = error is not None and not isinstance(error, KeyboardInterrupt)
-        closings = [branch.close(failure or error) for branch, failure in zip(self._branches, failures, strict=True)]
-        failed = [failure for failure in (*failures, *closings) if failure]
-        if failed and not is_error:
+        failed = self.close()
+        if failed and (error is None or isinstance(error, KeyboardInterrupt)):
             raise failed[0]
 
 
@@ -122,17 +140,20 @@ class _Branch:
         self.written_hook(frame, write_ns)
         return go_on
 
-    def close(self, ended_by: BaseException | None) -> Exception | None:
-        """Close the output, if it was opened, after the error that ended the run; return what closing raised."""
-        if not self._is_open:
-            return None
+    def close(self, until_s: float | None) -> BaseException | None:
+        """Wait for its thread, close the output if it was opened, and return what writing or closing raised."""
+        if not self.queue.has_ended(None if until_s is None else max(0.0, until_s - time.monotonic())):
+            return OutputError(f"{self.settings.to} did not take its last frame in time; look at its disk")
+        failure = self.queue.failure()
+        if not self._is_open or (self.output.on_main_thread and until_s is not None):
+            return failure
         self._is_open = False
-        traceback = ended_by.__traceback__ if ended_by else None
         try:
-            self.output.__exit__(type(ended_by) if ended_by else None, ended_by, traceback)
+            traceback = failure.__traceback__ if failure else None
+            self.output.__exit__(type(failure) if failure else None, failure, traceback)
         except Exception as error:  # the other outputs must be closed too
-            return error
-        return None
+            return failure or error
+        return failure
 
     def report(self) -> dict[str, Any]:
         """Return what became of its frames, in plain JSON types."""
@@ -142,5 +163,6 @@ class _Branch:
             "policy": self.policy,
             "written": self._written,
             "dropped": self.queue.dropped,
+            "notes": list(self.output.notes),
             "write_ms": self._latency.summary_ms().get("write"),
         }

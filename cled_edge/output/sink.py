@@ -18,26 +18,14 @@ from cled_edge.json_text import shown
 
 OUTPUTS = {  # scheme -> module:class
     "folder": "cled_edge.output.png_folder:PngFolder",
+    "picture": "cled_edge.output.picture_file:PictureFile",
     "video": "cled_edge.output.video_writer:VideoWriter",
     "window": "cled_edge.output.window:Window",
 }
 WINDOW = "window"  # the one bare place that is no path
 VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
-_OTHER_FILES = (
-    ".bmp",
-    ".gif",
-    ".jpeg",
-    ".jpg",
-    ".m4v",
-    ".mpeg",
-    ".mpg",
-    ".png",
-    ".tif",
-    ".tiff",
-    ".webm",
-    ".webp",
-    ".wmv",
-)
+PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_OTHER_FILES = (".gif", ".m4v", ".mpeg", ".mpg", ".webm", ".wmv")
 
 Shown = Literal["picture", "infrared", "visible"]  # a field of FusedFrame: fused, or one of the two restored
 Policy = Literal["wait", "drop"]
@@ -79,18 +67,21 @@ class OutputSettings:
 class Output(ABC):
     """One place where fused frames go. Making one touches nothing; entering its context opens it.
 
-    The context's end keeps what was written after success and Ctrl-C; an error leaves no half-written file.
+    Whatever ends the context, what was written is kept, and an output in which no frame was written leaves nothing.
     drops: its policy unless the user chooses: leave out frames rather than let the loop wait. on_main_thread: it must
-    be called on the main thread. target: the file or folder that it writes, None if it writes none.
+    be called on the main thread. holds: frames that it can hold, None for any number. target: the file or folder that
+    it writes, None if it writes none. notes: sentences that the user should read once, such as that it padded.
     """
 
     drops: bool = False
     on_main_thread: bool = False
+    holds: int | None = None
     target: Path | None = None
 
     def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
         """Take what the user said. rate_hz: of the source, None if it has none."""
         self.address, self.shows, self.rate_hz = address, shows, rate_hz
+        self.notes: list[str] = []
         self._named = 0
 
     @abstractmethod
@@ -137,13 +128,31 @@ def open_output(settings: OutputSettings | str, rate_hz: float | None = None) ->
 def output_address(text: str) -> Address:
     """Return the parsed address of an output.
 
-    `window`: a window. A name with a video's suffix: that video. Any other path: a folder of PNGs. `window:`, `video:`
-    or `folder:` before it says which kind is meant. OptionError for an unknown scheme and for another file's suffix.
+    `window`: a window. A name with a video's suffix: that video; with a picture's: that picture. Any other path: a
+    folder of PNGs. `window:`, `video:`, `picture:` or `folder:` before it says which kind is meant. OptionError for an
+    unknown scheme, for another file's suffix, and for `-`.
     """
     explicit = explicit_address(text, OUTPUTS)
     if explicit:
         return explicit
+    if text == "-":
+        raise OptionError("- is standard output, to which nothing is streamed; give a file or a folder, such as ./-")
+    if text == WINDOW:
+        return Address(text, WINDOW, text)
+    return Address(text, _scheme_of(text), text)
+
+
+def _scheme_of(text: str) -> str:
     suffix = Path(text).suffix.lower()
-    if suffix in _OTHER_FILES and not Path(text).is_dir():
-        raise OptionError(f"{text} names a file; give a folder, or a video: {', '.join(VIDEO_SUFFIXES)}")
-    return Address(text, WINDOW if text == WINDOW else "video" if suffix in VIDEO_SUFFIXES else "folder", text)
+    if suffix in VIDEO_SUFFIXES:
+        return "video"
+    if Path(text).is_dir():
+        return "folder"
+    if suffix in PICTURE_SUFFIXES:
+        return "picture"
+    if suffix in _OTHER_FILES:
+        raise OptionError(
+            f"{text} names a file; give a folder, a video ({', '.join(VIDEO_SUFFIXES)}) or a picture "
+            f"({', '.join(PICTURE_SUFFIXES)})"
+        )
+    return "folder"

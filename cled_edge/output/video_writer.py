@@ -1,25 +1,28 @@
-"""A video file as an output."""
+"""A video file as an output: it plays at the speed at which its frames were taken."""
 
-from contextlib import ExitStack
+import math
 from pathlib import Path
 from types import TracebackType
 
 import cv2
+import numpy as np
 
 from cled_edge.address import Address
 from cled_edge.errors import OptionError, OutputError
-from cled_edge.files import draft, make_folder
-from cled_edge.frame import FusedFrame
+from cled_edge.frame import ORDER, FusedFrame
 from cled_edge.image import ColorOrder, Uint8, swapped
+from cled_edge.output.encoder import H264, Encoder
+from cled_edge.output.growing_file import GrowingFile
 from cled_edge.output.sink import VIDEO_SUFFIXES, Output, Shown
 
 FALLBACK_RATE_HZ = 25.0  # pictures have no rate of their own
 
 
 class VideoWriter(Output):
-    """A video of the first frame's size, written as a draft that takes its name when it is closed properly.
+    """A video of the first frame's size, its sides padded to even ones. What was written when it ends is kept.
 
-    Ctrl-C closes properly: what was fused until then is kept. An error leaves no file.
+    It grows as NAME.partial.SUFFIX, which plays at any time, see `GrowingFile`, and takes its name when it is closed.
+    If the disk is full it stays under that name, and the error says how many frames it holds.
     """
 
     def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
@@ -27,70 +30,121 @@ class VideoWriter(Output):
         self.path = self.target = Path(address.place)
         if self.path.suffix.lower() not in VIDEO_SUFFIXES:
             raise OptionError(f"{address.text} names no video; give a name that ends in {', '.join(VIDEO_SUFFIXES)}")
-        self._draft = ExitStack()
-        self._partial = self.path
-        self._writer: cv2.VideoWriter | None = None
+        known_rate = self.rate_hz is not None and math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 1000
+        self._rate_hz = self.rate_hz if known_rate and self.rate_hz else FALLBACK_RATE_HZ
+        self._times = Timeline(round(1e9 / self._rate_hz))
+        self._file: GrowingFile | None = None
+        self._encoder: Encoder | None = None
         self._size = (0, 0)
         self._written = 0
 
     def __enter__(self) -> "VideoWriter":
-        make_folder(self.path.parent)
-        if self.path.is_dir():
-            raise OutputError(f"{self.path} is a folder; give the name of a video file")
+        self._file = GrowingFile(self.path)
+        if self._file.left:
+            names = ", ".join(str(each) for each in self._file.left)
+            self.notes.append(f"an earlier run that did not end left {names}; keep it, or remove it")
         return self
 
     def write(self, frame: FusedFrame) -> bool:
-        """Append a frame; all must have one size, of even sides."""
-        self.append(self.image(frame), frame.name, frame.color_order)
+        """Append a frame at its time; all must have one size."""
+        self._append(self.image(frame), frame.name, frame.color_order, self._times.of(frame.timestamp_ns, frame.clock))
         return True
 
     def append(self, image: Uint8, name: str, color_order: ColorOrder) -> None:
-        """Append an image, (H, W, 3) or (H, W); `name` is for messages."""
+        """Append an image, (H, W, 3) or (H, W), a period after the last; `name` is for messages."""
+        self._append(image, name, color_order, self._times.of(None, ORDER))
+
+    def _append(self, image: Uint8, name: str, color_order: ColorOrder, time_ns: int) -> None:
         height, width = image.shape[:2]
-        writer = self._writer or self._started(height, width, name)
-        if (height, width) != self._size:
+        if self._encoder and (height, width) != self._size:
             raise OutputError(
                 f"{name} is {height}x{width}, the video {self._size[0]}x{self._size[1]}; write to a folder instead"
             )
-        writer.write(_bgr(image, color_order))
+        try:
+            encoder = self._encoder or self._started(height, width)
+            encoder.add(_even(_bgr(image, color_order)), time_ns)
+        except OSError as error:
+            raise self._failed(error) from error
         self._written += 1
 
-    def _started(self, height: int, width: int, name: str) -> cv2.VideoWriter:
-        if height % 2 or width % 2:
-            raise OutputError(f"{name} is {height}x{width}; a video needs even sides, write to a folder instead")
-        self._partial = self._draft.enter_context(draft(self.path))
-        codec = cv2.VideoWriter.fourcc(*("MJPG" if self.path.suffix.lower() == ".avi" else "mp4v"))
-        rate_hz = self.rate_hz or FALLBACK_RATE_HZ
-        self._writer = cv2.VideoWriter(str(self._partial), cv2.CAP_FFMPEG, codec, rate_hz, (width, height))
+    def _started(self, height: int, width: int) -> Encoder:
+        if self._file is None:
+            raise OutputError(f"{self.path} is not open; needed its context; write inside `with`")
         self._size = height, width
-        if not self._writer.isOpened():
-            raise OutputError(f"{self.path} cannot be written as {width}x{height} video; check the folder and the disk")
-        return self._writer
+        even = height + height % 2, width + width % 2
+        self._encoder = Encoder(self._file, even, self._rate_hz)
+        if even != self._size:
+            self.notes.append(
+                f"{self.path}: {height}x{width} is padded to {even[0]}x{even[1]}, as video needs even sides"
+            )
+        if self._encoder.codec != H264 and self.path.suffix.lower() != ".avi":
+            self.notes.append(
+                f"{self.path} is {self._encoder.codec}, which browsers do not play: PyAV has no encoder of H.264 here"
+            )
+        return self._encoder
+
+    def _failed(self, error: OSError) -> OutputError:
+        """Return the error of a file that takes no more, and close it; what it holds stays if that is a frame."""
+        file, encoder, self._file, self._encoder = self._file, self._encoder, None, None
+        kept = ""
+        if encoder:
+            encoder.abandon()
+        if file:
+            file.give_up(is_kept=self._written > 0)
+            kept = f"; the first {self._written} frames are kept in {file.partial}" if self._written else ""
+        reason = error.strerror or str(error)
+        return OutputError(f"{self.path} cannot be written: {reason}{kept}; free room, or choose another folder")
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        """Publish the draft, or delete it if there was an error."""
-        if self._writer is not None:
-            self._writer.release()
-        if kind is None or issubclass(kind, KeyboardInterrupt):
-            with self._draft:
-                self._check_whole()
-        else:
-            self._draft.__exit__(kind, error, traceback)
-
-    def _check_whole(self) -> None:
-        """Raise OutputError unless the draft holds every frame: OpenCV does not tell of a full disk."""
-        if self._writer is None:
+        """Publish what was written, whatever ended it; without a frame nothing is left. OutputError if it cannot."""
+        file, encoder = self._file, self._encoder
+        if file is None:
             return
-        capture = cv2.VideoCapture(str(self._partial), cv2.CAP_FFMPEG)
-        held = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
-        capture.release()
-        if held != self._written:
-            raise OutputError(f"{self.path} holds {held} of {self._written} frames; the disk is probably full")
+        if encoder is None:
+            file.give_up(is_kept=False)
+        else:
+            try:
+                encoder.close()
+            except OSError as failure:
+                raise self._failed(failure) from failure
+            file.publish()
+        self._file = self._encoder = None
+
+
+class Timeline:
+    """Turns the stamps of frames into times from the first one's, in nanoseconds, which always grow.
+
+    A stamp that does not tell a later time, and the first of another clock, comes a period after the last.
+    """
+
+    def __init__(self, period_ns: int) -> None:
+        self._period_ns = period_ns
+        self._clock = ""
+        self._begin_ns = 0
+        self._last_ns = -period_ns
+
+    def of(self, timestamp_ns: int | None, clock: str) -> int:
+        """Return the time of the next frame; a stamp of clock ORDER, or None, tells none."""
+        next_ns = self._last_ns + self._period_ns
+        if timestamp_ns is not None and clock != ORDER:
+            if clock != self._clock or timestamp_ns - self._begin_ns <= self._last_ns:
+                self._clock, self._begin_ns = clock, timestamp_ns - next_ns
+            next_ns = timestamp_ns - self._begin_ns
+        self._last_ns = next_ns
+        return next_ns
 
 
 def _bgr(image: Uint8, color_order: ColorOrder) -> Uint8:
     if image.ndim == 2:
-        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)  # type: ignore[return-value]
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_GRAY2BGR), np.uint8)
     return image if color_order == "BGR" else swapped(image)
+
+
+def _even(image: Uint8) -> Uint8:
+    """Return the image with its last row or column repeated where its sides are odd."""
+    height, width = image.shape[:2]
+    if height % 2 == width % 2 == 0:
+        return image
+    return np.asarray(cv2.copyMakeBorder(image, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE), np.uint8)

@@ -1,5 +1,6 @@
 """A folder of PNGs: names stay inside it, and frames without a name do not replace each other."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,3 +28,21 @@ def test_a_name_never_leaves_the_folder(tmp_path: Path, name: str) -> None:
     ):
         output.write(FusedFrame(*IMAGES, name=name))
     assert [path.name for path in tmp_path.rglob("*")] == ["out"]
+
+
+def test_pngs_of_earlier_runs_stay_and_are_said(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_bytes(b"older")
+    with open_output(str(tmp_path)) as output:
+        output.write(FusedFrame(*IMAGES, name="a"))
+    (note,) = output.notes
+    assert "also holds 2 PNGs of earlier runs, such as b.png" in note
+    assert (tmp_path / "b.png").read_bytes() == b"older"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nothing is locked there")
+def test_a_second_writer_of_one_folder_is_refused(tmp_path: Path) -> None:
+    with open_output(str(tmp_path)), pytest.raises(OutputError, match="another run is writing into"):
+        open_output(str(tmp_path)).__enter__()
+    with open_output(str(tmp_path)):
+        pass
