@@ -12,7 +12,7 @@ from cled_edge.json_text import shown
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
-INSTALL = "pip install onnx"
+INSTALL = "pip install onnx, or the extra export: pip install 'cled-edge[export]'"
 MAX_BYTES = 2 * 2**30  # of a protobuf message
 _GRAPHS = Reader(BundleMissingError, BundleCorruptError, "give an .onnx file", follow_links=True)
 
@@ -23,7 +23,25 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
     OptionError if the `onnx` package is not installed, BundleMissingError if the file cannot be read,
     BundleCorruptError if it is no ONNX graph.
     """
-    content = _GRAPHS.read(path, MAX_BYTES)
+    content = read_onnx(path)
+    model = onnx_model(path, content)
+    try:
+        values = _described(model)
+    except Exception as error:  # what reading a half-sensible message may raise
+        raise _no_graph(path, error) from error
+    return {"kind": "ONNX graph", "path": str(path), "bytes": len(content), **values}
+
+
+def read_onnx(path: Path) -> bytes:
+    """Return the bytes of a file of at most 2 GiB; BundleMissingError or BundleCorruptError if it cannot be read."""
+    return _GRAPHS.read(path, MAX_BYTES)
+
+
+def onnx_model(path: Path, content: bytes) -> "ModelProto":
+    """Parse a graph. path: for messages.
+
+    OptionError if the `onnx` package is not installed, BundleCorruptError if it is no ONNX graph.
+    """
     try:
         import onnx  # noqa: PLC0415
     except ImportError as error:
@@ -32,12 +50,13 @@ def inspect_onnx(path: Path) -> dict[str, Any]:
         model = onnx.load_model_from_string(content)
         if not model.HasField("graph"):
             raise ValueError("it holds no graph")
-        values = _described(model)
-    except Exception as error:  # protobuf's own, and what reading a half-sensible message may raise
-        raise BundleCorruptError(
-            f"{path} is not an ONNX graph ({shown(error, 200)}); get it again from its source"
-        ) from error
-    return {"kind": "ONNX graph", "path": str(path), "bytes": len(content), **values}
+    except Exception as error:  # protobuf's own
+        raise _no_graph(path, error) from error
+    return model
+
+
+def _no_graph(path: Path, error: Exception) -> BundleCorruptError:
+    return BundleCorruptError(f"{path} is not an ONNX graph ({shown(error, 200)}); get it again from its source")
 
 
 def _described(model: "ModelProto") -> dict[str, Any]:

@@ -23,7 +23,7 @@ _EXAMPLES = {
     ),
     "inspect": (
         "cled-edge inspect bundles/mine",
-        "cled-edge inspect fusion.onnx --json",
+        "cled-edge inspect bundles/mine --cost --size 480x640",
     ),
     "sign": (
         "cled-edge sign bundles/mine --key keys/private.pem",

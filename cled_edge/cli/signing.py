@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from cled_edge.cli.options import MODEL
 from cled_edge.cli.terminal_table import print_table
+from cled_edge.errors import OptionError
 from cled_edge.json_text import json_of
 
 RequireSignature = Annotated[
@@ -29,9 +30,20 @@ _TENSOR_COLUMNS = ("name", "dtype", "shape", "range")  # layout, colour order an
 def inspect(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="bundle folder, .onnx, .engine, .plan or .safetensors")],
     require_signature: RequireSignature = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="instead, what a frame costs: kernels, arithmetic, traffic, ms at least")
+    ] = False,
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="with --cost: size in pixels of graphs that take any")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print everything as JSON")] = False,
 ) -> None:
-    """Say what a bundle, graph, engine or checkpoint is, without executing it."""
+    """Say what a bundle, graph, engine or checkpoint is, or costs, without executing it."""
+    if size is not None and not cost:
+        raise OptionError("--size is given without --cost, which it belongs to; give both, or neither")
+    if cost:
+        _inspect_cost(path, size, require_signature, as_json=as_json)
+        return
     from cled_edge.bundle.inspection import inspect_path  # noqa: PLC0415
 
     finding = inspect_path(path, require_signature)
@@ -41,6 +53,18 @@ def inspect(
         print_finding(finding.values, Console())
     if finding.failure:
         raise finding.failure
+
+
+def _inspect_cost(path: Path, size: str | None, key: Path | None, *, as_json: bool) -> None:
+    from cled_edge.bundle.cost import cost_of_path  # noqa: PLC0415
+    from cled_edge.cli.cost_table import print_costs  # noqa: PLC0415
+    from cled_edge.size import parse_size  # noqa: PLC0415
+
+    values = cost_of_path(path, None if size is None else parse_size(size), key)
+    if as_json:
+        typer.echo(json_of(values), nl=False)
+    else:
+        print_costs(values, Console())
 
 
 def sign(
