@@ -4,7 +4,7 @@ import difflib
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -35,9 +35,10 @@ class _Table(BaseModel):
 
 
 class Cameras(_Table):
-    """`[cameras]`: the addresses of both, see `cled_edge.camera.source.open_camera`; how names pair.
+    """`[cameras]`: the addresses of both, see `cled_edge.camera.source.open_camera`; how they pair and are registered.
 
     infrared_range, infrared_polarity: see `cled_edge.thermal.Thermal`. infrared_crop: rows cut off above and below.
+    calibration: the file of `cled-edge calibrate`. frame, frame_size, distance_m: see `Registrar`.
     """
 
     infrared: _Place | None = None
@@ -46,6 +47,10 @@ class Cameras(_Table):
     infrared_range: tuple[float, float] | None = Field(default=None, strict=False)
     infrared_polarity: Polarity = "white-hot"
     infrared_crop: tuple[_Rows, _Rows] = Field(default=(0, 0), strict=False)
+    calibration: _Path | None = None
+    frame: Literal["infrared", "visible"] = "visible"
+    frame_size: str | None = None
+    distance_m: float | None = Field(default=None, gt=0)
 
 
 class Model(_Table):

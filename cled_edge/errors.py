@@ -19,7 +19,8 @@
     ├── SlowerError             17   a comparison that was to fail if B is slower found it so
     ├── DivergedError           18   training reached a loss or a gradient that is not finite
     ├── SignatureError          19   a signature is missing, malformed or wrong, or a key is none
-    └── EngineError             20   no TensorRT engine fits, one is altered, or it cannot be built
+    ├── EngineError             20   no TensorRT engine fits, one is altered, or it cannot be built
+    └── CalibrationError        21   two cameras that cannot be registered, or a file that is no calibration
 
 A message says what was seen, what was needed and what to do next, in one line.
 """
@@ -161,6 +162,12 @@ class EngineError(CledEdgeError):
     def __init__(self, message: str, wanted: Mapping[str, str] | None = None) -> None:
         super().__init__(f"{message}; build it: {wanted_text(wanted)}" if wanted else message)
         self.wanted = dict(wanted or {})
+
+
+class CalibrationError(CledEdgeError):
+    """Two cameras cannot be registered by what they show, or a file is no calibration."""
+
+    exit_code = 21
 
 
 def wanted_text(wanted: Mapping[str, str]) -> str:

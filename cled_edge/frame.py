@@ -42,10 +42,15 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class FramePair:
-    """An infrared and a visible frame that belong together."""
+    """An infrared and a visible frame that belong together.
+
+    validity: uint8 (H, W, 2), infrared and visible: 255 where that camera sees the pixel, 0 where it does not. None
+    is 255 everywhere.
+    """
 
     infrared: Frame
     visible: Frame
+    validity: Uint8 | None = None
 
     @property
     def name(self) -> str:
@@ -71,7 +76,7 @@ class FusedFrame:
     timestamp_ns: when the visible frame was taken, by `clock`; the infrared one if the visible has no time.
     infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if its clock is not
     MONOTONIC. skew_ns: see `FramePair.skew_ns`. name: see `FramePair.name`, "" for images that came without a frame.
-    notes: what the user should know of the inputs, a sentence each.
+    notes: what the user should know of the inputs, a sentence each. validity: see `FramePair`.
     """
 
     picture: Uint8
@@ -87,3 +92,4 @@ class FusedFrame:
     name: str = ""
     timestamp_ns: int | None = None
     clock: str = ORDER
+    validity: Uint8 | None = None

@@ -18,7 +18,10 @@ from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import Output, OutputSettings
 from cled_edge.pairing import PairedCameras
 from cled_edge.queues import ReadAhead
+from cled_edge.registration.border import bordered
+from cled_edge.registration.warp import Registrar
 from cled_edge.stage_times import IDLE, LatencyLog, process_age_s
+from cled_edge.thermal import WHITE_HOT
 from cled_edge.tiling import Tiling, fuse_tiled
 
 LATE_CLOSE_S = 0.5  # for outputs that are closed while a frame is still being fused
@@ -35,6 +38,7 @@ class Report:
     steps_ran: in how many written frames each number of steps ran. written: frames that the first output wrote.
     outputs: see `Fanout.report`.
     input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
+    drift_px: how far both cameras have moved since they were calibrated, see `DriftWatch`; None if that is unknown.
     interrupted: a signal ended it. is_stuck: a camera, or a frame in work, did not end in time after that, and must be
     left alone. failure: what ended it after the first pair. seconds: of the loop. first_frame_s: from the start of the
     process until the first frame was written.
@@ -58,6 +62,7 @@ class Report:
     failure: CledEdgeError | None = None
     outputs: list[dict[str, Any]] = field(default_factory=list)
     input_notes: Counter[str] = field(default_factory=Counter)
+    drift_px: float | None = None
     latency: LatencyLog = field(default_factory=LatencyLog)
 
     def as_dict(self) -> dict[str, Any]:
@@ -90,6 +95,7 @@ def fuse_pairs(
     outputs: Sequence[OutputSettings | str],
     controls: Controls | None = None,
     *,
+    registrar: Registrar | None = None,
     tiling: Tiling | None = None,
     max_frames: int | None = None,
     advance: Callable[[], None] = lambda: None,
@@ -97,6 +103,7 @@ def fuse_pairs(
 ) -> Report:
     """Fuse every pair into all outputs.
 
+    registrar: warps each pair into one frame before; None takes pairs that are registered already.
     tiling: how to cut images that do not fit one tile; None fuses all of them whole.
     The pairs of a live camera do not wait: always the newest is fused, and those that it overtook are counted.
 
@@ -139,7 +146,7 @@ def fuse_pairs(
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
-                _fuse_all(reader, fuser, controls, tiling, fanout, report, max_frames)
+                _fuse_all(reader, fuser, controls, registrar, tiling, fanout, report, max_frames)
             report.interrupted = stopped.is_set()
     except KeyboardInterrupt:
         report.interrupted = True
@@ -211,6 +218,7 @@ def _fuse_all(
     reader: ReadAhead[FramePair],
     fuser: Fuser,
     controls: Controls,
+    registrar: Registrar | None,
     tiling: Tiling | None,
     fanout: Fanout,
     report: Report,
@@ -228,7 +236,7 @@ def _fuse_all(
                 return
             wait_ns = time.perf_counter_ns() - start_ns + fanout.waited_ns
             pair, decode_ns = drawn
-            fused = _fuse(fuser, pair, controls, tiling)
+            fused = _fuse(fuser, pair, controls, registrar, tiling)
         except CledEdgeError as error:
             if not report.read:
                 raise
@@ -237,18 +245,20 @@ def _fuse_all(
         report.read += 1
         report.clocks = pair.infrared.clock, pair.visible.clock
         report.input_notes.update(fused.notes)
+        report.drift_px = registrar.drift_px if registrar else None
         stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
         if not fanout.put(replace(fused, latency_ns=stages_ns)):
             return
 
 
-def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> FusedFrame:
-    """Fuse one pair; what is wrong with it names it."""
+def _fuse(
+    fuser: Fuser, pair: FramePair, controls: Controls, registrar: Registrar | None, tiling: Tiling | None
+) -> FusedFrame:
+    """Register and fuse one pair; what is wrong with it names it."""
     try:
-        if tiling:
-            images = fuser.image(pair.infrared), fuser.image(pair.visible)
-            return timed(fuse_tiled(fuser, *images, controls, tiling), pair)
-        return fuser(pair.infrared, pair.visible, controls)
+        if registrar:
+            return _fuse_registered(fuser, pair, controls, registrar, tiling)
+        return _fuse_same_size(fuser, pair, controls, tiling)
     except (OptionError, OutOfMemoryError, SizeMismatchError) as error:
         raise type(error)(f"pair {pair.name}: {error}") from error
     except MemoryError as error:
@@ -257,3 +267,24 @@ def _fuse(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | No
             f"pair {pair.name}: there is too little memory for {height}x{width}; needed more, or smaller images; "
             "fuse them in tiles"
         ) from error
+
+
+def _fuse_registered(
+    fuser: Fuser, pair: FramePair, controls: Controls, registrar: Registrar, tiling: Tiling | None
+) -> FusedFrame:
+    """Warp, fuse, and show one camera alone where the other sees nothing."""
+    start_ns = time.perf_counter_ns()
+    pair = registrar(pair, fuser.thermal)
+    warped_ns = time.perf_counter_ns()
+    fused = _fuse_same_size(fuser.with_thermal(WHITE_HOT), pair, controls, tiling)
+    fused_ns = time.perf_counter_ns()
+    fused = bordered(fused, registrar.validity)
+    register_ns = warped_ns - start_ns + time.perf_counter_ns() - fused_ns
+    return replace(fused, latency_ns={"register": register_ns, **fused.latency_ns})
+
+
+def _fuse_same_size(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> FusedFrame:
+    if tiling:
+        images = fuser.image(pair.infrared), fuser.image(pair.visible)
+        return timed(fuse_tiled(fuser, *images, controls, tiling), pair)
+    return fuser(pair.infrared, pair.visible, controls)

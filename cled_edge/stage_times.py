@@ -12,7 +12,7 @@ import psutil
 
 # A frame's path. `network` stands for steps and fusion where a bundle has them in one graph. `wait` is what the fusing
 # thread idled, and no part of a frame's own time.
-STAGES = ("wait", "decode", "pair", "prepare", "steps", "fusion", "network", "output", "write")
+STAGES = ("wait", "decode", "pair", "register", "prepare", "steps", "fusion", "network", "output", "write")
 IDLE = "wait"
 PERCENTILES = (50, 90, 99)
 KEPT_FRAMES = 10_000  # a robot runs for days

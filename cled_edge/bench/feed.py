@@ -86,7 +86,7 @@ def rendered_pairs(size: tuple[int, int]) -> list[FramePair]:
     """Return a night street in `size` (height, width)."""
     street = night_street(RENDERED_PAIRS, size)
     return [
-        FramePair(*(Frame(image, k, ORDER, k, "rendered") for image in (pair.infrared, pair.visible)))
+        FramePair(Frame(pair.infrared, k, ORDER, k, "rendered"), Frame(pair.visible, k, ORDER, k, "rendered"))
         for k, pair in enumerate(street)
     ]
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -11,6 +12,7 @@ from cled_edge import __version__
 from cled_edge.cli.advice import advice
 from cled_edge.cli.benching import app as bench_app
 from cled_edge.cli.building import build, doctor
+from cled_edge.cli.calibrating import calibrate
 from cled_edge.cli.examples import examples_of
 from cled_edge.cli.fusing import fuse
 from cled_edge.cli.scoring import score
@@ -37,8 +39,8 @@ def _root(
     """Fuse infrared and visible cameras on the edge. `cled-edge COMMAND -h` explains a command, with examples."""
 
 
-_GROUPS = {
-    "Images": (fuse, score),
+_GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Images": (fuse, calibrate, score),
     "This machine": (doctor, build, verify),
     "Bundles": (inspect, sign, keygen),
 }

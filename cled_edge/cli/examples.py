@@ -5,6 +5,10 @@ _EXAMPLES = {
         "cled-edge fuse --infrared ir.mp4 --visible vis.mp4 --out fused.mp4",
         "cled-edge fuse --infrared 0 --visible 1 --out window --strength-visible 0.5",
     ),
+    "calibrate": (
+        "cled-edge calibrate --infrared ir.mp4 --visible vis.mp4",
+        "cled-edge calibrate --infrared ir --visible vis --board 9x6 --square-mm 30 --distance-m 2 --distance-m 10",
+    ),
     "verify": (
         "cled-edge verify",
         "cled-edge verify bundles/mine --backend openvino --backend onnxruntime",

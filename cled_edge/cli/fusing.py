@@ -22,13 +22,14 @@ from cled_edge.json_text import counted, json_of
 from cled_edge.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cled_edge.config import RobotConfig
     from cled_edge.fuser import Fuser
     from cled_edge.live import Report
     from cled_edge.output.sink import OutputSettings
     from cled_edge.pairing import PairedCameras
+    from cled_edge.registration.warp import Registrar
 
 
 # Longer than a screen: each option is a parameter.
@@ -42,6 +43,36 @@ def fuse(
     ] = None,
     visible: Annotated[
         str | None, typer.Option(metavar="SRC", help="the same kind as --infrared", rich_help_panel=PLACES)
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="warp one camera onto the other, as 'calibrate' found", rich_help_panel=PLACES
+        ),
+    ] = None,
+    frame: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            **with_default("whose view a calibrated pair has: visible or infrared", "visible"),
+            rich_help_panel=PLACES,
+        ),
+    ] = None,
+    frame_size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HxW",
+            **with_default("size of a calibrated pair, such as 480x640", "that camera's"),
+            rich_help_panel=PLACES,
+        ),
+    ] = None,
+    distance_m: Annotated[
+        float | None,
+        typer.Option(
+            metavar="M",
+            **with_default("distance at which a calibrated pair matches", "the middle one of the file"),
+            rich_help_panel=PLACES,
+        ),
     ] = None,
     out: Annotated[
         list[str] | None,
@@ -138,6 +169,10 @@ def fuse(
         "infrared_range": infrared_range and numbers_of(infrared_range, "--infrared-range", "LOW,HIGH", float),
         "infrared_polarity": infrared_polarity,
         "infrared_crop": infrared_crop and numbers_of(infrared_crop, "--infrared-crop", "ABOVE,BELOW", int),
+        "calibration": calibration,
+        "frame": frame,
+        "frame_size": frame_size,
+        "distance_m": distance_m,
         "bundle": bundle,
         "require_signature": require_signature,
         "backend": backend,
@@ -197,6 +232,7 @@ def run_fusion(
     cameras = config.cameras
     names = None if cameras.names is None else Names.parse(cameras.names)
     thermal = Thermal(cameras.infrared_range, cameras.infrared_polarity)
+    registrar = _registrar(config)
     choice = BackendChoice.parse(model.backend)
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
     bundle = Bundle.open(model.bundle, public_key=model.require_signature)
@@ -223,6 +259,7 @@ def run_fusion(
                 fuser,
                 outputs,
                 controls,
+                registrar=registrar,
                 tiling=tiling,
                 max_frames=run.max_frames,
                 advance=advance,
@@ -231,6 +268,23 @@ def run_fusion(
         if report.is_stuck:
             _leave(lambda: end(report))
     end(report)
+
+
+def _registrar(config: "RobotConfig") -> "Registrar | None":
+    """Return what registers the pairs, None without a calibration."""
+    from cled_edge.registration.calibration import read_calibration  # noqa: PLC0415
+    from cled_edge.registration.warp import Registrar  # noqa: PLC0415
+    from cled_edge.size import parse_size  # noqa: PLC0415
+
+    cameras = config.cameras
+    if cameras.calibration is None:
+        if cameras.frame_size is not None or cameras.distance_m is not None:
+            raise OptionError(
+                "a size or a distance of registered pairs is given, needed a calibration; give --calibration"
+            )
+        return None
+    size = None if cameras.frame_size is None else parse_size(cameras.frame_size, "frame_size")
+    return Registrar(read_calibration(cameras.calibration), cameras.frame, size, cameras.distance_m)
 
 
 def _tell_opened(
@@ -307,33 +361,39 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
 
     height, width = values["size"]
     state = "interrupted after" if values["interrupted"] else "fused"
-    first, *others = values["outputs"]
     line(
-        f"{state} {counted(values['written'], 'pair')} of {height}x{width} into {first['to']}: "
+        f"{state} {counted(values['written'], 'pair')} of {height}x{width} into {values['outputs'][0]['to']}: "
         f"{values['rate_hz']} pairs/s, {counted(values['steps'], 'step')}, {values['backend']}, "
         f"bundle {values['bundle']}"
     )
-    if len(values["steps_ran"]) > 1:
-        line("steps: " + ", ".join(f"{steps} in {counted(n, 'frame')}" for steps, n in values["steps_ran"].items()))
-    for output in others:
-        line(f"also wrote {counted(output['written'], 'frame')} into {output['to']} ({output['shows']})")
-    for note in noted:
-        line(note)
-    for note, count in values["input_notes"].items():
-        line(f"note: {note} ({count} of {values['read']} pairs)")
-    if values["announced"] and any(count != values["written"] for count in values["announced"]):
-        line("announced: {} infrared, {} visible frames".format(*values["announced"]))
-    if any(values["left_out"]):
-        line("left out: {} infrared, {} visible frames that have no partner in time".format(*values["left_out"]))
-    for output in values["outputs"]:
-        for note in output["notes"]:
-            line(f"note: {note}")
-    if values["dropped"]:
-        line(f"dropped: {counted(values['dropped'], 'pair')} that a newer one overtook")
-    for output in values["outputs"]:
-        if output["dropped"]:
-            line(f"dropped: {counted(output['dropped'], 'frame')} that {output['to']} was too slow for")
+    for remark in _remarks(values, noted):
+        line(remark)
     table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
     for stage, row in values["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))
     console.print(table)
+
+
+def _remarks(values: dict[str, Any], noted: "Sequence[str]") -> "Iterator[str]":
+    """Yield what a reader of the report should know beside its first line."""
+    if len(values["steps_ran"]) > 1:
+        yield "steps: " + ", ".join(f"{steps} in {counted(n, 'frame')}" for steps, n in values["steps_ran"].items())
+    for output in values["outputs"][1:]:
+        yield f"also wrote {counted(output['written'], 'frame')} into {output['to']} ({output['shows']})"
+    yield from noted
+    for note, count in values["input_notes"].items():
+        yield f"note: {note} ({count} of {values['read']} pairs)"
+    if values["announced"] and any(count != values["written"] for count in values["announced"]):
+        yield "announced: {} infrared, {} visible frames".format(*values["announced"])
+    if any(values["left_out"]):
+        yield "left out: {} infrared, {} visible frames that have no partner in time".format(*values["left_out"])
+    for output in values["outputs"]:
+        for note in output["notes"]:
+            yield f"note: {note}"
+    if values["drift_px"] is not None:
+        yield f"the cameras are {values['drift_px']:.1f} pixels from where their calibration has them"
+    if values["dropped"]:
+        yield f"dropped: {counted(values['dropped'], 'pair')} that a newer one overtook"
+    for output in values["outputs"]:
+        if output["dropped"]:
+            yield f"dropped: {counted(output['dropped'], 'frame')} that {output['to']} was too slow for"

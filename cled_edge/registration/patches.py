@@ -1,0 +1,248 @@
+"""Patches vote for a map: each says for every small displacement how alike both structures are, and the sum decides.
+
+A patch on a straight edge cannot say where along it, and one on a wall says nothing. So no patch is made to choose: the
+map that gets the most of all votes wins. Frames of one rig add their votes before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.image import Float32
+from cled_edge.registration.lens import Lens, PixelMap, Points
+from cled_edge.registration.search import GreyPair
+from cled_edge.registration.structure import structure
+from cled_edge.size import Size
+
+Model = Literal["similarity", "affine", "homography", "lenses"]
+_FREE = {"similarity": 4, "affine": 6, "homography": 8, "lenses": 10}  # parameters
+_BORDER_PX = 5  # of the infrared image's edge that is no structure of the scene
+_COVERED = 0.8  # of a patch's surroundings that the infrared must cover
+_SMOOTHED_PX = (2.0, 1.0, 0.0)  # of the votes: first the coarse direction, then the place
+_DERIVATIVE = 1e-4
+_ROUNDS = 15
+_LARGEST_K1 = 0.6  # of a lens whose focal length is the image's width
+
+
+@dataclass(frozen=True)
+class Level:
+    """How finely to look. width_px: of the visible image. patch_px, step_px: side of a patch, and from one to the next.
+
+    reach_px: the largest displacement that a patch votes on.
+    """
+
+    width_px: int
+    patch_px: int
+    step_px: int
+    reach_px: int
+
+
+@dataclass(frozen=True, eq=False)
+class Votes:
+    """What each patch says.
+
+    points: (N, 2), centres of the patches in visible pixels. surfaces: (N, 2r+1, 2r+1) in [-1, 1], the votes for a
+    displacement of y, x level pixels from what `base` says. factor: level pixels per visible pixel.
+    """
+
+    base: PixelMap
+    points: Points
+    surfaces: Float32
+    factor: float
+    infrared_size: Size
+    visible_size: Size
+
+    @property
+    def reach_px(self) -> int:
+        """The largest displacement, in level pixels."""
+        return self.surfaces.shape[1] // 2
+
+    def part(self, chosen: NDArray[np.bool_]) -> "Votes":
+        """Return the votes of some patches."""
+        return Votes(
+            self.base, self.points[chosen], self.surfaces[chosen], self.factor, self.infrared_size, self.visible_size
+        )
+
+    def displacements(self, moved: PixelMap) -> Points:
+        """Return by how many level pixels another map differs from `base` at each patch."""
+        return (self.base.visible_points(moved.infrared_points(self.points)) - self.points) * self.factor
+
+    def of_each(self, moved: PixelMap, surfaces: Float32 | None = None) -> NDArray[np.float64]:
+        """Return each patch's vote for a map, 0 if it moves the patch out of reach. surfaces: instead of its own."""
+        by = self.displacements(moved)
+        value, _, _ = _vote_at(self.surfaces if surfaces is None else surfaces, by)
+        return np.where(np.abs(by).max(axis=1) <= self.reach_px, value, 0).astype(np.float64)
+
+    def score(self, moved: PixelMap) -> float:
+        """Return the mean vote for a map."""
+        return float(self.of_each(moved).mean())
+
+    def own_displacements(self) -> Points:
+        """Return the displacement that each patch alone likes most, in level pixels."""
+        side = self.surfaces.shape[1]
+        flat = self.surfaces.reshape(len(self.surfaces), -1).argmax(axis=1)
+        return np.stack([flat % side, flat // side], axis=-1).astype(np.float64) - self.reach_px
+
+
+def collect(pairs: Sequence[GreyPair], base: PixelMap, level: Level) -> Votes:
+    """Return the votes of all pairs around a map."""
+    infrared_size, visible_size = pairs[0][0].shape, pairs[0][1].shape
+    width = min(level.width_px, visible_size[1])
+    factor = width / visible_size[1]
+    size = max(1, round(visible_size[0] * factor)), width
+    warp = _LevelWarp(base, infrared_size, visible_size, size)
+    half, reach = level.patch_px // 2, level.reach_px
+    margin = half + reach
+    centers = [
+        (x, y)
+        for y in range(margin, size[0] - margin + 1, level.step_px)
+        for x in range(margin, size[1] - margin + 1, level.step_px)
+        if warp.covered[y - margin : y + margin, x - margin : x + margin].mean() >= _COVERED
+    ]
+    total = np.zeros((len(centers), 2 * reach + 1, 2 * reach + 1), np.float32)
+    weight = np.full(len(centers), 1e-6, np.float32)
+    for infrared, visible in pairs:
+        warped = structure(warp(infrared))
+        seen = structure(cv2.resize(visible.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA))
+        for index, (x, y) in enumerate(centers):
+            patch = seen[y - half : y + half, x - half : x + half]
+            around = warped[y - margin : y + margin, x - margin : x + margin]
+            # A patch without structure in this frame has little to say beside one with it.
+            strength = float(patch.std())
+            total[index] += strength * cv2.matchTemplate(around, patch, cv2.TM_CCOEFF_NORMED)
+            weight[index] += strength
+    # The middle of a patch of an even side lies half a pixel before its center's index.
+    points = (np.array(centers, np.float64).reshape(-1, 2)) / factor - 0.5
+    return Votes(base, points, total / weight[:, None, None], factor, infrared_size, visible_size)
+
+
+class _LevelWarp:
+    """Infrared images as the visible camera would see them by a map, at the size of a level."""
+
+    def __init__(self, base: PixelMap, infrared_size: Size, visible_size: Size, size: Size) -> None:
+        y, x = np.mgrid[: size[0], : size[1]].astype(np.float64)
+        factor = visible_size[1] / size[1]
+        points = (np.stack([x.ravel(), y.ravel()], -1) + 0.5) * factor - 0.5
+        # Reduced first where a pixel of the level spans several: no aliasing.
+        shrink = max(1.0, base.infrared_px_per_visible_px(visible_size) * factor)
+        self._small = tuple(max(2, round(side / shrink)) for side in infrared_size)
+        ratio = np.array(self._small[::-1]) / np.array(infrared_size[::-1])
+        places = (base.infrared_points(points) + 0.5) * ratio - 0.5
+        self._x, self._y = (np.clip(p, -1e4, 1e4).astype(np.float32).reshape(size) for p in places.T)
+        inside = (places > -0.5).all(axis=1) & (places < np.array(self._small[::-1]) - 0.5).all(axis=1)
+        kernel = np.ones((2 * _BORDER_PX + 1,) * 2, np.uint8)
+        self.covered = cv2.erode(
+            inside.reshape(size).astype(np.uint8), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=1
+        )
+
+    def __call__(self, infrared: NDArray[Any]) -> Float32:
+        image = infrared.astype(np.float32)
+        if self._small != infrared.shape:
+            image = np.asarray(cv2.resize(image, self._small[::-1], interpolation=cv2.INTER_AREA), np.float32)
+        return np.asarray(cv2.remap(image, self._x, self._y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
+
+
+def elect(votes: Votes, model: Model) -> PixelMap:
+    """Return the map of a model, near the votes' base, that gets the most votes."""
+    moved = _Moved(votes, model)
+    found = np.zeros(_FREE[model])
+    for smoothed_px in _SMOOTHED_PX:
+        surfaces = votes.surfaces
+        if smoothed_px:
+            surfaces = np.stack([cv2.GaussianBlur(each, (0, 0), smoothed_px) for each in surfaces])
+        found = _climbed(moved, surfaces, found)
+    return moved.map(found)
+
+
+def _climbed(moved: "_Moved", surfaces: Float32, start: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Climb to the most votes by damped Newton steps (Levenberg and Marquardt)."""
+    found, damping = start, 1e-2
+    best = moved.total(surfaces, found)
+    for _ in range(_ROUNDS):
+        by, jacobian = moved.displacements(found), moved.jacobian(found)
+        _, slope, bend = _vote_at(surfaces, by)
+        bends, ways = np.linalg.eigh(-bend)
+        curvature = (ways * np.maximum(bends, 0)[:, None, :]) @ ways.transpose(0, 2, 1)
+        normal = np.einsum("nim,nij,njk->mk", jacobian, curvature, jacobian)
+        pull = np.einsum("nim,ni->m", jacobian, slope)
+        gained = 0.0
+        while damping < 1e5:
+            step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-9), pull)
+            total = moved.total(surfaces, found + step)
+            if total > best:
+                gained, best, found, damping = total - best, total, found + step, max(damping / 3, 1e-4)
+                break
+            damping *= 5
+        if gained < 1e-6 * abs(best):
+            break
+    return found
+
+
+class _Moved:
+    """Maps around the base of some votes, by the free parameters of a model; 0 is the base itself."""
+
+    def __init__(self, votes: Votes, model: Model) -> None:
+        self._votes, self._model = votes, model
+        (height, width), (ir_height, ir_width) = votes.visible_size, votes.infrared_size
+        self._to_pixels = np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1]])
+        self._from_pixels = np.linalg.inv(self._to_pixels)
+        base = votes.base
+        self._infrared = base.infrared or Lens((ir_width, ir_width), ((ir_width - 1) / 2, (ir_height - 1) / 2))
+        self._visible = base.visible or Lens((width, width), ((width - 1) / 2, (height - 1) / 2))
+
+    def map(self, free: NDArray[np.float64]) -> PixelMap:
+        change = np.zeros((3, 3))
+        if self._model == "similarity":
+            a, b, x, y = free
+            change[:2] = [[a, -b, x], [b, a, y]]
+        else:
+            change.flat[: min(len(free), 8)] = free[:8]
+        base = self._votes.base
+        matrix = base.matrix @ self._to_pixels @ (np.eye(3) + change) @ self._from_pixels
+        if self._model != "lenses":
+            return PixelMap(matrix / matrix[2, 2], base.infrared, base.visible)
+        lenses = (_with_k1(lens, k1) for lens, k1 in zip((self._infrared, self._visible), free[8:], strict=True))
+        return PixelMap(matrix / matrix[2, 2], *lenses)
+
+    def displacements(self, free: NDArray[np.float64]) -> Points:
+        return self._votes.displacements(self.map(free))
+
+    def total(self, surfaces: Float32, free: NDArray[np.float64]) -> float:
+        return float(self._votes.of_each(self.map(free), surfaces).sum())
+
+    def jacobian(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return (N, 2, parameters): how the displacements change with each parameter."""
+        steps = np.eye(len(free)) * _DERIVATIVE
+        columns = [self.displacements(free + step) - self.displacements(free - step) for step in steps]
+        return np.stack(columns, axis=-1) / (2 * _DERIVATIVE)
+
+
+def _with_k1(lens: Lens, more: float) -> Lens:
+    k1, *others = lens.distortion
+    return Lens(lens.focal_px, lens.center_px, (float(np.clip(k1 + more, -_LARGEST_K1, _LARGEST_K1)), *others))  # type: ignore[arg-type]
+
+
+def _vote_at(surfaces: Float32, by: Points) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Return value (N,), gradient (N, 2) and second derivatives (N, 2, 2) of the surfaces at displacements (N, 2).
+
+    A parabola through the nearest vote and its eight neighbours.
+    """
+    reach = surfaces.shape[1] // 2
+    column, row = (np.clip(np.rint(by[:, k]), 1 - reach, reach - 1).astype(int) + reach for k in (0, 1))
+    index = np.arange(len(surfaces))
+
+    def at(x: int, y: int) -> NDArray[Any]:
+        return surfaces[index, row + y, column + x]
+
+    dx, dy = (at(1, 0) - at(-1, 0)) / 2, (at(0, 1) - at(0, -1)) / 2
+    dxx, dyy = at(1, 0) - 2 * at(0, 0) + at(-1, 0), at(0, 1) - 2 * at(0, 0) + at(0, -1)
+    dxy = (at(1, 1) - at(1, -1) - at(-1, 1) + at(-1, -1)) / 4
+    x, y = np.clip(by[:, 0] + reach - column, -1, 1), np.clip(by[:, 1] + reach - row, -1, 1)
+    value = at(0, 0) + dx * x + dy * y + (dxx * x * x + dyy * y * y) / 2 + dxy * x * y
+    slope = np.stack([dx + dxx * x + dxy * y, dy + dyy * y + dxy * x], axis=-1)
+    bend = np.stack([np.stack([dxx, dxy], -1), np.stack([dxy, dyy], -1)], -2)
+    return value, slope, bend

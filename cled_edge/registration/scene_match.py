@@ -1,0 +1,169 @@
+"""A map found in what both cameras see of any scene: searched, voted on by patches, and judged.
+
+Every judgement is of the images alone: how far halves of the patches agree with each other, how far the best place
+stands above the next one, and how many patches there are. Images of two different scenes fail the first.
+
+Differs from ECC (Evangelidis and Psarakis, 2008) on gradients: the votes of patches are climbed on the same pyramid.
+ECC wants one start that is near, takes one pair of frames, and one moving object or one band of light misleads it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.registration.lens import PixelMap, Points, grid_points
+from cled_edge.registration.patches import Level, Model, Votes, collect, elect
+from cled_edge.registration.search import GreyPair, places, runner_up
+
+_SEARCHED_PAIRS = 4  # that take part in the search over all places: it is the slow part
+_COARSE = (Level(160, 32, 8, 8), Level(320, 64, 14, 10), Level(320, 64, 14, 5))
+_FINE = (Level(320, 48, 14, 6), Level(480, 40, 16, 5))
+_LEVEL_PX_PER_INFRARED_PX = 1.5  # more finely there is nothing to see
+_RICHER: tuple[Model, ...] = ("homography", "lenses")
+_GAIN, _CERTAIN = 0.01, 2.5  # of the votes, and in standard errors over blocks, that a richer model must win
+_BLOCKS = 4  # along a side; patches of one block stand or fall together
+_HALVES = 8
+_LEAST_PATCHES = 16
+_SURE = 0.5  # a confidence below it is low
+# Error, in widths of the visible image, and lead at which confidence is halved. Pairs of two different scenes, 20 of
+# `benchmarks.registration`, lie at 0.0065 and more; the five right ones at 0.0023 to 0.0049.
+_HALF_ERROR, _HALF_LEAD = 0.006, 1.03
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What speaks for a map.
+
+    error_px: what to expect of it anywhere in the image, in visible pixels: how far halves of the patches differ from
+    it, and half of spread_px. spread_px: how far from the map the median patch alone would move: parallax and noise.
+    lead: similarity of the best place over that of the next one. patches: that voted. score: their mean vote.
+    confidence: 0 to 1.
+    """
+
+    error_px: float
+    spread_px: float
+    lead: float
+    patches: int
+    score: float
+    confidence: float
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether the map may be used."""
+        return self.confidence >= _SURE
+
+
+_NOTHING = Evidence(np.inf, np.inf, 0.0, 0, 0.0, 0.0)
+
+
+def match(pairs: Sequence[GreyPair]) -> tuple[PixelMap, Model, Evidence]:
+    """Return the map of a rig by pairs of one scene or of several, at one distance, its model and what speaks for it.
+
+    pairs: infrared and visible, grey, of any depth; all of the same two sizes. Takes seconds for each pair.
+    """
+    found = places(pairs[:_SEARCHED_PAIRS])
+    other = runner_up(found, pairs[0])
+    lead = found[0].similarity / max(other.similarity, 1e-6) if other else 2.0
+    best, votes = _refined(pairs, PixelMap(found[0].matrix()), "similarity", _COARSE)
+    if votes is None:
+        return best, "similarity", _NOTHING
+    evidence = _judged(votes, best, "similarity", lead)
+    if not evidence.is_sure:
+        return best, "similarity", evidence
+    levels = _fine_levels(pairs, best)
+    model: Model = "similarity"
+    best, _ = _refined(pairs, best, model, levels)
+    for richer in _RICHER:
+        candidate, _ = _refined(pairs, best, richer, levels)
+        votes = _votes(pairs, candidate, levels[-1])
+        if votes and _wins(votes, best, candidate) and _is_known(votes, best, candidate, richer):
+            best, model = candidate, richer
+    votes = _votes(pairs, best, levels[-1])
+    return best, model, _judged(votes, best, model, lead) if votes else _NOTHING
+
+
+def _fine_levels(pairs: Sequence[GreyPair], base: PixelMap) -> list[Level]:
+    visible_size = pairs[0][1].shape
+    finest = _LEVEL_PX_PER_INFRARED_PX * base.infrared_px_per_visible_px(visible_size) * visible_size[1]
+    return [replace(level, width_px=int(np.clip(finest, 160, level.width_px))) for level in _FINE]
+
+
+def _votes(pairs: Sequence[GreyPair], base: PixelMap, level: Level) -> Votes | None:
+    votes = collect(pairs, base, level)
+    return votes if len(votes.points) >= _LEAST_PATCHES else None
+
+
+def _refined(
+    pairs: Sequence[GreyPair], base: PixelMap, model: Model, levels: Sequence[Level]
+) -> tuple[PixelMap, Votes | None]:
+    """Return the map after every level, and the votes of the last; the map as it was from where patches are too few."""
+    votes = None
+    for level in levels:
+        votes = _votes(pairs, base, level)
+        if votes is None:
+            break
+        base = elect(votes, model)
+    return base, votes
+
+
+def _wins(votes: Votes, simple: PixelMap, richer: PixelMap) -> bool:
+    """Say whether a richer model gets so many more votes, in most parts of the image, that it is no accident."""
+    before = votes.of_each(simple)
+    gain = votes.of_each(richer) - before
+    blocks = _blocks(votes.points)
+    means = np.array([gain[blocks == block].mean() for block in np.unique(blocks)])
+    error = means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else np.inf
+    return bool(gain.mean() > _GAIN * abs(before.mean()) and means.mean() > _CERTAIN * error)
+
+
+def _is_known(votes: Votes, simple: PixelMap, richer: PixelMap, model: Model) -> bool:
+    """Say whether a richer model differs from the simple one by more than it is uncertain itself."""
+    grid, at = _overlap(votes, richer)
+    differs = np.sqrt(np.mean(np.sum((simple.visible_points(at) - grid) ** 2, axis=1))) if len(at) else 0.0
+    return bool(differs > _CERTAIN * _halves_differ_by(votes, richer, model))
+
+
+def _overlap(votes: Votes, best: PixelMap) -> tuple[Points, Points]:
+    """Return points of the visible image that the infrared sees, and where it sees them."""
+    grid = grid_points(votes.visible_size, 8, 6)
+    at = best.infrared_points(grid)
+    height, width = votes.infrared_size
+    inside = (at >= 0).all(axis=1) & (at <= (width - 1, height - 1)).all(axis=1)
+    return grid[inside], at[inside]
+
+
+def _blocks(points: Points) -> NDArray[np.int64]:
+    """Return the number of the block of each patch."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    at = ((points - low) / np.maximum(high - low, 1) * _BLOCKS).astype(np.int64).clip(0, _BLOCKS - 1)
+    return at[:, 0] + _BLOCKS * at[:, 1]
+
+
+def _judged(votes: Votes, best: PixelMap, model: Model, lead: float) -> Evidence:
+    by = votes.displacements(best)
+    spread = float(np.median(np.linalg.norm(votes.own_displacements() - by, axis=1)) / votes.factor)
+    error_px = float(np.hypot(_halves_differ_by(votes, best, model), spread / 2))
+    share = error_px / votes.visible_size[1]
+    confidence = 1 / (1 + (share / _HALF_ERROR) ** 3) / (1 + np.exp(-(lead - _HALF_LEAD) / 0.01))
+    return Evidence(error_px, spread, float(lead), len(votes.points), votes.score(best), float(confidence))
+
+
+def _halves_differ_by(votes: Votes, best: PixelMap, model: Model) -> float:
+    """Return the root of the mean squared distance, in visible pixels, of the maps by halves of the blocks from `best`.
+
+    A half has twice the variance of the whole, and shares half of it: the difference is as large as the whole's error.
+    """
+    grid, at = _overlap(votes, best)
+    if not len(at):
+        return float("inf")
+    blocks = _blocks(votes.points)
+    names = np.unique(blocks)
+    random = np.random.default_rng(0)
+    squares = []
+    for _ in range(_HALVES):
+        half = votes.part(np.isin(blocks, random.permutation(names)[: (len(names) + 1) // 2]))
+        moved = elect(half, model).visible_points(at)
+        squares.append(np.sum((moved - grid) ** 2, axis=1))
+    return float(np.sqrt(np.mean(squares)))
