@@ -10,6 +10,7 @@ from typing import Any
 
 from cled_edge.camera.source import is_picture
 from cled_edge.contract import Controls
+from cled_edge.control_box import ControlBox
 from cled_edge.ending import ends_on_signals
 from cled_edge.errors import CledEdgeError, OptionError, OutOfMemoryError, SizeMismatchError
 from cled_edge.frame import FramePair, FusedFrame
@@ -93,7 +94,7 @@ def fuse_pairs(
     pairs: PairedCameras,
     fuser: Fuser,
     outputs: Sequence[OutputSettings | str],
-    controls: Controls | None = None,
+    controls: Controls | ControlBox | None = None,
     *,
     registrar: Registrar | None = None,
     tiling: Tiling | None = None,
@@ -103,6 +104,7 @@ def fuse_pairs(
 ) -> Report:
     """Fuse every pair into all outputs.
 
+    controls: those of a `ControlBox` may change at any time, from any thread: each frame takes those of its beginning.
     registrar: warps each pair into one frame before; None takes pairs that are registered already.
     tiling: how to cut images that do not fit one tile; None fuses all of them whole.
     The pairs of a live camera do not wait: always the newest is fused, and those that it overtook are counted.
@@ -116,8 +118,8 @@ def fuse_pairs(
     """
     if tiling:
         tiling.check(fuser.bundle.manifest.size_multiple)
-    controls = controls or Controls()
-    report = _begun(pairs, fuser, controls)
+    box = ControlBox.of(controls)
+    report = _begun(pairs, fuser, box.current)
 
     def written(frame: FusedFrame, write_ns: int) -> None:
         report.count_written(frame, write_ns)
@@ -146,7 +148,7 @@ def fuse_pairs(
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
-                _fuse_all(reader, fuser, controls, registrar, tiling, fanout, report, max_frames)
+                _fuse_all(reader, fuser, box, registrar, tiling, fanout, report, max_frames)
             report.interrupted = stopped.is_set()
     except KeyboardInterrupt:
         report.interrupted = True
@@ -217,7 +219,7 @@ def _refuse_overfull(pairs: PairedCameras, outputs: Sequence[Output], max_frames
 def _fuse_all(
     reader: ReadAhead[FramePair],
     fuser: Fuser,
-    controls: Controls,
+    box: ControlBox,
     registrar: Registrar | None,
     tiling: Tiling | None,
     fanout: Fanout,
@@ -236,7 +238,7 @@ def _fuse_all(
                 return
             wait_ns = time.perf_counter_ns() - start_ns + fanout.waited_ns
             pair, decode_ns = drawn
-            fused = _fuse(fuser, pair, controls, registrar, tiling)
+            fused = _fuse(fuser, pair, box.current, registrar, tiling)
         except CledEdgeError as error:
             if not report.read:
                 raise

@@ -14,6 +14,7 @@ import pytest
 
 from cled_edge import live
 from cled_edge.contract import Controls
+from cled_edge.control_box import ControlBox
 from cled_edge.errors import (
     BackendError,
     CledEdgeError,
@@ -350,6 +351,20 @@ def test_a_camera_is_fused_at_its_newest_pair_and_the_others_are_counted(run) ->
     assert sink.names == ["0", "5", "6"]
     assert (report.read, report.written, report.dropped) == (3, 3, 4)
     assert report.as_dict()["dropped"] == 4
+
+
+def test_a_change_of_controls_holds_from_the_next_frame_on(run) -> None:
+    box, taken = ControlBox(Controls(balance=0.1)), []
+
+    class Watched(Fuser):
+        def __call__(self, infrared: Frame, visible: Frame, controls: Controls) -> FusedFrame:
+            taken.append(controls.balance)
+            if len(taken) == 2:
+                box.change(balance=0.9)
+            return super().__call__(infrared, visible, controls)
+
+    run.bounded(Source(4), Watched(), Sink(), controls=box)
+    assert taken == [0.1, 0.1, 0.9, 0.9]
 
 
 @pytest.mark.parametrize("is_live", [False, True])
