@@ -24,6 +24,8 @@ class Frame:
     sequence: its number at its source, from 0; a gap says that frames were lost.
     source: the address that it came from. name: the name it has there, a file's stem, or "" if it has none.
     notes: what the user should know of how it was read, a sentence each.
+    event: why the frame is no fresh one, such as "shutter" or "repeated"; "" if it is.
+    arrival_ns: when it arrived, by time.monotonic_ns; None for what is not live.
     """
 
     image: NDArray[Any]
@@ -34,6 +36,8 @@ class Frame:
     color_order: ColorOrder = "RGB"
     name: str = ""
     notes: tuple[str, ...] = ()
+    event: str = ""
+    arrival_ns: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse an unknown colour order with an OptionError."""
@@ -46,11 +50,17 @@ class FramePair:
 
     validity: uint8 (H, W, 2), infrared and visible: 255 where that camera sees the pixel, 0 where it does not. None
     is 255 everywhere.
+    taken_ns: when both were taken by this computer's time.monotonic_ns, infrared first; None where that is unknown.
+    degraded: "infrared lost", "visible lost" or "both lost": that frame is a blank one of the same size; "" if neither.
+    states: of both sources, infrared first, see `SourceState`; None for what is not live.
     """
 
     infrared: Frame
     visible: Frame
     validity: Uint8 | None = None
+    taken_ns: tuple[int | None, int | None] | None = None
+    degraded: str = ""
+    states: tuple[str, str] | None = None
 
     @property
     def name(self) -> str:
@@ -60,9 +70,19 @@ class FramePair:
     @property
     def skew_ns(self) -> int | None:
         """How much later the infrared was taken than the visible; None if their clocks differ or tell no time."""
+        if self.taken_ns is not None:
+            infrared_ns, visible_ns = self.taken_ns
+            return None if infrared_ns is None or visible_ns is None else infrared_ns - visible_ns
         if self.infrared.clock != self.visible.clock or self.infrared.clock == ORDER:
             return None
         return self.infrared.timestamp_ns - self.visible.timestamp_ns
+
+    def ages_ns(self, now_ns: int) -> tuple[int | None, int | None]:
+        """Return how long ago both were taken, infrared first, by time.monotonic_ns; None where that is unknown."""
+        frames = self.infrared, self.visible
+        taken = self.taken_ns or tuple(frame.timestamp_ns if frame.clock == MONOTONIC else None for frame in frames)
+        infrared_ns, visible_ns = (None if each is None else now_ns - each for each in taken)
+        return infrared_ns, visible_ns
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +94,9 @@ class FusedFrame:
     controls: as they were applied: `steps` is the number that ran, the strength of a flat image is 0.
     latency_ns: time of each stage, by the names in `cled_edge.stage_times.STAGES`.
     timestamp_ns: when the visible frame was taken, by `clock`; the infrared one if the visible has no time.
-    infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if its clock is not
-    MONOTONIC. skew_ns: see `FramePair.skew_ns`. name: see `FramePair.name`, "" for images that came without a frame.
+    infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if that is unknown, as
+    of a recording. skew_ns, degraded, states: see `FramePair`. name: see `FramePair.name`, "" for images that came
+    without a frame.
     notes: what the user should know of the inputs, a sentence each. validity: see `FramePair`.
     """
 
@@ -93,3 +114,5 @@ class FusedFrame:
     timestamp_ns: int | None = None
     clock: str = ORDER
     validity: Uint8 | None = None
+    degraded: str = ""
+    states: tuple[str, str] | None = None

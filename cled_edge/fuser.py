@@ -30,7 +30,7 @@ from cled_edge.contract import (
 )
 from cled_edge.deadline import StepBudget
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
-from cled_edge.frame import MONOTONIC, ORDER, Frame, FramePair, FusedFrame
+from cled_edge.frame import ORDER, Frame, FramePair, FusedFrame
 from cled_edge.image import (
     ColorOrder,
     Float32,
@@ -398,22 +398,20 @@ def examined(infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) 
 
 def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
     """Return the result with what its pair tells: how old both frames are by now, their skew, name, time and notes."""
-    now_ns = time.monotonic_ns()
+    infrared_age_ns, visible_age_ns = pair.ages_ns(time.monotonic_ns())
     timed_by = pair.infrared if pair.visible.clock == ORDER else pair.visible
     return replace(
         fused,
-        infrared_age_ns=_age_ns(pair.infrared, now_ns),
-        visible_age_ns=_age_ns(pair.visible, now_ns),
+        infrared_age_ns=infrared_age_ns,
+        visible_age_ns=visible_age_ns,
         skew_ns=pair.skew_ns,
         name=pair.name,
         notes=(*pair.infrared.notes, *pair.visible.notes, *fused.notes),
         timestamp_ns=timed_by.timestamp_ns,
         clock=timed_by.clock,
+        degraded=pair.degraded,
+        states=pair.states,
     )
-
-
-def _age_ns(frame: Frame, now_ns: int) -> int | None:
-    return now_ns - frame.timestamp_ns if frame.clock == MONOTONIC else None
 
 
 class _Stopwatch:
