@@ -98,6 +98,7 @@ class FusedFrame:
     of a recording. skew_ns, degraded, states: see `FramePair`. name: see `FramePair.name`, "" for images that came
     without a frame.
     notes: what the user should know of the inputs, a sentence each. validity: see `FramePair`.
+    pair: what it was fused from, registered; None for images that came without a frame.
     """
 
     picture: Uint8
@@ -116,3 +117,4 @@ class FusedFrame:
     validity: Uint8 | None = None
     degraded: str = ""
     states: tuple[str, str] | None = None
+    pair: FramePair | None = None

@@ -411,6 +411,7 @@ def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
         clock=timed_by.clock,
         degraded=pair.degraded,
         states=pair.states,
+        pair=pair,
     )
 
 

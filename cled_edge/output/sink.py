@@ -15,6 +15,7 @@ from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8
 from cled_edge.json_text import shown
+from cled_edge.output.view import shown_image
 
 OUTPUTS = {  # scheme -> module:class
     "folder": "cled_edge.output.png_folder:PngFolder",
@@ -27,7 +28,17 @@ VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OTHER_FILES = (".gif", ".m4v", ".mpeg", ".mpg", ".webm", ".wmv")
 
-Shown = Literal["picture", "infrared", "visible"]  # a field of FusedFrame: fused, or one of the two restored
+Shown = Literal[  # see cled_edge.output.view: fused; both restored; both as they came; and what is made of them
+    "picture",
+    "infrared",
+    "visible",
+    "infrared-input",
+    "visible-input",
+    "infrared-inferno",
+    "side-by-side",
+    "overlay",
+    "registration",
+]
 Policy = Literal["wait", "drop"]
 
 
@@ -35,7 +46,7 @@ Policy = Literal["wait", "drop"]
 class OutputSettings:
     """What a user says of one output. OptionError for what is not allowed.
 
-    to: its address. shows: which image of a `FusedFrame` it takes.
+    to: its address. shows: which view of a `FusedFrame` it takes, see `cled_edge.output.view.VIEWS`.
     policy: "wait" makes the loop wait for it, "drop" leaves out the oldest frame that it has not taken. None waits for
     files that are fused from files, and drops for windows and for all that comes from a live camera.
     queue_frames: frames that it may be behind by. None is 1 where it waits, and 4 where it drops.
@@ -90,8 +101,7 @@ class Output(ABC):
 
     def image(self, frame: FusedFrame) -> Uint8:
         """Return the image of a frame that this output shows: (H, W, 3) in the frame's colour order, or (H, W) grey."""
-        image: Uint8 = getattr(frame, self.shows)
-        return image
+        return shown_image(frame, self.shows)
 
     def stem(self, frame: FusedFrame) -> str:
         """Return what to call a frame's file: its name, or six digits of its place among those that were called so far.
