@@ -11,15 +11,32 @@ from cled_edge.errors import OptionError
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL)  # two letters or more: C: is a drive
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//.*)", re.DOTALL)
+_USER = re.compile(r"(?<=://)\S*@")  # up to the last @: a password may hold one, and a slash
+_SECRET = re.compile(
+    r"(?i)\b(user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
+)
 
 
 @dataclass(frozen=True)
 class Address:
-    """Where frames come from or go to. text: as it was written. scheme: the kind. place: what the kind opens."""
+    """Where frames come from or go to. text: as it was written. scheme: the kind. place: what the kind opens.
+
+    The text of a URL may hold a password: whatever is shown or kept shows `shown`.
+    """
 
     text: str
     scheme: str
     place: str
+
+    @property
+    def shown(self) -> str:
+        """Return the text without credentials."""
+        return without_credentials(self.text)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which the user, the password and the keys of every URL are three asterisks."""
+    return _SECRET.sub(r"\1=***", _USER.sub("***@", text))
 
 
 def explicit_address(text: str, schemes: Collection[str]) -> Address | None:

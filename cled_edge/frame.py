@@ -11,6 +11,7 @@ from cled_edge.image import ColorOrder, Uint8, check_color_order
 # Names of clocks. Timestamps compare only within one clock; a source may have a clock of another name.
 MONOTONIC = "monotonic"  # when it was taken, by this computer's time.monotonic_ns, as video drivers stamp frames
 ARRIVAL = "arrival"  # when it arrived, by the same clock: it was taken an unknown time earlier
+SENDER = "sender"  # when it was taken, by the wall clock of the camera that sent it, in ns from 1970
 MEDIA = "media"  # presentation time in a recording, from its beginning
 ORDER = "order"  # no time is known: the timestamp is the frame's place among the others
 
@@ -20,7 +21,7 @@ class Frame:
     """One image of one camera, and when it was taken.
 
     image: uint8 or uint16, (H, W), or (H, W, 3) in `color_order`.
-    timestamp_ns: when it was taken, by `clock`: MONOTONIC, ARRIVAL, MEDIA, ORDER or a name that the source gives.
+    timestamp_ns: when it was taken, by `clock`: MONOTONIC, ARRIVAL, SENDER, MEDIA, ORDER or the source's own name.
     sequence: its number at its source, from 0; a gap says that frames were lost.
     source: the address that it came from. name: the name it has there, a file's stem, or "" if it has none.
     notes: what the user should know of how it was read, a sentence each.

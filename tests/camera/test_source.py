@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from cled_edge import open_camera
+from cled_edge.address import without_credentials
 from cled_edge.camera.picture_folder import find_pictures
 from cled_edge.camera.source import CAMERAS, camera_address, is_live
 from cled_edge.errors import NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
@@ -161,3 +162,17 @@ def test_a_tiff_of_several_pages_is_as_many_frames(tmp_path: Path, rng) -> None:
     with open_camera(str(tmp_path)) as folder:
         (frame,) = folder
     assert "has 3 pages, of which the first is used" in frame.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("rtsp://admin:p@ss/w@10.0.0.2:554/a?x=1", "rtsp://***@10.0.0.2:554/a?x=1"),
+        ("rtsp://admin:p@ss@10.0.0.2:554/a?x=1", "rtsp://***@10.0.0.2:554/a?x=1"),
+        ("http://cam/mjpg?user=a&password=b%20c&size=2", "http://cam/mjpg?user=***&password=***&size=2"),
+        ("two: rtsp://a:b@c/d and http://e/f?token=g", "two: rtsp://***@c/d and http://e/f?token=***"),
+        ("/dev/video0?format=Y16", "/dev/video0?format=Y16"),
+    ],
+)
+def test_credentials_are_never_shown(text: str, shown: str) -> None:
+    assert without_credentials(text) == shown
