@@ -54,6 +54,7 @@ class FramePair:
     taken_ns: when both were taken by this computer's time.monotonic_ns, infrared first; None where that is unknown.
     degraded: "infrared lost", "visible lost" or "both lost": that frame is a blank one of the same size; "" if neither.
     states: of both sources, infrared first, see `SourceState`; None for what is not live.
+    number: of the pair, from 0; None for recordings, whose frames have names or numbers of their own.
     """
 
     infrared: Frame
@@ -62,10 +63,13 @@ class FramePair:
     taken_ns: tuple[int | None, int | None] | None = None
     degraded: str = ""
     states: tuple[str, str] | None = None
+    number: int | None = None
 
     @property
     def name(self) -> str:
-        """The visible frame's name, or six digits of its sequence number: what an output calls the pair."""
+        """What an output calls the pair: its number, or the visible frame's name or sequence number; six digits."""
+        if self.number is not None:
+            return f"{self.number:06d}"
         return self.visible.name or f"{self.visible.sequence:06d}"
 
     @property

@@ -1,0 +1,384 @@
+"""Which frames of two live cameras belong together: nearest in time within a slop, with what became of every frame."""
+
+from collections import Counter, deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from cled_edge.camera.clock_map import ClockMap
+from cled_edge.errors import OptionError
+from cled_edge.frame import ARRIVAL, MONOTONIC, ORDER, Frame, FramePair
+from cled_edge.image import Uint8
+
+Modality = Literal["infrared", "visible"]
+PairingPolicy = Literal["latest", "every", "deadline"]
+MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
+SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its jitter; when a source is stale
+START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
+DEAD_PERIOD_NS = 500_000_000
+BOTH_LOST = "both lost"
+_FUTURE_NS = 10_000_000
+_FASTER = 0.8  # of the other's period
+_INTERVALS = 9
+
+
+@dataclass
+class Ledger:
+    """What became of one camera's frames; `holds` is the law that none is lost without a cause.
+
+    received: all that came. fused: those that were fused at least once, alone if the other camera was lost. held: how
+    often one was fused again, with a newer one of the other camera; not part of the law. dropped: by cause, such as
+    "overtaken" or "shutter". unpaired: had no partner within the slop. pending: may still be fused.
+    """
+
+    received: int = 0
+    fused: int = 0
+    held: int = 0
+    unpaired: int = 0
+    pending: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def holds(self) -> bool:
+        """Whether received = fused + dropped + unpaired + pending."""
+        return self.received == self.fused + self.dropped.total() + self.unpaired + self.pending
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**vars(self), "dropped": dict(self.dropped), "holds": self.holds}
+
+
+@dataclass(eq=False)
+class _Entry:
+    frame: Frame
+    taken_ns: int
+    arrival_ns: int
+    is_fused: bool = False
+
+
+class _Stream:
+    """One camera's newest frames, oldest first; the first of them may be one that was fused, and is held."""
+
+    def __init__(self, keep: int) -> None:
+        self.entries: deque[_Entry] = deque()
+        self.ledger = Ledger()
+        self.last: _Entry | None = None
+        self.first_arrival_ns: int | None = None
+        self.period_ns: float | None = None
+        self._keep = keep
+        self._taken: deque[int] = deque(maxlen=_INTERVALS)
+
+    @property
+    def is_full(self) -> bool:
+        return len(self.entries) > self._keep
+
+    def append(self, entry: _Entry) -> None:
+        self.entries.append(entry)
+        self.last = entry
+        if self.first_arrival_ns is None:
+            self.first_arrival_ns = entry.arrival_ns
+        self._taken.append(entry.taken_ns)
+        if len(self._taken) > 2:
+            self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
+
+    def reaches(self, taken_ns: int) -> bool:
+        """Whether a frame came that was not taken earlier: the nearest to that time is known then."""
+        return self.last is not None and self.last.taken_ns >= taken_ns
+
+    def before(self, entry: _Entry | None) -> list[_Entry]:
+        entries = list(self.entries)
+        return entries[: entries.index(entry)] if entry else []
+
+    def fresh(self) -> list[_Entry]:
+        return [entry for entry in self.entries if not entry.is_fused]
+
+    def nearest(self, taken_ns: int, within_ns: int) -> _Entry | None:
+        nearest = min(self.entries, key=lambda entry: abs(entry.taken_ns - taken_ns), default=None)
+        return nearest if nearest and abs(nearest.taken_ns - taken_ns) <= within_ns else None
+
+
+def _due_nearer(entry: _Entry, partner: _Entry, fast: _Stream, slow: _Stream) -> int:
+    """Return until when to wait for a nearer partner, half a period of the faster camera; 0 if none is due by then."""
+    last = slow.last
+    if last is None or slow.reaches(entry.taken_ns) or not slow.period_ns or not fast.period_ns:
+        return 0
+    until_ns = entry.arrival_ns + round(fast.period_ns / 2)
+    is_nearer = abs(last.taken_ns + slow.period_ns - entry.taken_ns) < abs(partner.taken_ns - entry.taken_ns)
+    return until_ns if is_nearer and last.arrival_ns + slow.period_ns <= until_ns else 0
+
+
+class TimePairer:
+    """Pairs the frames of two cameras by when they were taken. It has no thread, and no clock but the one it is told.
+
+    slop_ns: the most by which the times of a pair may differ. Of several within it the nearest is taken.
+    hold_ns: the most age of a frame that is fused. When a camera's newest is older, the other one is fused alone, and
+        its pair says `degraded`. When both are, a blank pair comes at 2 Hz.
+    policy: every pair has a new frame of the faster camera; the slower one's is held until a newer one is nearer.
+        "latest": the newest frame, with the nearest that is there; it waits only while a nearer one is due within half
+        a period of the faster camera. "deadline": each when its nearest is known, or when it waited for it as long as
+        the slop; of those that waited longer only the newest. "every": all, each when its nearest is known, or when it
+        waited for it as long as the hold; they have no age limit, and only what `keep` cannot hold is dropped.
+    keep: frames of a camera that are held at most; None is 8, and 32 for "every".
+    has_one_clock: the stamps of both cameras are of one clock, whatever its name, as of two recordings.
+
+    Times are by `time.monotonic_ns`. Stamps of MONOTONIC and ARRIVAL are so already, all others go through a `ClockMap`
+    by their arrival. A frame with an event, a repeated stamp, one of the future or one that goes back is dropped.
+    OptionError for an unknown policy, and for times that are not positive.
+    """
+
+    def __init__(
+        self,
+        *,
+        slop_ns: int = SLOP_NS,
+        hold_ns: int = HOLD_NS,
+        policy: PairingPolicy = "latest",
+        keep: int | None = None,
+        has_one_clock: bool = False,
+    ) -> None:
+        if policy not in get_args(PairingPolicy):
+            raise OptionError(f"pairing is {policy!r}; needed one of {', '.join(get_args(PairingPolicy))}; choose one")
+        if slop_ns <= 0 or hold_ns <= 0:
+            raise OptionError(
+                f"the slop is {slop_ns / 1e6:g} ms, the hold {hold_ns / 1e6:g} ms; both must be above 0; correct them"
+            )
+        self.slop_ns, self.hold_ns, self.policy = slop_ns, hold_ns, policy
+        self.due_ns: int | None = None
+        self.pairs = 0
+        self._has_one_clock = has_one_clock
+        self._streams = tuple(_Stream(keep or (32 if policy == "every" else 8)) for _ in MODALITIES)
+        self._maps: dict[tuple[str, int], ClockMap] = {}
+        self._faster = MODALITIES.index("visible")
+        self._dead_ns: int | None = None
+        self._validity: dict[tuple[int, int, int], Uint8] = {}
+
+    @property
+    def ledgers(self) -> dict[str, Ledger]:
+        """Return what became of each camera's frames so far."""
+        for stream in self._streams:
+            stream.ledger.pending = len(stream.fresh())
+        return {name: stream.ledger for name, stream in zip(MODALITIES, self._streams, strict=True)}
+
+    @property
+    def clocks(self) -> dict[str, dict[str, Any]]:
+        """Return for each camera its clock, and for one of its own the offset in s, the drift and the restarts."""
+        told: dict[str, dict[str, Any]] = {}
+        for index, name in enumerate(MODALITIES):
+            last = self._streams[index].last
+            if last is None:
+                continue
+            told[name] = {"clock": last.frame.clock}
+            clock_map = self._maps.get(self._map_key(index, last.frame.clock))
+            if clock_map:
+                told[name] |= {
+                    "offset_s": round(clock_map.offset_ns / 1e9, 4),
+                    "drift": round(clock_map.drift, 6),
+                    "restarts": clock_map.restarts,
+                }
+        return told
+
+    def put(self, modality: Modality, frame: Frame) -> None:
+        """Take a camera's next frame."""
+        index = MODALITIES.index(modality)
+        stream = self._streams[index]
+        stream.ledger.received += 1
+        arrival_ns = frame.timestamp_ns if frame.arrival_ns is None else frame.arrival_ns
+        cause = frame.event or self._refused(stream.last, frame, arrival_ns)
+        if cause:
+            stream.ledger.dropped[cause] += 1
+            return
+        taken_ns = self._taken_ns(index, frame, arrival_ns)
+        if stream.last:
+            taken_ns = max(taken_ns, stream.last.taken_ns + 1)  # the estimate moves; the order stays
+        stream.append(_Entry(frame, taken_ns, arrival_ns))
+        if stream.is_full:
+            self._retire(index)
+
+    def next_pair(self, now_ns: int) -> FramePair | None:
+        """Return the pair that is to be fused now, None if there is none; `due_ns` is then when to ask again at last.
+
+        One whose camera is lost has a blank frame in its place, of the size that it had, or of the other's.
+        """
+        self.due_ns = None
+        self._expire(now_ns)
+        chosen = self._chosen(now_ns)
+        if chosen:
+            fast, slow = chosen
+            infrared, visible = (fast, slow) if self._faster == 0 else (slow, fast)
+            self._use([infrared, visible])
+            self.pairs += 1
+            taken = infrared.taken_ns, visible.taken_ns
+            return FramePair(infrared.frame, visible.frame, taken_ns=taken, number=self.pairs - 1)
+        return self._without_a_camera(now_ns)
+
+    def _refused(self, last: _Entry | None, frame: Frame, arrival_ns: int) -> str:
+        """Return why a stamp cannot be right, "" if it can."""
+        of_here = frame.clock in (MONOTONIC, ARRIVAL)
+        if of_here and frame.timestamp_ns > arrival_ns + _FUTURE_NS:
+            return "from the future"
+        if last is None or last.frame.clock != frame.clock:
+            return ""
+        if frame.timestamp_ns == last.frame.timestamp_ns:
+            return "repeated"
+        return "out of order" if of_here and frame.timestamp_ns < last.frame.timestamp_ns else ""
+
+    def _map_key(self, index: int, clock: str) -> tuple[str, int]:
+        return clock, -1 if self._has_one_clock else index
+
+    def _taken_ns(self, index: int, frame: Frame, arrival_ns: int) -> int:
+        if frame.clock in (MONOTONIC, ARRIVAL):
+            return frame.timestamp_ns
+        if frame.clock == ORDER:
+            return arrival_ns
+        clock_map = self._maps.setdefault(self._map_key(index, frame.clock), ClockMap())
+        last = self._streams[index].last
+        if last and last.frame.clock == frame.clock and frame.timestamp_ns < last.frame.timestamp_ns:
+            clock_map.restart()  # it was opened again, and counts from a new beginning
+        return clock_map.taken_ns(frame.timestamp_ns, arrival_ns)
+
+    def _chosen(self, now_ns: int) -> tuple[_Entry, _Entry] | None:
+        """Return the pair to fuse now, the faster camera's frame first."""
+        fast, slow = self._by_speed()
+        return {"latest": self._newest, "deadline": self._in_time, "every": self._oldest}[self.policy](
+            fast, slow, now_ns
+        )
+
+    def _newest(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+        for entry in reversed(fast.fresh()):
+            partner = slow.nearest(entry.taken_ns, self.slop_ns)
+            if partner is None:
+                continue
+            until_ns = _due_nearer(entry, partner, fast, slow)
+            if now_ns < until_ns:
+                self._ask_by(until_ns)
+                return None
+            return entry, partner
+        return None
+
+    def _in_time(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+        found = None
+        for entry in fast.fresh():
+            until_ns = entry.arrival_ns + self.slop_ns
+            if not slow.reaches(entry.taken_ns) and now_ns < until_ns:
+                self._ask_by(until_ns)
+                break
+            partner = slow.nearest(entry.taken_ns, self.slop_ns)
+            if partner:
+                found = entry, partner
+                if now_ns <= until_ns:
+                    break
+        return found
+
+    def _oldest(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+        for entry in fast.fresh():
+            if not slow.reaches(entry.taken_ns) and now_ns < entry.arrival_ns + self.hold_ns:
+                self._ask_by(entry.arrival_ns + self.hold_ns)
+                return None
+            partner = slow.nearest(entry.taken_ns, self.slop_ns)
+            if partner:
+                return entry, partner
+            if self._is_lost(slow, fast, now_ns):
+                return None
+            index = self._streams.index(fast)
+            while fast.entries[0] is not entry:
+                self._retire(index)
+            self._retire(index)
+        return None
+
+    def _by_speed(self) -> tuple[_Stream, _Stream]:
+        """Return the faster camera and the slower one; of two alike, the one that it was before."""
+        fast, slow = self._streams[self._faster], self._streams[1 - self._faster]
+        if slow.period_ns and fast.period_ns and slow.period_ns < _FASTER * fast.period_ns:
+            self._faster = 1 - self._faster
+            return slow, fast
+        return fast, slow
+
+    def _without_a_camera(self, now_ns: int) -> FramePair | None:
+        """Return the living camera's frame with a blank one, or two blank ones; None while both live."""
+        lost = [self._is_lost(self._streams[k], self._streams[1 - k], now_ns) for k in (0, 1)]
+        if all(lost):
+            if self._dead_ns is not None and now_ns < self._dead_ns + DEAD_PERIOD_NS:
+                self._ask_by(self._dead_ns + DEAD_PERIOD_NS)
+                return None
+            self._dead_ns = now_ns
+            return self._degraded([None, None], BOTH_LOST)
+        if not any(lost):
+            return None
+        living = lost.index(False)
+        fresh = self._streams[living].fresh()
+        if not fresh:
+            return None
+        entry = fresh[0 if self.policy == "every" else -1]
+        entries = [entry if index == living else None for index in (0, 1)]
+        self._use(entries)
+        return self._degraded(entries, f"{MODALITIES[1 - living]} lost")
+
+    def _degraded(self, entries: "list[_Entry | None]", said: str) -> FramePair:
+        self.pairs += 1
+        infrared, visible = (entry.frame if entry else self._blank(index) for index, entry in enumerate(entries))
+        alive = sum(1 << index for index, entry in enumerate(entries) if entry)
+        key = (*(visible if entries[1] else infrared).image.shape[:2], alive)
+        if key not in self._validity:
+            self._validity = {key: np.zeros((*key[:2], 2), np.uint8)}
+            for index, entry in enumerate(entries):
+                self._validity[key][:, :, index] = 255 if entry else 0
+        taken = tuple(entry.taken_ns if entry else None for entry in entries)
+        return FramePair(infrared, visible, self._validity[key], (taken[0], taken[1]), said, number=self.pairs - 1)
+
+    def _blank(self, index: int) -> Frame:
+        """Return a black frame of a camera's size, or of the other's if it has not given one."""
+        like = next(stream.last.frame for stream in (self._streams[index], self._streams[1 - index]) if stream.last)
+        size = like.image.shape[:2]
+        return Frame(np.zeros(size if index == 0 else (*size, 3), np.uint8), 0, ORDER, 0, "", like.color_order)
+
+    def _is_lost(self, stream: _Stream, other: _Stream, now_ns: int) -> bool:
+        if stream.last:
+            self._ask_by(stream.last.taken_ns + self.hold_ns + 1, now_ns)
+            return now_ns - stream.last.taken_ns > self.hold_ns
+        if other.first_arrival_ns is None:
+            return False
+        return now_ns - other.first_arrival_ns > START_NS
+
+    def _ask_by(self, due_ns: int, after_ns: int = 0) -> None:
+        if due_ns > after_ns:
+            self.due_ns = due_ns if self.due_ns is None else min(self.due_ns, due_ns)
+
+    def _use(self, used: "Sequence[_Entry | None]") -> None:
+        """Count frames as fused, infrared first, and let go of those before them."""
+        before = [stream.before(entry) for entry, stream in zip(used, self._streams, strict=True)]
+        for index, entries in enumerate(before):
+            for unused in entries:
+                self._count_unused(index, unused, "overtaken")
+        for entry, entries, stream in zip(used, before, self._streams, strict=True):
+            for _ in entries:
+                stream.entries.popleft()
+            if entry:
+                stream.ledger.held += entry.is_fused
+                stream.ledger.fused += not entry.is_fused
+                entry.is_fused = True
+
+    def _retire(self, index: int, cause: str = "overtaken") -> None:
+        """Let go of a camera's oldest frame."""
+        self._count_unused(index, self._streams[index].entries[0], cause)
+        self._streams[index].entries.popleft()
+
+    def _count_unused(self, index: int, entry: _Entry, cause: str) -> None:
+        """Count why a frame was not fused, unless it was: by the cause, if the other camera has a partner for it."""
+        if entry.is_fused:
+            return
+        ledger = self._streams[index].ledger
+        if self._streams[1 - index].nearest(entry.taken_ns, self.slop_ns):
+            ledger.dropped[cause] += 1
+        else:
+            ledger.unpaired += 1
+
+    def _expire(self, now_ns: int) -> None:
+        """Let go of what is too old to be fused."""
+        if self.policy == "every":
+            return
+        for index, stream in enumerate(self._streams):
+            while stream.entries and now_ns - stream.entries[0].taken_ns > self.hold_ns:
+                self._retire(index, "too old")

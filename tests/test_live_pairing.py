@@ -1,0 +1,368 @@
+"""Live pairing: the nearest within the slop, ages, degraded pairs, and the law that no frame goes without a cause."""
+
+import os
+import random
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cled_edge.errors import OptionError
+from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, Frame, FramePair
+from cled_edge.live_pairing import DEAD_PERIOD_NS, MODALITIES, START_NS, Modality, PairingPolicy, TimePairer
+
+MS = 1_000_000
+IMAGES = np.zeros((2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
+SOAK_FRAMES = int(os.environ.get("CLED_EDGE_SOAK_FRAMES", "50000"))
+
+
+def frame_at(modality: Modality, taken_ms: float, late_ms: float = 0, clock: str = MONOTONIC, event: str = "") -> Frame:
+    taken_ns = round(taken_ms * MS)
+    image = IMAGES[MODALITIES.index(modality)]
+    return Frame(image, taken_ns, clock, 0, modality, event=event, arrival_ns=taken_ns + round(late_ms * MS))
+
+
+def put(pairer: TimePairer, infrared_ms: tuple[float, ...] = (), visible_ms: tuple[float, ...] = ()) -> None:
+    """Deliver frames in the order in which they were taken."""
+    frames = [("infrared", at) for at in infrared_ms] + [("visible", at) for at in visible_ms]
+    for modality, at in sorted(frames, key=lambda each: each[1]):
+        pairer.put(modality, frame_at(modality, at))
+
+
+def times_ms(pair: FramePair | None) -> tuple[float | None, ...] | None:
+    if pair is None:
+        return None
+    return tuple(None if each is None else each / MS for each in pair.taken_ns)
+
+
+def run(
+    pairer: TimePairer, frames: list[tuple[Modality, Frame]], ask_ms: float = 5
+) -> Iterator[tuple[float, FramePair]]:
+    """Deliver frames as they arrive, and ask all the time; yield the pairs with the time at which they came."""
+    frames = sorted(frames, key=lambda each: each[1].arrival_ns)
+    now_ms, end_ms = 0.0, frames[-1][1].arrival_ns / MS + 1000
+    while now_ms < end_ms:
+        while frames and frames[0][1].arrival_ns <= now_ms * MS:
+            pairer.put(*frames.pop(0))
+        while pair := pairer.next_pair(round(now_ms * MS)):
+            yield now_ms, pair
+        now_ms += ask_ms
+
+
+def steady(modality: Modality, rate_hz: float, seconds: float, late_ms: float = 0) -> list[tuple[Modality, Frame]]:
+    count = round(seconds * rate_hz)
+    return [(modality, frame_at(modality, 1000 * k / rate_hz, late_ms)) for k in range(count)]
+
+
+def test_the_newest_of_the_faster_camera_is_paired_with_the_nearest() -> None:
+    pairer = TimePairer()
+    put(pairer, (0, 111, 222), (5, 38, 71, 105, 138, 171, 204, 237))
+    assert times_ms(pairer.next_pair(240 * MS)) == (222, 237)
+    assert pairer.next_pair(241 * MS) is None
+    put(pairer, (), (271,))
+    assert times_ms(pairer.next_pair(275 * MS)) == (222, 271)
+    ledgers = pairer.ledgers
+    assert (ledgers["infrared"].fused, ledgers["infrared"].held, ledgers["visible"].fused) == (1, 1, 2)
+    assert ledgers["infrared"].dropped == {"overtaken": 2}
+    assert ledgers["visible"].dropped == {"overtaken": 7}
+
+
+def test_an_older_frame_is_taken_where_the_newest_is_beyond_the_slop() -> None:
+    pairer = TimePairer(slop_ns=30 * MS)
+    put(pairer, (0, 111), (0, 33, 66, 99, 132, 165))
+    assert times_ms(pairer.next_pair(170 * MS)) == (111, 132)
+    assert pairer.next_pair(171 * MS) is None
+
+
+def test_a_frame_waits_for_a_nearer_partner_only_while_one_is_due() -> None:
+    pairer = TimePairer()
+    put(pairer, (8, 41, 74), (0, 33, 66))
+    assert times_ms(pairer.next_pair(75 * MS)) == (74, 66)
+    put(pairer, (), (99,))
+    assert pairer.next_pair(99 * MS) is None  # one of 107 ms is due, which is nearer than 74
+    assert pairer.due_ns == pytest.approx(115.5 * MS)
+    assert times_ms(pairer.next_pair(116 * MS)) == (74, 99)
+    put(pairer, (107,), (132,))
+    assert pairer.next_pair(132 * MS) is None
+    put(pairer, (140,))
+    assert times_ms(pairer.next_pair(140 * MS)) == (140, 132)
+
+
+@pytest.mark.parametrize("policy", ["latest", "every", "deadline"])
+@pytest.mark.parametrize("rates_hz", [(9, 30), (30, 30), (60, 25)])
+def test_of_two_steady_cameras_the_faster_sets_the_rate(policy: PairingPolicy, rates_hz: tuple[float, float]) -> None:
+    pairer = TimePairer(policy=policy)
+    frames = steady("infrared", rates_hz[0], 10, 7) + steady("visible", rates_hz[1], 10, 20)
+    pairs = [pair for _, pair in run(pairer, frames)]
+    whole = [pair for pair in pairs if not pair.degraded]
+    assert len(whole) >= 0.95 * 10 * max(rates_hz)
+    skew_ms = [abs(pair.skew_ns) / MS for pair in whole]
+    # "latest" holds the slower one's frame rather than waiting for the next.
+    bound = 1.5 if policy == "latest" else 0.55
+    assert max(skew_ms[20:-5]) < bound * 1000 / min(rates_hz)
+
+
+def test_every_pairs_all_frames_with_the_nearest_there_is() -> None:
+    pairer = TimePairer(policy="every")
+    dice = random.Random(3)
+    frames = []
+    for name, rate_hz in (("infrared", 9), ("visible", 30)):
+        times = np.cumsum([1000 / rate_hz + dice.uniform(-9, 9) for _ in range(20 * rate_hz)])
+        frames += [(name, frame_at(name, at)) for at in times]
+    infrared_ms = [frame.timestamp_ns / MS for name, frame in frames if name == "infrared"]
+    pairs = [times_ms(pair) for _, pair in run(pairer, frames) if not pair.degraded]
+    for infrared, visible in pairs[10:]:
+        assert infrared == min(infrared_ms, key=lambda at: abs(at - visible))
+    assert len(pairs) >= 590
+    assert pairer.ledgers["visible"].dropped == {}
+
+
+def test_deadline_waits_for_the_nearest_and_no_longer_than_the_slop() -> None:
+    pairer = TimePairer(policy="deadline", slop_ns=60 * MS)
+    put(pairer, (0,), (40,))
+    assert pairer.next_pair(40 * MS) is None
+    assert pairer.due_ns == 100 * MS
+    assert times_ms(pairer.next_pair(100 * MS)) == (0, 40)
+    put(pairer, (110,), (80,))
+    assert times_ms(pairer.next_pair(111 * MS)) == (110, 80)
+
+
+def test_a_lost_camera_leaves_the_living_one_alone_until_it_is_back() -> None:
+    pairer = TimePairer()
+    infrared = [each for each in steady("infrared", 9, 10) if not 3000 < each[1].timestamp_ns / MS < 8000]
+    pairs = list(run(pairer, infrared + steady("visible", 30, 10)))
+    alone = [(at, pair) for at, pair in pairs if pair.degraded == "infrared lost"]
+    assert 3450 < alone[0][0] < 3600
+    assert 7900 < alone[-1][0] <= 8010
+    assert len(alone) == pytest.approx(4.4 * 30, abs=5)
+    for _, pair in alone:
+        assert pair.infrared.image.shape == (2, 3)
+        assert not pair.infrared.image.any()
+        assert (pair.validity == (0, 255)).all()
+        assert pair.validity.shape == (2, 3, 2)
+        assert (pair.taken_ns[0], pair.skew_ns) == (None, None)
+    assert all(ledger.holds for ledger in pairer.ledgers.values())
+
+
+def test_two_lost_cameras_give_a_blank_pair_at_2_hz_and_no_frozen_one() -> None:
+    pairer = TimePairer()
+    put(pairer, (0,), (0,))
+    assert times_ms(pairer.next_pair(1 * MS)) == (0, 0)
+    asked = [pairer.next_pair(at * MS) for at in range(1, 5000)]
+    dead = [pair for pair in asked if pair]
+    assert {pair.degraded for pair in dead} == {"both lost"}
+    assert len(dead) == 9
+    assert dead[0].visible.image.shape == (2, 3, 3)
+    assert not dead[0].visible.image.any()
+    assert not dead[0].validity.any()
+    assert DEAD_PERIOD_NS == 500 * MS
+
+
+def test_a_camera_that_never_comes_is_waited_for_at_the_start() -> None:
+    pairer = TimePairer()
+    for at in range(0, 4000, 33):
+        put(pairer, (), (at,))
+        pair = pairer.next_pair(at * MS)
+        assert (pair is not None) == (at * MS > START_NS)
+        assert pair is None or pair.degraded == "infrared lost"
+    assert pair.infrared.image.shape == (2, 3)
+
+
+@pytest.mark.parametrize("event", ["shutter", "repeated"])
+def test_a_frame_with_an_event_is_never_fused(event: str) -> None:
+    pairer = TimePairer()
+    put(pairer, (0,), (0,))
+    assert times_ms(pairer.next_pair(0)) == (0, 0)
+    pairer.put("infrared", frame_at("infrared", 100, event=event))
+    put(pairer, (), (100,))
+    assert times_ms(pairer.next_pair(101 * MS)) == (0, 100)
+    assert pairer.ledgers["infrared"].dropped == {event: 1}
+
+
+@pytest.mark.parametrize(
+    ("stamp_ms", "arrival_ms", "cause"),
+    [(100, 110, "repeated"), (90, 110, "out of order"), (150, 120, "from the future")],
+)
+def test_a_stamp_that_cannot_be_right_is_named(stamp_ms: int, arrival_ms: int, cause: str) -> None:
+    pairer = TimePairer()
+    put(pairer, (100,))
+    pairer.put("infrared", frame_at("infrared", stamp_ms, arrival_ms - stamp_ms))
+    assert pairer.ledgers["infrared"].dropped == {cause: 1}
+
+
+def test_cameras_with_clocks_of_their_own_pair_by_what_arrivals_say() -> None:
+    dice, pairer, frames = random.Random(8), TimePairer(policy="every"), []
+    for name, rate_hz, origin_ms, pace in (("infrared", 9, 7e6, 1.02), ("visible", 30, -3e5, 0.99)):
+        for k in range(round(60 * rate_hz)):
+            at = 1000 * k / rate_hz
+            frame = replace(frame_at(name, at, dice.uniform(5, 35)), clock=MEDIA, notes=(str(at),))
+            frames.append((name, replace(frame, timestamp_ns=round((at + origin_ms) * pace * MS))))
+    pairs = [pair for _, pair in run(pairer, frames) if not pair.degraded]
+    true_ms = [float(pair.infrared.notes[0]) - float(pair.visible.notes[0]) for pair in pairs]
+    assert len(pairs) > 1700
+    assert max(abs(each) for each in true_ms[200:]) < 55.6 + 15
+    told = pairer.clocks
+    assert (told["infrared"]["drift"], told["visible"]["drift"]) == pytest.approx((0.02, -0.01), abs=1e-3)
+
+
+def test_two_recordings_played_at_once_share_one_clock() -> None:
+    pairer = TimePairer(has_one_clock=True)
+    for at in range(0, 1000, 100):  # the visible is opened 40 ms later: its frames come later, but belong together
+        pairer.put("infrared", frame_at("infrared", at, 1000, MEDIA))
+        pairer.put("visible", frame_at("visible", at, 1040, MEDIA))
+        pair = pairer.next_pair((at + 1040) * MS)
+        assert pair.skew_ns == 0
+
+
+def test_arrival_and_monotonic_stamps_compare_as_they_are() -> None:
+    pairer = TimePairer()
+    pairer.put("infrared", frame_at("infrared", 10, 0, ARRIVAL))
+    pairer.put("visible", frame_at("visible", 20, 30, MONOTONIC))
+    pair = pairer.next_pair(60 * MS)
+    assert (pair.skew_ns, pair.ages_ns(60 * MS)) == (-10 * MS, (50 * MS, 40 * MS))
+    assert "drift" not in pairer.clocks["infrared"]
+
+
+def test_pairs_are_numbered_though_cameras_count_anew() -> None:
+    pairer = TimePairer()
+    names = []
+    for at in (0, 33, 66):
+        put(pairer, (at,), (at,))
+        names.append(pairer.next_pair(at * MS).name)
+    assert names == ["000000", "000001", "000002"]
+
+
+@pytest.mark.parametrize("wrong", [{"policy": "newest"}, {"slop_ns": 0}, {"hold_ns": -1}])
+def test_settings_that_cannot_be_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(OptionError, match=r"needed one of|must be above 0"):
+        TimePairer(**wrong)
+
+
+class Checked:
+    """A pairer whose every pair and every count is checked."""
+
+    def __init__(self, pairer: TimePairer) -> None:
+        self.pairer = pairer
+        self.put_in = dict.fromkeys(MODALITIES, 0)
+        self.last = dict.fromkeys(MODALITIES, -(10**18))
+        self.whole = self.alone = 0
+
+    def put(self, modality: Modality, frame: Frame) -> None:
+        self.put_in[modality] += 1
+        self.pairer.put(modality, frame)
+
+    def ask(self, now_ns: int) -> None:
+        pair = self.pairer.next_pair(now_ns)
+        if pair is None:
+            return
+        self.whole += not pair.degraded
+        self.alone += bool(pair.degraded)
+        assert pair.number == self.whole + self.alone - 1
+        if not pair.degraded:
+            assert abs(pair.skew_ns) <= self.pairer.slop_ns
+        for name, frame, taken_ns in zip(MODALITIES, (pair.infrared, pair.visible), pair.taken_ns, strict=True):
+            assert not frame.event
+            if pair.degraded in (f"{name} lost", "both lost"):
+                assert taken_ns is None
+                assert not frame.image.any()
+                continue
+            assert taken_ns >= self.last[name]  # never back in time
+            if self.pairer.policy != "every":
+                assert now_ns - taken_ns <= self.pairer.hold_ns
+            self.last[name] = taken_ns
+
+    def check_law(self) -> None:
+        for name, ledger in self.pairer.ledgers.items():
+            assert ledger.received == self.put_in[name]
+            assert ledger.holds, (name, ledger)
+
+
+events = st.lists(
+    st.tuples(
+        st.sampled_from([*MODALITIES, "ask"]),
+        st.integers(0, 120),  # ms until it happens
+        st.integers(0, 90),  # ms since it was taken
+        st.sampled_from(["", "", "", "", "shutter"]),
+    ),
+    max_size=60,
+)
+
+
+@given(
+    events=events,
+    policy=st.sampled_from(["latest", "every", "deadline"]),
+    slop_ms=st.integers(1, 200),
+    hold_ms=st.integers(1, 600),
+    clocks=st.tuples(*[st.sampled_from([MONOTONIC, ARRIVAL, MEDIA])] * 2),
+    keep=st.integers(1, 8),
+)
+def test_the_law_holds_and_no_pair_is_wrong_whatever_comes(events, policy, slop_ms, hold_ms, clocks, keep) -> None:
+    checked = Checked(TimePairer(slop_ns=slop_ms * MS, hold_ns=hold_ms * MS, policy=policy, keep=keep))
+    now_ms = 1000
+    for what, wait_ms, late_ms, event in events:
+        now_ms += wait_ms
+        if what == "ask":
+            checked.ask(now_ms * MS)
+        else:
+            clock = clocks[MODALITIES.index(what)]
+            checked.put(what, frame_at(what, now_ms - late_ms, late_ms, clock, event))
+        checked.check_law()
+
+
+def faulty(modality: Modality, rate_hz: float, clock: str, count: int, dice: random.Random) -> Iterator[Frame]:
+    """Yield frames of a bad camera: jitter, loss, stalls, bursts, shutters, wrong stamps, drift, resets."""
+    now_ms, origin_ms, pace, stamp = 1e4, dice.uniform(0, 1e6), 1 + dice.uniform(-0.02, 0.02), 0
+    held_until_ms = 0.0
+    for _ in range(count):
+        now_ms += 1000 / rate_hz
+        chance = dice.random()
+        if chance < 0.001:
+            now_ms += dice.uniform(100, 8000)  # it stalls, or is lost and opened again
+            if dice.random() < 0.5:
+                origin_ms = -now_ms
+        elif chance < 0.002:
+            held_until_ms = now_ms + dice.uniform(50, 3000)  # the network holds frames up, and gives all at once
+        elif chance < 0.012:
+            continue  # a frame is lost
+        late_ms = max(dice.uniform(2, 35), held_until_ms - now_ms)
+        before, stamp = stamp, round((now_ms if clock in (MONOTONIC, ARRIVAL) else (now_ms + origin_ms) * pace) * MS)
+        if chance > 0.999:
+            stamp = before
+        elif chance > 0.998:
+            stamp += dice.randrange(-(10**10), 10**10)
+        event = dice.choice(["shutter", "corrupt"]) if 0.99 < chance < 0.992 else ""
+        frame = frame_at(modality, now_ms, late_ms, clock, event)
+        yield replace(frame, timestamp_ns=stamp)
+
+
+@pytest.mark.parametrize("policy", ["latest", "every", "deadline"])
+def test_the_law_holds_over_many_frames_with_faults_of_every_kind(policy: PairingPolicy) -> None:
+    """CLED_EDGE_SOAK_FRAMES says how many frames; the fault injector is seeded."""
+    dice = random.Random(policy)
+    checked = Checked(TimePairer(policy=policy))
+    count = SOAK_FRAMES // 3
+    streams = [
+        faulty(name, rate_hz, clock, round(count * rate_hz / 39), dice)
+        for name, rate_hz, clock in (("infrared", 9, MEDIA), ("visible", 30, MONOTONIC))
+    ]
+    waiting = [next(stream, None) for stream in streams]
+    free_ns = 0
+    while any(waiting):
+        index = min((k for k in (0, 1) if waiting[k]), key=lambda k: waiting[k].arrival_ns)
+        frame = waiting[index]
+        now_ns = max(frame.arrival_ns, free_ns if dice.random() < 0.1 else 0)
+        checked.put(MODALITIES[index], frame)
+        waiting[index] = next(streams[index], None)
+        if now_ns >= free_ns:
+            checked.ask(now_ns)
+            free_ns = now_ns + round(dice.uniform(1, 60) * MS)
+        if dice.random() < 0.01:
+            checked.check_law()
+    checked.check_law()
+    assert checked.whole > count / 4
+    assert checked.alone
+    held = sum(len(stream.entries) for stream in checked.pairer._streams)
+    assert held <= 64
