@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from cled_edge.camera.source import is_picture
 from cled_edge.contract import Controls
@@ -27,6 +27,16 @@ from cled_edge.tiling import Tiling, fuse_tiled
 
 LATE_CLOSE_S = 0.5  # for outputs that are closed while a frame is still being fused
 _MAX_LINKS = 40  # as Linux follows
+
+
+class Monitor(Protocol):
+    """Watches a run from beside, as a page does. What it does must take no time: the loop calls it."""
+
+    def begin(self, status: Callable[[], dict[str, Any]]) -> None:
+        """Take what returns `Report.as_dict` as it is by then; any thread may call it."""
+
+    def show(self, frame: FusedFrame) -> None:
+        """Take each fused frame, before the outputs do."""
 
 
 @dataclass
@@ -72,7 +82,7 @@ class Report:
         rate_hz = self.written / self.seconds if self.seconds else 0.0
         return {
             **values,
-            "steps_ran": {str(steps): count for steps, count in sorted(self.steps_ran.items())},
+            "steps_ran": {str(steps): count for steps, count in sorted(self.steps_ran.copy().items())},
             "input_notes": dict(self.input_notes),
             "failure": str(self.failure) if self.failure else None,
             "size": list(self.size),
@@ -99,6 +109,7 @@ def fuse_pairs(
     registrar: Registrar | None = None,
     tiling: Tiling | None = None,
     max_frames: int | None = None,
+    monitor: Monitor | None = None,
     advance: Callable[[], None] = lambda: None,
     overdue: Callable[[Report, BaseException | None], None] | None = None,
 ) -> Report:
@@ -112,6 +123,7 @@ def fuse_pairs(
     Ctrl-C, SIGTERM, SIGHUP and SIGPIPE end the run in order, and so does anything that is wrong with a pair after the
     first: outputs are closed and kept, and the report says so. That takes 2 s at most, even if a camera hangs: then
     `Report.is_stuck`. OptionError for an output that would overwrite an input, or that holds fewer frames than come.
+    monitor: watches the run, see there.
     `advance` is called after each frame that the first output wrote, on the thread that wrote it.
     overdue: called on another thread if a frame is still being fused that long after a signal, when all outputs are
     closed and the report is complete; a program can leave there.
@@ -137,6 +149,10 @@ def fuse_pairs(
         report.outputs = fanout.report()
         report.seconds = round(time.perf_counter() - start, 3)
 
+    def status() -> dict[str, Any]:
+        finish()
+        return report.as_dict()
+
     def late() -> None:
         failed = fanout.close(LATE_CLOSE_S)
         report.interrupted, report.is_stuck = True, True
@@ -144,11 +160,13 @@ def fuse_pairs(
         if overdue:
             overdue(report, failed[0] if failed else None)
 
+    if monitor:
+        monitor.begin(status)
     try:
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
-                _fuse_all(reader, fuser, box, registrar, tiling, fanout, report, max_frames)
+                _fuse_all(reader, fuser, box, registrar, tiling, fanout, report, max_frames, monitor)
             report.interrupted = stopped.is_set()
     except KeyboardInterrupt:
         report.interrupted = True
@@ -225,6 +243,7 @@ def _fuse_all(
     fanout: Fanout,
     report: Report,
     max_frames: int | None,
+    monitor: Monitor | None,
 ) -> None:
     """Fuse on this thread until the source ends or is stopped, an output wants no more, or `max_frames` are done.
 
@@ -249,7 +268,10 @@ def _fuse_all(
         report.input_notes.update(fused.notes)
         report.drift_px = registrar.drift_px if registrar else None
         stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
-        if not fanout.put(replace(fused, latency_ns=stages_ns)):
+        fused = replace(fused, latency_ns=stages_ns)
+        if monitor:
+            monitor.show(fused)
+        if not fanout.put(fused):
             return
 
 

@@ -36,7 +36,7 @@ class LatencyLog:
         table = {}
         for stage in (*STAGES, "total"):
             if stage in self._samples:
-                values = np.array(self._samples[stage]) / 1e6
+                values = np.array(list(self._samples[stage])) / 1e6  # list(): another thread may add
                 row = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in PERCENTILES}
                 table[stage] = {**row, "max": round(float(values.max()), 3)}
         return table

@@ -353,6 +353,29 @@ def test_a_camera_is_fused_at_its_newest_pair_and_the_others_are_counted(run) ->
     assert report.as_dict()["dropped"] == 4
 
 
+def test_a_monitor_sees_each_frame_and_reads_the_report_while_the_run_goes_on(run) -> None:
+    class Watch:
+        def __init__(self) -> None:
+            self.names: list[str] = []
+            self.read: list[int] = []
+
+        def begin(self, status: Callable[[], dict]) -> None:
+            self.status = status
+            self.read.append(status()["read"])
+
+        def show(self, frame: FusedFrame) -> None:
+            self.names.append(frame.name)
+            self.read.append(self.status()["read"])
+            assert "network" in frame.latency_ns
+            assert "wait" in frame.latency_ns
+
+    watch = Watch()
+    report = run.bounded(Source(3), Fuser(), Sink(), monitor=watch)
+    assert watch.names == ["0", "1", "2"]
+    assert watch.read == [0, 1, 2, 3]
+    assert watch.status()["written"] == report.written == 3
+
+
 def test_a_change_of_controls_holds_from_the_next_frame_on(run) -> None:
     box, taken = ControlBox(Controls(balance=0.1)), []
 

@@ -19,6 +19,7 @@ from cled_edge.output.view import shown_image
 
 OUTPUTS = {  # scheme -> module:class
     "folder": "cled_edge.output.png_folder:PngFolder",
+    "none": "cled_edge.output.nowhere:Nowhere",
     "picture": "cled_edge.output.picture_file:PictureFile",
     "video": "cled_edge.output.video_writer:VideoWriter",
     "window": "cled_edge.output.window:Window",

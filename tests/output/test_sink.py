@@ -138,3 +138,10 @@ def test_every_kind_of_the_registry_loads(tmp_path: Path) -> None:
     for scheme in OUTPUTS:
         name = "a.png" if scheme == "picture" else "a.mp4"
         assert open_output(f"{scheme}:{tmp_path / name}").address.scheme == scheme
+
+
+def test_no_output_takes_frames_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with open_output("none:") as output:
+        assert output.write(fused())
+    assert list(tmp_path.iterdir()) == []
