@@ -136,7 +136,7 @@ def main(
         raise OptionError(f"--update with a part of the measurement; needed all of --only and --count {COUNT} or more")
     check_target(out, update)
     names, began_s = folders.split(","), time.perf_counter()
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, trusted=True)
     with Fuser.load(opened.path, backend=backend) as fuser:
         rows = measure(Run(fuser, data, count, everything), parts, names, degraded_folders.split(","))
         settings = {

@@ -26,12 +26,13 @@ from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 from cled_edge.json_text import json_from_bytes, shown
 from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
-from cled_edge.size import Size, padded
+from cled_edge.size import Size, padded, size_text
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
 NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
 EXACT_DB = 200.0  # what equal arrays count as
 SAMPLES = 2048  # of each array that a golden case keeps
+_MOST_CASES, _LARGEST = 256, (480, 640)  # of golden data: they are to be run; larger only for graphs of larger sizes
 _FRAMES = ("picture", "infrared", "visible")
 Form = Literal["step by step", "one graph"]
 Array = NDArray[Any]
@@ -237,8 +238,12 @@ def read_golden(bundle: Bundle) -> list[Case]:
         arrays = load(content)
         header = json_from_bytes(content[8 : 8 + int.from_bytes(content[:8], "little")])
         described = _Described(cases=json_from_bytes(header["__metadata__"]["cases"].encode()))
+        if len(described.cases) > _MOST_CASES:
+            raise ValueError(f"it has {len(described.cases)} cases, over {_MOST_CASES}")
+        sizes = [graph.size for graph in bundle.manifest.graphs.values() if graph.size is not None]
+        most_px = max(height * width for height, width in (_LARGEST, *sizes))
         multiple = bundle.manifest.size_multiple
-        return [_case(index, entry, arrays, multiple) for index, entry in enumerate(described.cases)]
+        return [_case(index, entry, arrays, multiple, most_px) for index, entry in enumerate(described.cases)]
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise BundleCorruptError(
             f"{bundle.path / GOLDEN_NAME} is not as export writes it ({shown(error, 200)}); "
@@ -282,7 +287,7 @@ def _check_sample(where: str, values: Array, at: Array, dtype: type[np.generic],
         raise ValueError(f"{where} has values that are not finite")
 
 
-def _case(index: int, entry: _Entry, arrays: dict[str, Array], multiple: int) -> Case:
+def _case(index: int, entry: _Entry, arrays: dict[str, Array], multiple: int, most_px: int) -> Case:
     """Return a case; ValueError if its arrays are not what the fuser could be compared with."""
     strength_map = arrays.get(f"case{index}.strength_map")
     infrared, visible = arrays[f"pair{entry.pair}.infrared"], arrays[f"pair{entry.pair}.visible"]
@@ -292,6 +297,8 @@ def _case(index: int, entry: _Entry, arrays: dict[str, Array], multiple: int) ->
     if not is_pair or infrared.ndim != 2 or not infrared.size:
         raise ValueError(f"case {index} has arrays of other shapes or types")
     size = infrared.shape[0], infrared.shape[1]
+    if infrared.size > most_px:
+        raise ValueError(f"case {index} has images of {size_text(size)}, over {most_px} pixels")
     if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*size, 2)):
         raise ValueError(f"case {index} has a strength map of {strength_map.dtype} {strength_map.shape}")
     for name, values in expected.items():

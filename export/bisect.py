@@ -148,7 +148,7 @@ def main(
     as_json: Annotated[bool, typer.Option("--json", help="print every tensor as JSON")] = False,
 ) -> None:
     """Name the first node of GRAPH beyond tolerance."""
-    opened = Bundle.open(bundle)
+    opened = Bundle.open(bundle, trusted=True)
     if graph not in opened.manifest.graphs:
         raise OptionError(f"{bundle} has no graph {graph!r}; it has {', '.join(opened.manifest.graphs)}")
     choice = BackendChoice.parse(backend)

@@ -14,11 +14,12 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.backend.failures import missing_package, run_failure
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
+from cled_edge.backend.graph_trial import check_trial
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
 from cled_edge.bundle.reader import Bundle
 from cled_edge.cpu import instruction_sets, quota_cores, usable_cores
-from cled_edge.errors import BackendError, OptionError
+from cled_edge.errors import BackendError, CledEdgeError, OptionError
 
 DEVICES = {"openvino": "CPU", "openvino-gpu": "GPU", "openvino-npu": "NPU"}
 TYPES = {"fp32": "f32", "bf16": "bf16", "fp16": "f16", "int8": "f32"}  # our words, OpenVINO's around Q/DQ nodes
@@ -89,6 +90,8 @@ class OpenVinoBackend:
                 if len(self._compiled) > KEPT_SHAPES:
                     del self._compiled[next(iter(self._compiled))]
                 outputs = next(requests).infer(contiguous, share_inputs=True, share_outputs=True)
+            except CledEdgeError:
+                raise
             except Exception as error:  # RuntimeError, and TypeError or KeyError of the binding
                 raise run_failure("OpenVINO", graph, error) from error
         return [outputs[k] for k in range(len(outputs))]
@@ -116,6 +119,7 @@ class OpenVinoBackend:
         return cycle([compiled.create_infer_request() for _ in range(2)])
 
     def _compile_anew(self, graph: str, shapes: dict[str, list[int]]) -> Any:
+        check_trial(self._bundle, graph)
         model = self._core.read_model(self._bundle.graph(graph))
         model.reshape(shapes)
         return self._core.compile_model(model, self._device, self._properties)

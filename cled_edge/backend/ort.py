@@ -10,6 +10,7 @@ from cled_edge.backend.choice import REGISTRY, BackendChoice
 from cled_edge.backend.facts import BackendFacts, RunFacts
 from cled_edge.backend.failures import missing_package, one_line, run_failure
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
+from cled_edge.backend.graph_trial import check_trial
 from cled_edge.backend.protocol import Array
 from cled_edge.bundle.manifest import OPSETS
 from cled_edge.bundle.reader import Bundle
@@ -106,6 +107,7 @@ class OnnxRuntimeBackend:
             name = self._cache_name(graph)
             optimised = read_cached(name)
             if optimised is None:
+                check_trial(self._bundle, graph)
                 return self._optimise(graph, name)
             self.runs.cache[graph] = "read"
             options = self._options()

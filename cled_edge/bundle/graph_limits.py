@@ -1,8 +1,10 @@
 """What a graph must not hold, found in its bytes before any runtime sees it, without the `onnx` package.
 
-An ONNX file is a program. Three of its means are never in a graph of export and are refused here: data in other files,
-which a runtime would open; functions of its own and graphs inside nodes (Loop, If, Scan), by which a few bytes make
-work without end; operators of other domains, which a runtime may take from a library.
+An ONNX file is a program. What is never in a graph of export is refused here: data in other files, which a runtime
+would open; functions of its own and graphs inside nodes (Loop, If, Scan), by which a few bytes make work without end;
+operators of other domains, which a runtime may take from a library; tensors of more elements than their bytes hold;
+weights that are NaN or infinite. What remains may still take all memory, by operators that make much of little. Only a
+trial finds that: `cled_edge.backend.graph_trial`.
 
 Fields by number: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
@@ -10,11 +12,26 @@ Fields by number: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 from collections.abc import Iterator
 from math import prod
 
-MAX_NODES = 100_000
-MAX_ELEMENTS = 2**29  # of a tensor: 2 GiB of float32, the most that a file holds
+import numpy as np
+
+MAX_NODES = 40_000
+MAX_FIELDS = 500_000  # of all messages in a file: they are read in half a second; the shipped loop has 21,509
+_MAX_RANK = 16
+_LEAST_BITS = 2  # of an element: int2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _OWN_DOMAINS = (b"", b"ai.onnx")
 _CONTROL = (b"Loop", b"If", b"Scan", b"SequenceMap", b"Optional")
+
+_DATA = (4, 5, 6, 7, 9, 10, 11)  # fields of a tensor that hold elements: 9 is raw, the others are by type
+# Of floats: the field that holds them and their type, as unsigned numbers, with the bits of the exponent.
+_FLOATS = {
+    (4, 1): ("<u4", 0x7F800000),
+    (9, 1): ("<u4", 0x7F800000),
+    (9, 10): ("<u2", 0x7C00),
+    (9, 16): ("<u2", 0x7F80),
+    (9, 11): ("<u8", 0x7FF0000000000000),
+    (10, 11): ("<u8", 0x7FF0000000000000),
+}
 
 Field = tuple[int, int | memoryview]
 
@@ -22,81 +39,120 @@ Field = tuple[int, int | memoryview]
 def why_refused(content: bytes) -> str | None:
     """Return what in a graph is refused, in a few words, or None: it is a plain graph, as far as can be seen here."""
     try:
-        return _model(memoryview(content))
+        _Reading().model(memoryview(content))
     except ValueError as error:
         return str(error)
-
-
-def _model(model: memoryview) -> str | None:
-    graphs = 0
-    for number, value in _fields(model):
-        if number == 25:
-            return "it defines functions of its own"
-        if number == 7 and isinstance(value, memoryview):
-            graphs += 1
-            refused = _graph(value)
-            if refused:
-                return refused
-    return None if graphs == 1 else f"it holds {graphs} graphs, needed one"
-
-
-def _graph(graph: memoryview) -> str | None:
-    nodes = 0
-    for number, value in _fields(graph):
-        refused = None
-        if number == 1:
-            nodes += 1
-            refused = _node(_message(value))
-        elif number == 5:
-            refused = _tensor(_message(value))
-        elif number == 15:
-            refused = _sparse(_message(value))
-        if nodes > MAX_NODES:
-            refused = f"it has over {MAX_NODES} nodes"
-        if refused:
-            return refused
     return None
 
 
-def _node(node: memoryview) -> str | None:
-    for number, value in _fields(node):
-        if number == 4 and bytes(_message(value)) in _CONTROL:
-            return f"it has a node {bytes(_message(value)).decode()}, which can run without end"
-        if number == 7 and bytes(_message(value)) not in _OWN_DOMAINS:
-            return "it has a node of another domain than ai.onnx"
-        if number == 5:
-            refused = _attribute(_message(value))
-            if refused:
-                return refused
-    return None
+class _Reading:
+    """Reads one file; each method raises ValueError with what is refused."""
+
+    def __init__(self) -> None:
+        self._left = MAX_FIELDS
+
+    def model(self, model: memoryview) -> None:
+        graphs = 0
+        for number, value in self._fields(model):
+            if number == 25:
+                raise ValueError("it defines functions of its own")
+            if number == 7 and isinstance(value, memoryview):
+                graphs += 1
+                self._graph(value)
+        if graphs != 1:
+            raise ValueError(f"it holds {graphs} graphs, needed one")
+
+    def _graph(self, graph: memoryview) -> None:
+        nodes = 0
+        for number, value in self._fields(graph):
+            if number == 1:
+                nodes += 1
+                if nodes > MAX_NODES:
+                    raise ValueError(f"it has over {MAX_NODES} nodes")
+                self._node(_message(value))
+            elif number == 5:
+                self._tensor(_message(value))
+            elif number == 15:
+                _check_sparse(_message(value))
+
+    def _node(self, node: memoryview) -> None:
+        for number, value in self._fields(node):
+            if number == 4 and bytes(_message(value)) in _CONTROL:
+                raise ValueError(f"it has a node {bytes(_message(value)).decode()}, which can run without end")
+            if number == 7 and bytes(_message(value)) not in _OWN_DOMAINS:
+                raise ValueError("it has a node of another domain than ai.onnx")
+            if number == 5:
+                self._attribute(_message(value))
+
+    def _attribute(self, attribute: memoryview) -> None:
+        for number, value in self._fields(attribute):
+            if number in (6, 11):
+                raise ValueError("it has a graph inside a node")
+            if number in (2, 7):
+                _check_finite(4, 1, value)
+            elif number in (5, 10):
+                self._tensor(_message(value))
+            elif number in (22, 23):
+                _check_sparse(_message(value))
+
+    def _tensor(self, tensor: memoryview) -> None:
+        dims: list[int] = []
+        data: list[Field] = []
+        kind = stored = 0
+        for number, value in self._fields(tensor):
+            if number == 13 or (number == 14 and value != 0):
+                raise ValueError("it keeps data outside, in another file")
+            if number == 1:
+                dims += _packed(value) if isinstance(value, memoryview) else [value]
+                if len(dims) > _MAX_RANK:
+                    raise ValueError(f"it has a tensor of over {_MAX_RANK} dimensions")
+            elif number == 2:
+                kind = value if isinstance(value, int) else 0
+            elif number in _DATA:
+                stored += len(value) if isinstance(value, memoryview) else 1
+                data.append((number, value))
+        for number, value in data:
+            if number == 5 and kind in (10, 16) and isinstance(value, memoryview):
+                halves = np.fromiter(self._numbers(value), "<u2")
+                _check_finite(9, kind, halves.data.cast("B"))
+            else:
+                _check_finite(number, kind, value)
+        if any(side >= 2**63 for side in dims) or prod(dims) * _LEAST_BITS > stored * 8 + 7:
+            raise ValueError("it has a tensor of more elements than its bytes hold")
+
+    def _fields(self, message: memoryview) -> Iterator[Field]:
+        for field in _fields(message):
+            self._count()
+            yield field
+
+    def _numbers(self, message: memoryview) -> Iterator[int]:
+        at = 0
+        while at < len(message):
+            self._count()
+            value, at = _varint(message, at)
+            yield value & 0xFFFF
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"it has over {MAX_FIELDS} fields")
 
 
-def _attribute(attribute: memoryview) -> str | None:
-    refused = None
-    for number, value in _fields(attribute):
-        if number in (6, 11):
-            return "it has a graph inside a node"
-        if number in (5, 10):
-            refused = refused or _tensor(_message(value))
-        elif number in (22, 23):
-            refused = refused or _sparse(_message(value))
-    return refused
+def _check_sparse(sparse: memoryview) -> None:
+    if len(sparse):
+        raise ValueError("it has a sparse tensor, which a few bytes can make of any size")
 
 
-def _sparse(sparse: memoryview) -> str | None:
-    return "it has a sparse tensor, which a few bytes can make of any size" if len(sparse) else None
-
-
-def _tensor(tensor: memoryview) -> str | None:
-    dims: list[int] = []
-    for number, value in _fields(tensor):
-        if number == 13 or (number == 14 and value != 0):
-            return "it keeps data outside, in another file"
-        if number == 1:
-            dims += _packed(value) if isinstance(value, memoryview) else [value]
-    if any(side >= 2**63 for side in dims) or prod(dims) > MAX_ELEMENTS:
-        return f"it has a tensor of over {MAX_ELEMENTS} elements"
-    return None
+def _check_finite(number: int, kind: int, value: int | memoryview) -> None:
+    """Raise ValueError if floats of a tensor are not finite: all bits of their exponent are set."""
+    layout = _FLOATS.get((number, kind))
+    if layout is None or not isinstance(value, memoryview):
+        return
+    dtype, exponent = layout
+    count = len(value) // np.dtype(dtype).itemsize
+    bits = np.frombuffer(value, dtype, count) & np.array(exponent, dtype)
+    if (bits == exponent).any():
+        raise ValueError("it has a weight that is NaN or infinite")
 
 
 # --- The wire format of protobuf --------------------------------------------------------------------------------------
@@ -138,8 +194,9 @@ def _fields(message: memoryview) -> Iterator[Field]:
 
 
 def _packed(message: memoryview) -> list[int]:
-    values, at = [], 0
-    while at < len(message):
+    values: list[int] = []
+    at = 0
+    while at < len(message) and len(values) <= _MAX_RANK:
         value, at = _varint(message, at)
         values.append(value)
     return values

@@ -14,7 +14,7 @@ from cled_edge.files import Reader, is_plain_name
 from cled_edge.json_text import MAX_JSON_BYTES, first_problem, json_from_bytes, shown
 
 SHIPPED = "nano"
-MAX_BUNDLE_BYTES = 2 * 2**30  # of all files: they are held in memory
+MAX_BUNDLE_BYTES = 900 * 10**6  # of all files: they are held in memory
 _AGAIN = "get the bundle again from its source"
 _MANIFESTS = Reader(BundleMissingError, BundleCorruptError, f"give the folder of a bundle, with its {MANIFEST_NAME}")
 _FILES = Reader(BundleMissingError, BundleCorruptError, f"its manifest names it; {_AGAIN}")
@@ -24,21 +24,27 @@ _FILES = Reader(BundleMissingError, BundleCorruptError, f"its manifest names it;
 class Bundle:
     """A folder whose every file has the size and SHA-256 that its manifest states.
 
-    manifest_bytes: `manifest.json` as it was read, which is what a signature signs.
+    manifest_bytes: `manifest.json` as it was read, which is what a signature signs. is_trusted: it has the signature
+    that was required, or who opened it vouches for it; the graphs of others are tried before they are loaded.
     """
 
     path: Path
     manifest: Manifest
     manifest_bytes: bytes
     _contents: dict[str, bytes]
+    is_trusted: bool = False
     _plain: set[str] = field(default_factory=set)  # graphs that were found to hold nothing that is refused
 
     @classmethod
-    def open(cls, path: Path | str | None = None, *, public_key: Path | str | None = None) -> "Bundle":
+    def open(
+        cls, path: Path | str | None = None, *, public_key: Path | str | None = None, trusted: bool = False
+    ) -> "Bundle":
         """Read and verify the bundle in `path`, or the one inside this package if None.
 
         public_key: a PEM file; the bundle must be signed by its owner, which is verified before anything is parsed.
-        Every file is read once, into memory: at most 2 GiB in all. Raises SignatureError, BundleMissingError,
+        trusted: you made it yourself, or know who did: a graph that takes long or much to load is then no reason to
+        refuse it.
+        Every file is read once, into memory: at most 900 MB in all. Raises SignatureError, BundleMissingError,
         BundleCorruptError or BundleVersionError, each naming the file.
         """
         folder = shipped_bundle() if path is None else Path(path)
@@ -46,7 +52,8 @@ class Bundle:
         if public_key is not None:
             check_signature(folder, content, public_key)
         manifest = manifest_from_bytes(content, folder)
-        return cls(folder, manifest, content, {name: read_verified(folder, name, manifest) for name in manifest.files})
+        contents = {name: read_verified(folder, name, manifest) for name in manifest.files}
+        return cls(folder, manifest, content, contents, trusted or public_key is not None)
 
     def graph(self, name: str) -> bytes:
         """Return the verified bytes of a graph, by its name in the manifest.

@@ -6,9 +6,10 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from cled_edge.bundle.graph_limits import why_refused
+from cled_edge.bundle.graph_limits import MAX_FIELDS, why_refused
 from cled_edge.bundle.inspection import inspect_path
 from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.errors import BundleCorruptError
@@ -54,12 +55,46 @@ def other_domain() -> "onnx.ModelProto":
     return model([helper.make_node("Add", ["x", "x"], ["y"], domain="com.stranger")])
 
 
+def huge_in_few_bytes() -> "onnx.ModelProto":
+    """2**28 elements, which a file may hold, in four bytes."""
+    weight = helper.make_tensor("w", FLOAT, [1], b"\0\0\0\0", raw=True)
+    weight.dims[:] = [2**28]
+    return model([helper.make_node("Add", ["x", "w"], ["y"])], [weight])
+
+
+def weights_of(dtype: str, value: float) -> "onnx.ModelProto":
+    weight = onnx.numpy_helper.from_array(np.array([1, value, 2], dtype), "w")
+    return model([helper.make_node("Add", ["x", "w"], ["y"])], [weight])
+
+
+def nan_by_type() -> "onnx.ModelProto":
+    weight = helper.make_tensor("w", FLOAT, [2], [1, float("nan")])
+    return model([helper.make_node("Add", ["x", "w"], ["y"])], [weight])
+
+
+def nan_of_halves_by_type() -> "onnx.ModelProto":
+    weight = helper.make_tensor("w", onnx.TensorProto.FLOAT16, [2], [1, float("nan")])
+    return model([helper.make_node("Cast", ["w"], ["y"], to=FLOAT)], [weight])
+
+
+def nan_attribute() -> "onnx.ModelProto":
+    return model([helper.make_node("Constant", [], ["y"], value_float=float("nan"))])
+
+
 REFUSED: list[tuple[Callable[[], "onnx.ModelProto"], str]] = [
     (external, "data outside"),
     (external_in_a_node, "data outside"),
     (loop, "Loop|graph inside"),
     (functions, "functions of its own|another domain"),
     (huge, "elements"),
+    (huge_in_few_bytes, "elements"),
+    (lambda: weights_of("float32", np.nan), "NaN or infinite"),
+    (lambda: weights_of("float32", -np.inf), "NaN or infinite"),
+    (lambda: weights_of("float16", np.nan), "NaN or infinite"),
+    (lambda: weights_of("float64", np.inf), "NaN or infinite"),
+    (nan_by_type, "NaN or infinite"),
+    (nan_of_halves_by_type, "NaN or infinite"),
+    (nan_attribute, "NaN or infinite"),
     (other_domain, "another domain"),
 ]
 
@@ -87,3 +122,13 @@ def test_the_graphs_of_the_shipped_bundle_are_plain() -> None:
 @pytest.mark.parametrize("content", [b"", b"\xff" * 20, b"\x3a\x05ab", b"not a graph"])
 def test_what_is_no_message_is_refused(content: bytes) -> None:
     assert why_refused(content)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
+@pytest.mark.parametrize("value", [0, -0.0, 1e-7, 65504])
+def test_finite_weights_of_any_kind_are_plain(dtype: str, value: float) -> None:
+    assert why_refused(weights_of(dtype, value).SerializeToString()) is None
+
+
+def test_reading_a_file_of_small_fields_ends_soon() -> None:
+    assert "fields" in (why_refused(b"\x08\x01" * (MAX_FIELDS + 1)) or "")
