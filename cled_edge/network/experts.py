@@ -58,8 +58,8 @@ class ExpertUNet(PatchUNet):
         width, channels = config.widths[0], 3 * config.unshuffle**2
         self.begin = nn.Parameter(torch.zeros(EMBEDDING))
         self.rows = ColumnContext(channels, width)
+        self.cells = nn.ModuleList(Expert(width, inner, channels) for inner in config.inner)
         self.time = TimeTable(config.inner)
-        self.cells = nn.ModuleList(Expert(width, config.inner, channels) for _ in _BOUNDS)
         for parameter in self.rows.conv_out.parameters():
             nn.init.zeros_(parameter)
         tables = {"residual_cum": schedule.residual_cum, "shared_cum": schedule.shared_cum}
@@ -72,8 +72,9 @@ class ExpertUNet(PatchUNet):
         state, light = (patches_from_images(x, factor) for x in (x_t, x_in + 1))
         context = self.context(light)
         told = self._told(state, light, time)
-        cells = [self.corrected(told, context, time, cell) for cell in self.cells]
-        clean = torch.stack([self.guessed(light, context), *cells])[self._expert(time)]
+        cells = [self.corrected(told, context, time, index) for index in range(len(self.cells))]
+        # `index_select`: an index in brackets becomes the number of the example where a graph of one size is traced.
+        clean = torch.stack([self.guessed(light, context), *cells]).index_select(0, self._expert(time))[0]
         return images_from_patches(light - clean, factor)
 
     def context(self, light: Tensor) -> Context:
@@ -106,30 +107,28 @@ class ExpertUNet(PatchUNet):
         expert = sum(time <= bound for bound in _BOUNDS)
         if expert == 0:
             return self.guessed(light, context)
-        return self.corrected(told, context, told.new_tensor([time]), self.cells[expert - 1])
+        return self.corrected(told, context, told.new_tensor([time]), expert - 1)
 
     def guessed(self, light: Tensor, context: Context) -> Tensor:
         """Return the light of the clean estimate that the context alone gives."""
         return self.cleaned(context.features, context.embedding, light).clamp(0, 2)
 
-    def corrected(self, told: Tensor, context: Context, time: Tensor, cell: nn.Module) -> Tensor:
+    def corrected(self, told: Tensor, context: Context, time: Tensor, index: int) -> Tensor:
         """Return the light of the clean estimate after one expert's correction of what the state tells."""
         error = (time / TIME_SCALE).sqrt().reshape(-1, 1, 1, 1)
-        gain, offset = cell(told, context, self.time(time))
-        n, _, height, width = told.shape
-        colours = told.reshape(n, -1, 3, height, width) * brightening(error * gain)[:, None]
-        return (colours.reshape(told.shape) + error * offset).clamp(0, 2)
+        gain, offset = self.cells[index](told, context, self.time(time, index))
+        return (told * brightening(error * gain) + error * offset).clamp(0, 2)
 
     def _told(self, state: Tensor, light: Tensor, time: Tensor) -> Tensor:
         """Return 1 + x_in - r of a state, patches in [0, 2]; the input's own where the state tells nothing."""
         share = time / TIME_SCALE
         left = 1 - share
-        shared = self.shared_cum[(self.residual_cum - share).abs().argmin()]
+        shared = self.shared_cum.index_select(0, (self.residual_cum - share).abs().argmin(0, keepdim=True))
         residual = ((1 - shared) * (light - 1) - state) / left.clamp_min(1e-6)
         return torch.where(left < 1e-6, light, light - residual).clamp(0, 2)
 
     def _expert(self, time: Tensor) -> Tensor:
-        return (time <= time.new_tensor(_BOUNDS)).sum()
+        return (time <= time.new_tensor(_BOUNDS)).sum(0, keepdim=True)
 
 
 class Expert(nn.Module):
@@ -139,6 +138,8 @@ class Expert(nn.Module):
     heads read what this step found, and nothing that an earlier one has corrected already.
     """
 
+    spread: Tensor
+
     def __init__(self, width: int, inner: int, channels: int) -> None:
         super().__init__()
         self.look = nn.Conv2d(width, inner, 3, padding=1)
@@ -147,31 +148,37 @@ class Expert(nn.Module):
         self.shift = nn.Linear(EMBEDDING, inner)
         self.gain = nn.Conv2d(inner, 3, 3, padding=1)
         self.offset = nn.Conv2d(inner, channels, 3, padding=1)
+        spread = torch.eye(3).repeat(channels // 3, 1)[:, :, None, None]
+        self.register_buffer("spread", spread, persistent=False)
         for layer in (self.scale, self.shift, self.gain, self.offset):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, told: Tensor, context: Context, time: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the gain's number, (N, 3, h, w), and the offset, (N, 3 f^2, h, w), FP32."""
+        """Return the gain's number and the offset, (N, 3 f^2, h, w) each, FP32."""
         scale, shift = (to(context.embedding)[:, :, None, None] for to in (self.scale, self.shift))
         look = self.look(context.features) + self.state(told.to(self.state.weight.dtype))
         found = F.silu(look * (1 + scale + time[0]).to(look.dtype) + (shift + time[1]).to(look.dtype))
-        return self.gain(found).float(), self.offset(found).float()
+        # Spread over a patch by a convolution: a product of another rank would cost OpenVINO copies of the image.
+        gain = F.conv2d(self.gain(found).float(), self.spread)
+        return gain, self.offset(found).float()
 
 
 class TimeTable(nn.Module):
-    """What a step's time adds to an expert's scale and shift: constants once the schedule is chosen."""
+    """What a step's time adds to an expert's scale and shift: constants once the schedule is chosen.
 
-    def __init__(self, inner: int) -> None:
+    inner: channels of each expert.
+    """
+
+    def __init__(self, inner: tuple[int, ...]) -> None:
         super().__init__()
         self.mlp = small_mlp(SINUSOIDS)
-        self.scale = nn.Linear(EMBEDDING, inner)
-        self.shift = nn.Linear(EMBEDDING, inner)
-        for parameter in (*self.scale.parameters(), *self.shift.parameters()):
+        self.scales, self.shifts = (nn.ModuleList(nn.Linear(EMBEDDING, n) for n in inner) for _ in range(2))
+        for parameter in (*self.scales.parameters(), *self.shifts.parameters()):
             nn.init.zeros_(parameter)
 
-    def forward(self, time: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what is added, (1, inner, 1, 1) each, of a time (1,)."""
+    def forward(self, time: Tensor, index: int) -> tuple[Tensor, Tensor]:
+        """Return what is added to the expert of this index, (1, inner, 1, 1) each, at a time (1,)."""
         x = F.silu(self.mlp(sinusoid(time, SINUSOIDS)))
-        scale, shift = (to(x)[:, :, None, None] for to in (self.scale, self.shift))
+        scale, shift = (to[index](x)[:, :, None, None] for to in (self.scales, self.shifts))
         return scale, shift

@@ -24,7 +24,7 @@ class UNetConfig:
     widths: channels of each level. The lineage counts its middle as one; its last level keeps its resolution.
     unshuffle: side of the patches that become channels; 1 in the lineage.
     encoder_blocks, decoder_blocks: residual blocks of each level; the last one has both on the way down and up.
-    inner: channels between the two convolutions of an expert; 0 where there are none.
+    inner: channels between the two convolutions of each expert; none but in `experts`, which has three.
     """
 
     form: UNetForm
@@ -32,7 +32,7 @@ class UNetConfig:
     encoder_blocks: tuple[int, ...]
     decoder_blocks: tuple[int, ...]
     unshuffle: int = 1
-    inner: int = 0
+    inner: tuple[int, ...] = ()
 
     @property
     def size_multiple(self) -> int:

@@ -4,20 +4,23 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
 
-import io  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 
+from cled_edge.bundle.manifest import GraphPrecision  # noqa: E402
 from cled_edge.network.blocks import patches_from_images  # noqa: E402
-from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import PRESETS, UNetConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, FusedLoop  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
+from cled_edge.size import Size  # noqa: E402
+from export.graphs import GraphSet, graphs_of  # noqa: E402
+from export.tracing import write_graph  # noqa: E402
 from tests.fakes.networks import TINY, pictures, randomised  # noqa: E402
 
-EXPERTS = replace(TINY, unet=UNetConfig("experts", (8, 8, 16), (0, 1, 1), (0, 1, 0), unshuffle=2, inner=8))
+EXPERTS = replace(TINY, unet=UNetConfig("experts", (8, 8, 16), (0, 1, 1), (0, 1, 0), unshuffle=2, inner=(8, 12, 8)))
 SCHEDULE = Schedule.named("rddm09")
 
 
@@ -117,29 +120,31 @@ def test_a_context_sees_rows_as_it_sees_columns() -> None:
     torch.testing.assert_close(lines, turned, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("size", [None, (32, 64)])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_step_exports_with_its_experts_chosen_by_the_time(model: CledFusion, precision) -> None:
-    step = at_precision(model, precision).sampler.step
-    x_in, x_t = pictures(2, (32, 64))
-    table, file = SCHEDULE.step_table(4), io.BytesIO()
-    names = ["x_t", "x_in", "t", "coef"]
-    example = (x_t, x_in, torch.tensor([900.0]), torch.zeros(4))
-    torch.onnx.export(
-        step, example, file, input_names=names, output_names=["x_prev", "residual"], opset_version=17, dynamo=False
-    )
-    session = onnxruntime.InferenceSession(file.getvalue(), providers=["CPUExecutionProvider"])
+def test_the_step_exports_with_its_experts_chosen_by_the_time(
+    model: CledFusion, precision: GraphPrecision, size: Size | None, tmp_path: Path
+) -> None:
+    sizes = (size,) if size else ()
+    graphs = graphs_of(model, GraphSet((precision,), sizes=sizes))
+    graph = next(g for g in graphs if (g.role, g.precision, g.size) == ("unet_step", precision, size))
+    write_graph(graph, 8, tmp_path / "step.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "step.onnx", providers=["CPUExecutionProvider"])
+    x_in, x_t = (torch.cat([x, x.flip(3)]) for x in pictures(2, (32, 64)))
+    table = SCHEDULE.step_table(4)
     for time, coef in zip(table.time, table.coef, strict=True):
         row = torch.tensor([time], dtype=torch.float32), torch.tensor(coef, dtype=torch.float32)
         with torch.no_grad():
             wanted = model.sampler.step(x_t, x_in, *row)[1]
-        feed = zip(names, (x_t, x_in, *row), strict=True)
+        feed = zip(("x_t", "x_in", "t", "coef"), (x_t, x_in, *row), strict=True)
         found = session.run(["residual"], {name: value.numpy() for name, value in feed})[0]
         assert np.abs(found - wanted.numpy()).max() < (1e-4 if precision == "fp32" else 0.05)
 
 
 def test_untrained_experts_remove_nothing() -> None:
     config = replace(
-        PRESETS["nano"], unet=replace(PRESETS["nano"].unet, form="experts", decoder_blocks=(0, 1, 0, 0), inner=24)
+        PRESETS["nano"],
+        unet=replace(PRESETS["nano"].unet, form="experts", decoder_blocks=(0, 1, 0, 0), inner=(24, 48, 24)),
     )
     model = CledFusion(config).eval()
     (x_in,) = pictures(1, (32, 64))

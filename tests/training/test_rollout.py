@@ -27,7 +27,7 @@ FIRST = ("gain", "offset", "global_gain", "global_offset")  # heads of the conte
 
 def recipe(**restore) -> Recipe:
     values = {"iterations": 40, "batch": 4, "crop": 32, "learning_rate": 3e-3, "warmup": 1, "held_out_crops": 1}
-    unet = {"form": "experts", "decoder_blocks": (0, 1, 0, 0), "inner": 8}
+    unet = {"form": "experts", "decoder_blocks": (0, 1, 0, 0), "inner": (8, 12, 8)}
     return Recipe.model_validate(
         {
             "preset": "nano",
