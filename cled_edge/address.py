@@ -49,14 +49,14 @@ def explicit_address(text: str, schemes: Collection[str]) -> Address | None:
     found = _SCHEME.fullmatch(text) or _URL.fullmatch(text)
     if found is None:
         return None
-    scheme, place = found.groups()
+    scheme, place = found[1].lower(), found[2]
     if scheme in schemes and not (_exists(text) and not _exists(place)):
         return Address(text, scheme, place)
     if _exists(text):
         return None
     raise OptionError(
-        f"address {text} has the unknown scheme {scheme!r}; known: {', '.join(sorted(schemes))}; "
-        f"write ./{text} if it is a path"
+        f"address {without_credentials(text)} has the unknown scheme {scheme!r}; known: "
+        f"{', '.join(sorted(schemes))}; write ./{without_credentials(text)} if it is a path"
     )
 
 

@@ -264,6 +264,7 @@ class _Reader(threading.Thread):
         try:
             with self._open(self._source.address) as camera:
                 self.rate_hz = camera.rate_hz
+                camera.oddities = self._source.oddities
                 for frame in camera:
                     if not self.is_left:
                         self._source._receive(self, frame)

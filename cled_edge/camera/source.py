@@ -6,6 +6,7 @@ A new kind is a module with a subclass of `Camera`, and its line in `CAMERAS`.
 import os
 import stat
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
@@ -23,6 +24,7 @@ CAMERAS = {  # scheme -> module:class
     "picture": "cled_edge.camera.single_picture:SinglePicture",
     "v4l2": "cled_edge.camera.v4l2:V4l2Camera",
     "video": "cled_edge.camera.video_file:VideoFile",
+    **dict.fromkeys(("http", "https", "rtsp", "rtsps", "tcp", "udp"), "cled_edge.camera.network_stream:NetworkStream"),
 }
 _DEVICES = ("/dev/video", "/dev/v4l/")
 
@@ -34,6 +36,7 @@ class Camera(ABC):
     pair by name. announced: how many frames it says it holds, None if it does not say. rate_hz: frames a second, None
     if it has no rate. files: what it reads, in that order; nothing may write over them. start_ns: the stamp of a
     recording's first frame by its own clock, None if it has none; origin_ns: the stamp from which its times count.
+    oddities: what was wrong with frames so far, and how often.
     """
 
     is_live: bool = False
@@ -48,6 +51,7 @@ class Camera(ABC):
         if not address.place:
             raise SourceMissingError(f"{address.text} names no place; give one, such as {address.scheme}:PLACE")
         self.address = address
+        self.oddities: Counter[str] = Counter()
 
     def choose(self, files: Sequence[Path]) -> None:
         """Read these pictures, in this order; only for cameras that have names."""
@@ -74,6 +78,7 @@ def open_camera(address: str) -> Camera:
     """Open the camera at an address.
 
     `0`, `/dev/video2`, `/dev/v4l/by-id/NAME`: a V4L2 device. A path of a video, a picture or a folder; a glob.
+    A URL of `rtsp`, `rtsps`, `http`, `https`, `udp` or `tcp`: a stream from the network.
     `v4l2:`, `video:`, `picture:` or `folder:` before it says which kind is meant, as in `folder:0`.
     Raises SourceMissingError, SourceUnreadableError, NoPairsError for a folder without pictures, and OptionError for an
     unknown scheme.

@@ -1,0 +1,194 @@
+"""A stream from the network as a camera: RTSP, HTTP (Motion JPEG too), UDP and TCP, by FFmpeg."""
+
+import struct
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import cv2  # noqa: F401 (before av, see video_file.py)
+
+# isort: split
+import av
+
+from cled_edge.address import Address, without_credentials
+from cled_edge.camera.nal_units import NalUnits
+from cled_edge.camera.source import Camera
+from cled_edge.camera.video_file import image_of
+from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.frame import ARRIVAL, SENDER, Frame
+
+OPEN_WITHIN_S, READ_WITHIN_S = 5.0, 3.0
+LATE_NS = 300_000_000  # what comes so much later than the quickest was held up, and is only decoded to get past it
+_MOST_LATE_NS = 1_000_000_000  # since the last frame: then even a late one is given, with its true time
+_CREEP = 0.002  # by which the sender's clock may run otherwise than ours
+_NS, _US = 10**9, 10**6
+_PROTOCOLS = {  # what FFmpeg may open: a playlist must not lead it to files
+    "rtsp": "rtsp,rtp,udp,tcp",
+    "rtsps": "rtsps,rtsp,rtp,srtp,udp,tcp,tls,crypto",
+    "http": "http,tcp",
+    "https": "https,http,tls,tcp,crypto",
+    "udp": "udp",
+    "tcp": "tcp",
+}
+# It is opened by what the sender tells of it, not by watching it for seconds; and nothing is kept back.
+_QUICK = {"analyzeduration": "100000", "probesize": "32768", "fpsprobesize": "0", "fflags": "nobuffer"}
+_UNPARSED = {**_QUICK, "fflags": "nobuffer+noparse+nofillin"}
+
+
+class NetworkStream(Camera):
+    """A stream of FFmpeg's: grey (H, W), 8 or 16 bit, or BGR (H, W, 3) uint8.
+
+    `#transport=udp` behind an RTSP address takes UDP in place of TCP; multicast and http are its other words.
+
+    timestamp_ns: by SENDER, the camera's own wall clock, as soon as it tells it (RTSP, after seconds); before and else
+    by ARRIVAL: when it arrived, less what it was later than the quickest frames, where the stream has times.
+    What cannot be decoded is left out and counted in `oddities`, as "corrupt"; what a slow link or computer held up
+    beyond 0.3 s as "late". Whatever ends the stream is a SourceUnreadableError, and the address is shown without its
+    password.
+    """
+
+    is_live = True
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(address)
+        self.name = address.shown
+        url, _, option = address.text.partition("#")
+        self._url = url
+        self._has_times = address.scheme not in ("http", "https")  # those of Motion JPEG are made up
+        self._options = {"protocol_whitelist": _PROTOCOLS[address.scheme]}
+        if address.scheme.startswith("rtsp"):
+            self._options["rtsp_transport"] = _transport(option, self.name)
+        elif option:
+            raise OptionError(f"{self.name} ends in an option that only RTSP has; leave out what is behind #")
+        is_cut = address.scheme.startswith("rtsp")
+        self._container = self._opened(_UNPARSED if is_cut else _QUICK)
+        self._stream = self._video()
+        self._units = NalUnits() if is_cut and self._stream.codec_context.name == "h264" else None
+        if is_cut and self._stream.codec_context.name not in ("h264", "mjpeg"):
+            self._container.close()
+            self._container = self._opened(_QUICK)
+            self._stream = self._video()
+        context: Any = self._stream.codec_context
+        context.thread_type = "SLICE"  # threads by frame would hold back as many frames
+        if self._units:
+            context.thread_count = 1
+            context.flags2 |= int(av.codec.context.Flags2.chunks)  # gives a frame with its last slice
+            # What is missing would be made up after every slice. A damaged one is an error instead.
+            context.options = {"enable_er": "0", "err_detect": "explode"}
+        rate = self._stream.average_rate
+        self.rate_hz = float(rate) if rate and 0 < rate <= 1000 else None
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, quickest_ns, last_ns, given_ns = 0, None, 0, 0
+        for frame, wall_ns in self._frames():
+            now_ns = time.monotonic_ns()
+            late_ns = 0
+            if self._has_times and frame.pts is not None:
+                behind_ns = now_ns - round(frame.pts * self._stream.time_base * _NS)
+                creep_ns = round(_CREEP * (now_ns - last_ns)) if last_ns else 0
+                quickest_ns = behind_ns if quickest_ns is None else min(behind_ns, quickest_ns + creep_ns)
+                late_ns, last_ns = behind_ns - quickest_ns, now_ns
+            if late_ns > LATE_NS and now_ns - given_ns < _MOST_LATE_NS:
+                self.oddities["late"] += 1
+                continue
+            stamp_ns, clock = (now_ns - late_ns, ARRIVAL) if wall_ns is None else (wall_ns, SENDER)
+            image = image_of(frame, self.name)
+            yield Frame(image, stamp_ns, clock, index, self.name, "BGR", arrival_ns=now_ns)
+            index, given_ns = index + 1, now_ns
+        raise SourceUnreadableError(f"{self.name} ended after {index} frames; check the camera and the network")
+
+    def _frames(self) -> Iterator[tuple[Any, int | None]]:
+        """Yield decoded frames, and when they were taken by the sender's wall clock, in ns from 1970 if it tells."""
+        walls: dict[int, int] = {}
+        broken, has_begun = None, False
+        for packet in self._packets():
+            wall_ns = _wall_ns(packet)
+            if wall_ns is not None and packet.pts is not None:
+                walls[packet.pts] = wall_ns
+                if len(walls) > 64:
+                    del walls[next(iter(walls))]
+            for part in self._parts(packet):
+                try:
+                    frames = self._stream.codec_context.decode(part)
+                except av.error.FFmpegError:
+                    if has_begun and (packet.pts is None or packet.pts != broken):
+                        self.oddities["corrupt"] += 1
+                    broken = packet.pts
+                    continue
+                for frame in frames:
+                    has_begun = has_begun or frame.key_frame
+                    # FFmpeg 8 calls every frame corrupt whose slices come one by one.
+                    is_whole = frame.pts is None or frame.pts != broken if self._units else not frame.is_corrupt
+                    if has_begun and is_whole:
+                        yield frame, walls.get(frame.pts)
+                    elif has_begun and not self._units:
+                        self.oddities["corrupt"] += 1
+
+    def _packets(self) -> Iterator[Any]:
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size:
+                    yield packet
+        except (av.error.FFmpegError, OSError) as error:
+            raise self._lost(error, READ_WITHIN_S) from None  # its words hold the address
+
+    def _parts(self, packet: Any) -> list[Any]:
+        """Return what the decoder takes: the packet, or the units that it completes."""
+        if self._units is None:
+            return [packet]
+        parts = []
+        for unit in self._units.add(bytes(packet)):
+            part = av.Packet(unit)
+            part.pts, part.dts = packet.pts, packet.dts
+            part.time_base = packet.time_base
+            parts.append(part)
+        return parts
+
+    def _opened(self, options: dict[str, str]) -> Any:
+        begin_s = time.monotonic()
+        try:
+            return av.open(self._url, options={**self._options, **options}, timeout=(OPEN_WITHIN_S, READ_WITHIN_S))
+        except (av.error.FFmpegError, OSError, ValueError) as error:
+            is_silent = time.monotonic() - begin_s >= OPEN_WITHIN_S  # for which FFmpeg has several errors
+            raise self._lost(error, OPEN_WITHIN_S, is_silent) from None
+
+    def _video(self) -> Any:
+        if not self._container.streams.video:
+            self._container.close()
+            raise SourceUnreadableError(f"{self.name} has no video; needed a stream with pictures; check its path")
+        return self._container.streams.video[0]
+
+    def _lost(
+        self, error: Exception, within_s: float, is_silent: bool = False
+    ) -> SourceUnreadableError | SourceMissingError:
+        """Return what to raise for an error of FFmpeg, whose own words hold the address."""
+        if isinstance(error, (av.error.HTTPUnauthorizedError, av.error.HTTPForbiddenError)):
+            return SourceUnreadableError(f"{self.name} refuses user or password; needed rtsp://USER:PASSWORD@HOST/PATH")
+        if isinstance(error, av.error.HTTPNotFoundError):
+            return SourceMissingError(f"{self.name}: the camera has no stream of that path; look it up in its manual")
+        if is_silent or isinstance(error, (av.error.ExitError, av.error.TimeoutError)):
+            return SourceUnreadableError(f"{self.name} is silent for {within_s:g} s; check its power and network")
+        words = without_credentials(getattr(error, "strerror", None) or type(error).__name__)
+        return SourceUnreadableError(f"{self.name} cannot be read: {words}; check address, power and network")
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._container.close()
+
+
+def _transport(option: str, name: str) -> str:
+    word, _, transport = option.partition("=")
+    if not option:
+        return "tcp"
+    known = {"tcp": "tcp", "udp": "udp", "multicast": "udp_multicast", "http": "http"}
+    if word != "transport" or transport not in known:
+        raise OptionError(f"{name} ends in an unknown option; known: #transport={', '.join(known)}; correct it")
+    return known[transport]
+
+
+def _wall_ns(packet: Any) -> int | None:
+    """Return the sender's time of a packet as FFmpeg has it from RTCP, None if PyAV or the sender does not tell it."""
+    if not hasattr(packet, "has_sidedata") or not packet.has_sidedata("prft"):
+        return None
+    (microseconds,) = struct.unpack_from("=q", bytes(packet.get_sidedata("prft")))
+    return microseconds * 1000
