@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.areas import Areas
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
@@ -70,7 +71,8 @@ FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes th
 class Fuser:
     """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
-    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey.
+    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey. areas: where
+    degradation is removed, for all pairs.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Fuser:
         opset: int | None = None,
         *,
         thermal: Thermal | None = None,
+        areas: Areas | None = None,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.color_order = color_order
         self.opsets = backend.opsets if opset is None else (opset,)
         self.thermal = Thermal() if thermal is None else thermal
+        self.areas = Areas(()) if areas is None else areas
         self._budgets: dict[tuple[Size, int | None], tuple[StepBudget, int]] = {}
 
     @classmethod
@@ -100,6 +104,7 @@ class Fuser:
         public_key: Path | str | None = None,
         cuda: CudaOptions | None = None,
         thermal: Thermal | None = None,
+        areas: Areas | None = None,
     ) -> "Fuser":
         """Open a bundle on a backend; close it, or use it in a `with` statement.
 
@@ -111,6 +116,7 @@ class Fuser:
         public_key: a PEM file; a bundle that its owner has not signed is then refused.
         cuda: options of backend "tensorrt" alone.
         thermal: range and polarity of infrared values; None stretches 16 bit image by image and takes heat for bright.
+        areas: where degradation is removed; None is everywhere.
 
         OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
         SignatureError if the bundle cannot be trusted. BackendError if the backend cannot run on this machine.
@@ -118,7 +124,7 @@ class Fuser:
         check_color_order(color_order)
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
-        return cls(opened, open_backend(choice, opened, threads, cuda), color_order, thermal=thermal)
+        return cls(opened, open_backend(choice, opened, threads, cuda), color_order, thermal=thermal, areas=areas)
 
     def __call__(
         self,
@@ -134,7 +140,7 @@ class Fuser:
             colour order; frames say their own, and give the result its ages, its skew and its name.
         controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) removes half of it.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
-            all of it; None is 255 everywhere.
+            all of it; None is what the fuser's areas say.
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
         through as it is: its strength is 0, and two flat ones give their maximum. OptionError for another type or
@@ -147,6 +153,8 @@ class Fuser:
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
         controls, notes = examined(*images, controls)
+        if strength_map is None:
+            strength_map = self.areas.strength_map(images[0].shape[:2])
         fused = replace(self.fuse(*images, controls, strength_map), notes=notes)
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
