@@ -184,7 +184,7 @@ class Fuser:
     ) -> FusedFrame:
         size = infrared.shape[0], infrared.shape[1]
         has_loop = self.loop_graph(size, controls, tuple(maps_of(strength_map))) is not None
-        with self._alone():
+        with self.alone():
             return (self.in_one_graph if has_loop else self.step_by_step)(infrared, visible, controls, strength_map)
 
     def _budget(self, size: Size, controls: Controls) -> tuple[StepBudget, int]:
@@ -196,7 +196,7 @@ class Fuser:
         return self._budgets[key]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Refuse a second thread with an OptionError where outputs belong to the backend: the next run changes them."""
         lock = self.backend.in_use
         if lock is None:
@@ -324,15 +324,27 @@ class Fuser:
 
     def residual(self, x_in: Float32, controls: Controls) -> Float32:
         """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
+        *_, last = self.trajectory(x_in, controls)
+        return last["residual"]
+
+    def trajectory(
+        self, x_in: Float32, controls: Controls, x_t: Float32 | None = None
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Run the few-step loop; yield each step's inputs and outputs, by the names of the contract.
+
+        x_t: the state to start from, None is start_input * x_in. Another array put in the place of a yielded `x_prev`
+        is the state that the next step takes. Outputs may be overwritten by the step after the next one.
+        """
         graph = self._reference_graph("unet_step", x_in.shape[2:])
         names = [spec.name for spec in self.bundle.manifest.graphs[graph].outputs]
-        step, rows = self.start(x_in), self.rows(controls)
-        found: dict[str, NDArray[Any]] = {}
+        images, rows = self.start(x_in), self.rows(controls)
+        if x_t is not None:
+            images["x_t"] = x_t
         for index in range(len(rows.time)):
-            outputs = self._run(graph, {**step, **row_inputs(rows, index)})
-            found = dict(zip(names, outputs, strict=True))
-            step |= wired(STEP_TO_STEP, found)
-        return found["residual"]
+            inputs = {**images, **row_inputs(rows, index)}
+            step = {**inputs, **dict(zip(names, self._run(graph, inputs), strict=True))}
+            yield step
+            images |= wired(STEP_TO_STEP, step)
 
     def fusion(self, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
         """Run the fusion graph; return (1, 3, H', W') in [-1, 1]."""
