@@ -27,6 +27,7 @@ from cled_edge.image import Uint8
 from cled_edge.json_text import json_from_bytes, shown
 from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
 from cled_edge.size import Size, padded, size_text
+from cled_edge.thermal import WHITE_HOT
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
 NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
@@ -110,7 +111,7 @@ def verify(
     said: list[str] = []
     # A way at a time: ONNX Runtime keeps what a graph took at most, 5 GB of the lineage's at 480x640.
     for way in dict.fromkeys(way for _, steps in counted for way in _ways(steps)):
-        with Fuser(bundle, open_backend(choice, bundle), opset=opset) as fuser:
+        with Fuser(bundle, open_backend(choice, bundle), opset=opset, thermal=WHITE_HOT) as fuser:
             for case, steps in counted if opset in fuser.backend.opsets else ():
                 check = _check(fuser, opset, case, way[0], remarks) if way in _ways(steps) else None
                 if check is not None:

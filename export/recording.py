@@ -11,6 +11,7 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import MAPS, Controls
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
+from cled_edge.thermal import WHITE_HOT
 
 Inputs = dict[str, Array]
 Call = tuple[Uint8, Uint8, Controls, Uint8 | None]  # of the fuser: infrared, visible, controls, strength map
@@ -24,7 +25,7 @@ def recorded_inputs(bundle: Bundle, name: str, calls: Iterable[Call]) -> Iterato
     spec = bundle.manifest.graphs[name]
     with closing(open_backend(f"onnxruntime:{spec.precision}", bundle)) as backend:
         recorder = _Recorder(backend, name)
-        fuser = Fuser(bundle, recorder, opset=spec.opset)
+        fuser = Fuser(bundle, recorder, opset=spec.opset, thermal=WHITE_HOT)
         for infrared, visible, controls, strength_map in calls:
             if spec.role == "fused_loop":
                 if fuser.loop_graph(infrared.shape[:2], controls, () if strength_map is None else MAPS) == name:

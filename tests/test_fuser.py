@@ -15,6 +15,7 @@ from cled_edge.backend.opener import open_backend
 from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.frame import ORDER, Frame
+from cled_edge.thermal import Thermal
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +55,7 @@ def test_a_deadline_takes_the_steps_that_fit_and_the_result_says_how_many(fuser:
 
 def test_strength_zero_returns_the_inputs_and_one_does_not(fuser: Fuser, pair) -> None:
     infrared, visible = pair
+    fuser = fuser.with_thermal(Thermal(repair_pixels=False))
     kept = fuser(infrared, visible, Controls(strength_infrared=0, strength_visible=0))
     assert np.array_equal(kept.infrared, infrared)
     assert np.array_equal(kept.visible, visible)

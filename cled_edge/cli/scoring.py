@@ -95,7 +95,7 @@ def score(
         reference_infrared,
         reference_visible,
         names=NamePair.parse(names) if names else None,
-        thermal=Thermal(counts or None, cast("Polarity", infrared_polarity)),
+        thermal=Thermal(counts or None, cast("Polarity", infrared_polarity), repair_pixels=False),
     )
     matched = sources.files()
     if out:

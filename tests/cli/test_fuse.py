@@ -410,7 +410,7 @@ def test_infrared_is_read_as_the_options_say(tmp_path: Path) -> None:
         *("--restored", tmp_path / "restored", "--strength-infrared", 0, *options),
     )
     assert done.returncode == 0, done.stderr
-    assert "infrared: 7000 to 7630 counts; polarity black-hot" in done.stdout
+    assert "infrared: 7000 to 7630 counts; bad pixels replaced; polarity black-hot" in done.stdout
     restored = read_image(tmp_path / "restored" / "infrared" / "I1_rgb.png", color=False)
     assert restored.shape == (48, 64)
     assert np.abs(restored.astype(int) - (255 - np.rint(255 * (counts[:48] - 7000.0) / 630))).max() <= 1

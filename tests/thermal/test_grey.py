@@ -124,5 +124,5 @@ def test_other_settings_are_refused(counts: tuple[float, float] | None, polarity
 
 
 def test_it_says_what_is_done() -> None:
-    assert str(Thermal()) == "8 bit as it is, 16 bit stretched; polarity white-hot"
-    assert str(Thermal((7000, 9000), "black-hot")) == "7000 to 9000 counts; polarity black-hot"
+    assert str(Thermal()) == "8 bit as it is, 16 bit stretched; bad pixels replaced; polarity white-hot"
+    assert str(Thermal((7000, 9000), "black-hot", False)) == "7000 to 9000 counts; bad pixels kept; polarity black-hot"

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.errors import OptionError
+from cled_edge.thermal.bad_pixels import repaired
 
 Polarity = Literal["white-hot", "black-hot"]
 FLAT_LEVELS = 2  # grey levels, and counts, between the darkest and the brightest pixel of a flat image
@@ -25,10 +26,12 @@ class Thermal:
     range_counts: what becomes 0 and what becomes 255, in the camera's counts. None leaves 8 bit as it is, and stretches
         16 bit image by image, see `band_of`.
     polarity: "white-hot" if the camera shows heat bright; "black-hot" is turned over, as the model knows heat bright.
+    repair_pixels: whether pixels that stand alone are replaced before, see `cled_edge.thermal.bad_pixels.repaired`.
     """
 
     range_counts: tuple[float, float] | None = None
     polarity: Polarity = "white-hot"
+    repair_pixels: bool = True
 
     def __post_init__(self) -> None:
         """Check both values."""
@@ -45,18 +48,25 @@ class Thermal:
         """Say what is done, in one line."""
         low, high = self.range_counts or (0, 0)
         scaled = f"{low:g} to {high:g} counts" if self.range_counts else "8 bit as it is, 16 bit stretched"
-        return f"{scaled}; polarity {self.polarity}"
+        mended = "replaced" if self.repair_pixels else "kept"
+        return f"{scaled}; bad pixels {mended}; polarity {self.polarity}"
 
     def grey(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         """Return (H, W) uint8 of (H, W) uint8 or uint16."""
+        if self.repair_pixels:
+            values = repaired(values)
         if self.range_counts is None and values.dtype == np.uint8:
             grey = np.ascontiguousarray(values, dtype=np.uint8)
         else:
             grey = stretched(values, *(self.range_counts or band_of(values)))
+        return self.turned(grey)
+
+    def turned(self, grey: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Return grey with heat bright."""
         return grey if self.polarity == "white-hot" else np.bitwise_not(grey)
 
 
-WHITE_HOT = Thermal()
+WHITE_HOT = Thermal(repair_pixels=False)  # of what is mended and grey already, and of images that are no camera's
 
 
 def stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
@@ -76,21 +86,21 @@ def band_of(counts: NDArray[np.uint16]) -> tuple[float, float]:
     What is no scene does not count: a value that fills an area far from all others, such as the 0 around a warped
     image; the outer rows, which may be telemetry; pixels that stand alone, dead or stuck. They come out black or white.
     """
-    low, high = percentiles(counts[_scene(counts)], 0.1, 99.9)
+    low, high = percentiles(counts[scene_of(counts)[0]], 0.1, 99.9)
     if high - low <= FLAT_LEVELS:  # the scene is flat: what is around it may be all that there is to see
         low, high = int(counts.min()), int(counts.max())
     return float(low), float(high if high - low > FLAT_LEVELS else low)
 
 
-def percentiles(counts: NDArray[np.uint16], *shares: float) -> list[int]:
+def percentiles(counts: NDArray[Any], *shares: float) -> list[int]:
     """Return the values at these percentiles, by a histogram: a sort takes six times as long."""
     up_to = np.cumsum(np.bincount(counts.ravel(), minlength=1))
     ranks = np.array(shares) / 100 * (counts.size - 1)
     return [int(value) for value in np.searchsorted(up_to, ranks, side="right")]
 
 
-def _scene(counts: NDArray[np.uint16]) -> NDArray[np.bool_]:
-    """Return which pixels show the scene, (H, W); all of them if that cannot be told."""
+def scene_of(counts: NDArray[Any]) -> tuple[NDArray[np.bool_], float]:
+    """Return which pixels show the scene, (H, W), all of them if that cannot be told; and their noise, in counts."""
     everything = np.ones(counts.shape, np.bool_)
     inner = slice(_EDGE_ROWS, -_EDGE_ROWS) if len(counts) >= 8 * _EDGE_ROWS else slice(None)
     keep = np.zeros_like(everything)
@@ -101,17 +111,17 @@ def _scene(counts: NDArray[np.uint16]) -> NDArray[np.bool_]:
         keep &= around == 0
     sparse = (slice(None, None, 2),) * 2 if counts.size > _LARGE else ()  # a quarter tells as much, in less time
     if not keep[sparse].any() or min(counts.shape) < 3:
-        return everything
+        return everything, 0.0
     # A pixel stands alone if it is far from the median around it: beyond noise, and half of what the scene spans.
-    smooth = np.asarray(cv2.medianBlur(np.ascontiguousarray(counts), 3), np.uint16)
-    apart = np.asarray(cv2.absdiff(counts, smooth), np.uint16)
+    smooth = np.asarray(cv2.medianBlur(np.ascontiguousarray(counts), 3), counts.dtype)
+    apart = np.asarray(cv2.absdiff(counts, smooth), counts.dtype)
     sampled = keep[sparse]
     low, high = percentiles(smooth[sparse][sampled], 1, 99)
     noise = 1.4826 * percentiles(apart[sparse][sampled], 50)[0]
-    return keep & (apart <= max(8 * noise, (high - low) / 2, 1))
+    return keep & (apart <= max(8 * noise, (high - low) / 2, 1)), noise
 
 
-def _fills(counts: NDArray[np.uint16]) -> list[int]:
+def _fills(counts: NDArray[Any]) -> list[int]:
     """Return the values that fill a part of the image's edge and lie apart from the others, as around a warp."""
     edge = np.concatenate([counts[0], counts[-1], counts[:, 0], counts[:, -1]])
     values, numbers = np.unique(edge, return_counts=True)

@@ -1,0 +1,24 @@
+"""Infrared values as they leave a thermal camera, and what makes 8-bit grey of them: of one image, and of a stream."""
+
+from cled_edge.thermal.agc import Agc, Tone
+from cled_edge.thermal.bad_pixels import repaired
+from cled_edge.thermal.grey import FLAT_LEVELS, WHITE_HOT, Polarity, Thermal, band_of, percentiles, stretched
+from cled_edge.thermal.shutter import SHUTTER, ShutterWatch
+from cled_edge.thermal.thermal_stream import Reading, ThermalStream
+
+__all__ = [
+    "FLAT_LEVELS",
+    "SHUTTER",
+    "WHITE_HOT",
+    "Agc",
+    "Polarity",
+    "Reading",
+    "ShutterWatch",
+    "Thermal",
+    "ThermalStream",
+    "Tone",
+    "band_of",
+    "percentiles",
+    "repaired",
+    "stretched",
+]
