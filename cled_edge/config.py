@@ -83,6 +83,15 @@ class OutputTable(_Table):
         return OutputSettings(**self.model_dump())
 
 
+class Page(_Table):
+    """`[page]`: the page of the run, see `PageAddress` and `PageServer`."""
+
+    serve: _Place | None = None
+    serve_token: str | None = None
+    serve_token_file: _Path | None = None
+    record_to: _Path = Path("recordings")
+
+
 class Run(_Table):
     """`[run]`: when the run ends, and how it reports."""
 
@@ -97,6 +106,7 @@ class RobotConfig(_Table):
     model: Model = Model()
     controls: dict[str, Any] = Field(default_factory=dict)
     outputs: tuple[OutputTable, ...] = Field(default=(), strict=False)
+    page: Page = Page()
     run: Run = Run()
 
     def overlaid(self, given: Mapping[str, object], given_controls: Mapping[str, object]) -> "RobotConfig":
@@ -106,6 +116,7 @@ class RobotConfig(_Table):
             for name, table in (
                 ("cameras", self.cameras),
                 ("model", self.model),
+                ("page", self.page),
                 ("run", self.run),
             )
         }

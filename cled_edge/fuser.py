@@ -239,6 +239,20 @@ class Fuser:
         """Return how many steps run: those asked for, or the bundle's default."""
         return controls.steps or self.bundle.manifest.schedule.default_steps
 
+    def refuse_unfit(self, controls: Controls) -> None:
+        """Raise OptionError for controls that no graph of this bundle applies, before a frame meets them."""
+        graphs = self.bundle.manifest.graphs.values()
+        own = [g for g in graphs if g.precision == self.backend.choice.graphs and g.opset in self.opsets]
+        steps = self.steps(controls)
+        fitting = [g for g in own if g.role == "fusion" or (g.role, g.steps) == ("fused_loop", steps)]
+        if not fitting:
+            known = sorted({g.steps for g in own if g.steps})
+            raise OptionError(
+                f"{self.bundle.path} has no graph of {counted(steps, 'step')}; known: {', '.join(map(str, known))}; "
+                "take one of them"
+            )
+        control_inputs(fitting[0], controls)
+
     def loop_graph(self, size: Size, controls: Controls, maps: tuple[str, ...] = ()) -> str | None:
         """Return the name of the `fused_loop` for images of `size`, (height, width), that takes these maps, or None."""
         return self._find("fused_loop", size, self.steps(controls), maps)

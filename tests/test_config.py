@@ -49,7 +49,7 @@ def test_every_option_of_the_command_is_a_key() -> None:
     options = set(inspect.signature(fuse).parameters) - {"config", "verbose", "quiet"}
     of_outputs = {"out", "restored"}  # each is one of [[outputs]]
     in_tables = {
-        key for table in ("cameras", "model", "run") for key in type(getattr(RobotConfig(), table)).model_fields
+        key for table in ("cameras", "model", "page", "run") for key in type(getattr(RobotConfig(), table)).model_fields
     }
     assert options - of_outputs == in_tables | {entry.name for entry in CONTROLS}
     assert set(OutputTable.model_fields) == {field.name for field in fields(OutputSettings)}
@@ -86,7 +86,7 @@ def test_what_is_replaced_is_not_checked_and_an_unknown_key_still_is(tmp_path: P
 
 
 def test_no_output_is_refused() -> None:
-    with pytest.raises(OptionError, match=r"no output is named; needed one at least; give --out, or \[\[outputs\]\]"):
+    with pytest.raises(OptionError, match=r"no output is named; needed one at least, or a page; give --out or --serve"):
         outputs_of(RobotConfig(), None, Path("restored"))
 
 

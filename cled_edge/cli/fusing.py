@@ -1,4 +1,7 @@
-"""`cled-edge fuse`: fuse two cameras into any number of outputs, and print what was done."""
+"""`cled-edge fuse`: fuse two cameras into any number of outputs, and print what was done.
+
+It is long because each option is a parameter.
+"""
 
 import os
 import sys
@@ -15,6 +18,8 @@ from cled_edge.cli.advice import advice
 from cled_edge.cli.control_options import control_options
 from cled_edge.cli.infrared_options import InfraredCrop, InfraredPolarity, InfraredRange, Names, numbers_of
 from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
+from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFile
+from cled_edge.cli.serving import page_address, served
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.ending import INTERRUPTED
 from cled_edge.errors import OptionError, one_line_errors
@@ -139,6 +144,10 @@ def fuse(
             rich_help_panel=MODEL,
         ),
     ] = None,
+    serve: Serve = None,
+    serve_token: ServeToken = None,
+    serve_token_file: ServeTokenFile = None,
+    record_to: RecordTo = None,
     max_frames: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, **with_default("stop after so many pairs", "all"), rich_help_panel=RUN),
@@ -180,6 +189,10 @@ def fuse(
         "cuda_binding": cuda_binding,
         "allow_build": allow_build,
         "tile": tile,
+        "serve": serve,
+        "serve_token": serve_token,
+        "serve_token_file": serve_token_file,
+        "record_to": record_to,
         "max_frames": max_frames,
         "as_json": as_json,
     }
@@ -193,13 +206,18 @@ def fuse(
 def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | None) -> "list[OutputSettings]":
     """Return the outputs of the flags, or else of the file, and the two folders of --restored.
 
-    OptionError if there is none.
+    OptionError if there is none, and no page either.
     """
     from cled_edge.output.sink import OutputSettings  # noqa: PLC0415
 
     outputs = [OutputSettings.parse(text) for text in out] if out else [each.settings() for each in config.outputs]
+    if not outputs and config.page.serve is not None:
+        outputs = [OutputSettings("none:")]
     if not outputs:
-        raise OptionError("no output is named; needed one at least; give --out, or [[outputs]] in the file of --config")
+        raise OptionError(
+            "no output is named; needed one at least, or a page; give --out or --serve, or [[outputs]] in the file of "
+            "--config"
+        )
     if restored:
         outputs += [
             OutputSettings(f"folder:{restored / 'infrared'}", "infrared"),
@@ -218,6 +236,7 @@ def run_fusion(
     from cled_edge.build.builder import build_missing  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.contract import Controls  # noqa: PLC0415
+    from cled_edge.control_box import ControlBox  # noqa: PLC0415
     from cled_edge.data.naming import Names  # noqa: PLC0415
     from cled_edge.fuser import Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_pairs  # noqa: PLC0415
@@ -233,6 +252,7 @@ def run_fusion(
     names = None if cameras.names is None else Names.parse(cameras.names)
     thermal = Thermal(cameras.infrared_range, cameras.infrared_polarity)
     registrar = _registrar(config)
+    address = page_address(config)
     choice = BackendChoice.parse(model.backend)
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
     bundle = Bundle.open(model.bundle, public_key=model.require_signature)
@@ -253,15 +273,20 @@ def run_fusion(
             noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {thermal}"]
             _end(report, noted, run.as_json, failure, quiet=console.quiet)
 
-        with progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance:
+        box = ControlBox(controls, check=fuser.refuse_unfit)
+        with (
+            served(address, config, box, fuser, console) as page,
+            progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance,
+        ):
             report = fuse_pairs(
                 pairs,
                 fuser,
                 outputs,
-                controls,
+                box,
                 registrar=registrar,
                 tiling=tiling,
                 max_frames=run.max_frames,
+                monitor=page,
                 advance=advance,
                 overdue=lambda late, failure: _leave(lambda: end(late, failure)),
             )

@@ -1,0 +1,58 @@
+"""The page of a run that `--serve` asks for."""
+
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from cled_edge import __version__
+from cled_edge.errors import OptionError
+
+if TYPE_CHECKING:
+    from cled_edge.config import RobotConfig
+    from cled_edge.control_box import ControlBox
+    from cled_edge.fuser import Fuser
+    from cled_edge.serve.server import PageAddress, PageServer
+
+
+def page_address(config: "RobotConfig") -> "PageAddress | None":
+    """Return where the page is to be served, None if it is not; OptionError for what is not allowed."""
+    from cled_edge.serve.server import PageAddress  # noqa: PLC0415
+
+    page = config.page
+    if page.serve is None:
+        if page.serve_token_file is not None:
+            raise OptionError("a file with a token is given and no page; needed both; give --serve too")
+        return None
+    try:
+        return PageAddress.parse(page.serve, page.serve_token, page.serve_token_file)
+    except OptionError as error:
+        if "needed a token" in str(error):
+            raise OptionError(f"{error}: --serve-token-file FILE") from error
+        raise
+
+
+@contextmanager
+def served(
+    address: "PageAddress | None", config: "RobotConfig", box: "ControlBox", fuser: "Fuser", console: Console
+) -> "Iterator[PageServer | None]":
+    """Serve the page while the context lasts, and say where; None without an address."""
+    if address is None:
+        yield None
+        return
+    from cled_edge.address import without_credentials  # noqa: PLC0415
+    from cled_edge.serve.server import PageServer  # noqa: PLC0415
+
+    about = {
+        "host": socket.gethostname(),
+        "infrared": without_credentials(config.cameras.infrared or ""),
+        "visible": without_credentials(config.cameras.visible or ""),
+        "bundle": fuser.bundle.manifest.name,
+        "backend": fuser.backend.description,
+        "version": __version__,
+    }
+    with PageServer(address, box, about=about, record_to=config.page.record_to) as page:
+        console.print(f"page: {page.url}", soft_wrap=True, markup=False, highlight=False)
+        yield page

@@ -1,0 +1,279 @@
+"""The addresses of the page: what is shown, streamed, told and changed at each."""
+
+import asyncio
+import io
+import json
+import zipfile
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
+
+from fastapi import FastAPI, Request, Response, WebSocket
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.websockets import WebSocketDisconnect
+
+from cled_edge.contract import CONTROLS
+from cled_edge.control_box import ControlBox
+from cled_edge.errors import CledEdgeError, OptionError
+from cled_edge.json_text import json_from_bytes, json_of
+from cled_edge.output.view import VIEWS
+from cled_edge.serve.channel import Channel
+from cled_edge.serve.recorder import Recorder
+from cled_edge.serve.shot import Shot, png_of, view_and_width
+from cled_edge.serve.telemetry import Telemetry
+
+MAX_VIEWERS = 8
+MAX_VIEWS = 6  # in one stream
+MOST_HZ = 30.0
+WRONG_LOGIN_S = 1.0
+STATUS_S = 1.0
+_SNAPSHOT = ("picture", "infrared-input", "visible-input", "infrared", "visible")
+_BOUNDARY = "cled-edge-frame"
+_FILES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
+    "/icon.svg": ("icon.svg", "image/svg+xml"),
+    "/login": ("login.html", "text/html; charset=utf-8"),
+    "/login.js": ("login.js", "text/javascript; charset=utf-8"),
+}
+
+
+@dataclass(frozen=True)
+class Page:
+    """What the addresses need. about: words on the run, such as its cameras, without any secret. pool: for JPEGs."""
+
+    shots: Channel[Shot]
+    box: ControlBox
+    telemetry: Telemetry
+    recorder: Recorder
+    about: dict[str, str]
+    pool: Executor
+
+    def status(self) -> dict[str, Any]:
+        """Return all that changes and is not of one frame, in plain JSON types."""
+        healthy, health = self.telemetry.health()
+        return {
+            **self.telemetry.status(),
+            "healthy": healthy,
+            "health": health,
+            "rate_now_hz": self.telemetry.rate_hz(),
+            "viewers": self.telemetry.viewers,
+            "controls": asdict(self.box.current),
+            "recording": self.recorder.status(),
+            "frame": self.shots.item.facts() if self.shots.item else None,
+        }
+
+
+def application(page: Page) -> FastAPI:
+    """Return the application; a `Guard` goes around it."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    _add_files(app)
+    _add_told(app, page)
+    _add_changes(app, page)
+    _add_streams(app, page)
+
+    @app.exception_handler(CledEdgeError)
+    async def refused(_request: Request, error: CledEdgeError) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 422)
+
+    return app
+
+
+def _add_files(app: FastAPI) -> None:
+    folder = files("cled_edge.serve") / "static"
+    for path, (name, kind) in _FILES.items():
+        content = (folder / name).read_bytes()
+
+        async def answer(content: bytes = content, kind: str = kind) -> Response:
+            return Response(content, media_type=kind)
+
+        app.add_api_route(path, answer, methods=["GET"])
+
+
+def _add_told(app: FastAPI, page: Page) -> None:
+    @app.get("/about.json")
+    async def about() -> dict[str, Any]:
+        controls = [{**asdict(entry), "value": getattr(page.box.current, entry.name)} for entry in CONTROLS]
+        return {"about": page.about, "controls": controls, "views": list(VIEWS)}
+
+    @app.get("/status.json")
+    async def status() -> Response:
+        return Response(json_of(await asyncio.to_thread(page.status)), media_type="application/json")
+
+    @app.get("/healthz")
+    async def healthz() -> JSONResponse:
+        healthy, told = page.telemetry.health()
+        return JSONResponse(told, 200 if healthy else 503)
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        text = await asyncio.to_thread(page.telemetry.prometheus)
+        return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/snapshot.zip")
+    async def snapshot() -> Response:
+        shot = _newest(page)
+        content = await asyncio.get_running_loop().run_in_executor(page.pool, _zipped, page, shot)
+        name = f"cled-edge-{shot.number:06d}.zip"
+        return Response(content, media_type="application/zip", headers=_download(name))
+
+    @app.get("/snapshot/{view}.png")
+    async def picture(view: str) -> Response:
+        name, _ = view_and_width(view)
+        shot = _newest(page)
+        content = await asyncio.get_running_loop().run_in_executor(page.pool, png_of, shot.frame, name)
+        return Response(content, media_type="image/png", headers=_download(f"cled-edge-{shot.number:06d}-{name}.png"))
+
+
+def _add_changes(app: FastAPI, page: Page) -> None:
+    @app.post("/login")
+    async def login(request: Request) -> JSONResponse:
+        guard, token = request.scope["cled_edge_guard"], (await _body(request)).get("token")
+        if not isinstance(token, str) or not guard.accepts(token):
+            await asyncio.sleep(WRONG_LOGIN_S)  # nobody tries many
+            return JSONResponse({"error": "this is not the token; needed that of this run; look where it was set"}, 401)
+        return JSONResponse({}, headers={"set-cookie": guard.set_cookie()})
+
+    @app.post("/controls")
+    async def controls(request: Request) -> dict[str, Any]:
+        return asdict(page.box.change(**await _body(request)))
+
+    @app.post("/record")
+    async def record(request: Request) -> dict[str, Any]:
+        wanted = await _body(request)
+        view, is_on = wanted.get("view", "picture"), wanted.get("on")
+        if not isinstance(is_on, bool) or view not in VIEWS:
+            raise OptionError('the body is no wish to record; needed {"on": true} or {"on": false}; send one')
+        return (
+            await asyncio.to_thread(page.recorder.start, view) if is_on else await asyncio.to_thread(page.recorder.stop)
+        )
+
+
+def _add_streams(app: FastAPI, page: Page) -> None:
+    @app.get("/stream/{view}.mjpg")
+    async def mjpeg(view: str, most_hz: float = MOST_HZ) -> Response:
+        name, width_px = view_and_width(view)
+        if page.telemetry.viewers >= MAX_VIEWERS:
+            return JSONResponse({"error": f"{MAX_VIEWERS} streams are open; close one"}, 503)
+        period_s = 1 / min(max(most_hz, 0.1), MOST_HZ)
+        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        return StreamingResponse(_parts(page, name, width_px, period_s), media_type=kind)
+
+    @app.websocket("/live")
+    async def live(socket: WebSocket) -> None:
+        if page.telemetry.viewers >= MAX_VIEWERS:
+            await socket.close(1013, f"{MAX_VIEWERS} streams are open; close one")
+            return
+        await socket.accept()
+        page.telemetry.viewers += 1
+        try:
+            await _Viewer(page, socket).run()
+        except (CledEdgeError, ValueError) as error:
+            with suppress(RuntimeError, WebSocketDisconnect):
+                await socket.close(1008, str(error)[:100])
+        except (WebSocketDisconnect, RuntimeError):  # RuntimeError: sent into a socket that has just closed
+            pass
+        finally:
+            page.telemetry.viewers -= 1
+
+
+async def _parts(page: Page, view: str, width_px: int, period_s: float) -> AsyncIterator[bytes]:
+    """Yield the parts of an MJPEG stream: always the newest frame, at most one in `period_s`."""
+    page.telemetry.viewers += 1
+    number, loop = 0, asyncio.get_running_loop()
+    try:
+        while (found := await page.shots.newer_than(number)) is not None:
+            number, shot = found
+            start_s = loop.time()
+            jpeg = await shot.jpeg(view, width_px, page.pool)
+            head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+            yield head.encode() + jpeg + b"\r\n"
+            await asyncio.sleep(max(0.0, period_s - (loop.time() - start_s)))
+    finally:
+        page.telemetry.viewers -= 1
+
+
+class _Viewer:
+    """One open page. It asks for each frame, with the views that it shows, and gets the newest: no frame queues up.
+
+    A question is `{"views": ["picture@1280", ...], "after": NUMBER}`. The answer is binary: the length of a JSON text,
+    4 bytes, little endian; that text: the frame's facts, `points` of the charts since the last answer, `views` and
+    `bytes` of each; then the JPEGs. Once a second it has the `status` too. Without a new frame for a second an answer
+    has no frame, so that a page tells a silent source from a broken line.
+    """
+
+    def __init__(self, page: Page, socket: WebSocket) -> None:
+        self._page, self._socket = page, socket
+        self._status_due_s = self._told_points = 0.0
+
+    async def run(self) -> None:
+        """Answer until the viewer leaves or the run ends."""
+        while not self._page.shots.is_closed:
+            wish = json_from_bytes((await self._socket.receive_text()).encode())
+            await self._socket.send_bytes(await self._answer(wish))
+        await self._socket.close(1001, "the run has ended")
+
+    async def _answer(self, wish: Any) -> bytes:
+        after = wish.get("after") if isinstance(wish, dict) else None
+        texts = wish.get("views") if isinstance(wish, dict) else None
+        if not isinstance(after, int) or not isinstance(texts, list) or len(texts) > MAX_VIEWS:
+            raise OptionError('a viewer asks for nothing; needed {"views": [...], "after": NUMBER}; ask so')
+        views = [view_and_width(str(text)) for text in texts]
+        try:
+            found = await asyncio.wait_for(self._page.shots.newer_than(after), STATUS_S)
+        except (TimeoutError, asyncio.TimeoutError):
+            found = None
+        told: dict[str, Any] = {"points": self._points(), "frame": None, "views": [], "bytes": []}
+        jpegs: list[bytes] = []
+        if found:
+            told["frame"] = found[1].facts()
+            jpegs = list(await asyncio.gather(*(found[1].jpeg(*view, self._page.pool) for view in views)))
+            told |= {"views": texts, "bytes": [len(jpeg) for jpeg in jpegs]}
+        now_s = asyncio.get_running_loop().time()
+        if now_s >= self._status_due_s:
+            self._status_due_s = now_s + STATUS_S
+            told["status"] = await asyncio.to_thread(self._page.status)
+        text = json.dumps(told, allow_nan=False).encode()
+        return b"".join([len(text).to_bytes(4, "little"), text, *jpegs])
+
+    def _points(self) -> list[dict[str, Any]]:
+        points = [point for point in list(self._page.telemetry.points) if point["n"] > self._told_points]
+        if points:
+            self._told_points = points[-1]["n"]
+        return points
+
+
+def _newest(page: Page) -> Shot:
+    if page.shots.item is None:
+        raise OptionError("there is no fused frame yet; needed one; wait until both cameras deliver")
+    return page.shots.item
+
+
+def _zipped(page: Page, shot: Shot) -> bytes:
+    """Return a zip file with all images of a frame as PNG, and its facts as JSON."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for view in _SNAPSHOT:
+            name = "fused" if view == "picture" else view
+            archive.writestr(f"{shot.number:06d}/{name}.png", png_of(shot.frame, view))
+        archive.writestr(f"{shot.number:06d}/frame.json", json_of({"about": page.about, "frame": shot.facts()}))
+    return content.getvalue()
+
+
+def _download(name: str) -> dict[str, str]:
+    return {"content-disposition": f'attachment; filename="{name}"'}
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    try:
+        values = json_from_bytes(await request.body())
+    except ValueError as error:
+        raise OptionError(f"the body is no JSON: {error}; needed an object of names and values") from error
+    if not isinstance(values, dict):
+        raise OptionError("the body is no JSON object; needed names and values; send {...}")
+    return values

@@ -1,0 +1,97 @@
+"""The page in a real browser: it draws, its controls change what is drawn, and it says when nothing comes."""
+
+import shutil
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
+
+from cled_edge.serve.server import PageServer  # noqa: E402
+from tests.serve.conftest import SIZE, scene  # noqa: E402
+
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-get install chromium")
+LEVEL = "() => document.querySelector('#main canvas').getContext('2d').getImageData(5, 5, 1, 1).data[0]"
+
+
+@pytest.fixture
+def feed(page: PageServer, box) -> Iterator[threading.Event]:
+    """Show frames until the event is set; the fused image is as bright as the balance says, of a 9 Hz thermal pair."""
+    ended = threading.Event()
+
+    def run() -> None:
+        index = 0
+        while not ended.wait(0.03):
+            level = round(200 * box.current.balance)
+            page.show(scene(index, picture=np.full((*SIZE, 3), level, np.uint8), states=("stale", "open")))
+            index += 1
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    yield ended
+    ended.set()
+    thread.join()
+
+
+@pytest.fixture
+def tab(page: PageServer) -> Iterator["sync_api.Page"]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        tab = browser.new_page(viewport={"width": 1280, "height": 800})
+        tab.set_default_timeout(20_000)
+        said: list[str] = []
+        tab.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        tab.on("pageerror", lambda error: said.append(str(error)))
+        tab.goto(page.url)
+        tab.said = said
+        yield tab
+        browser.close()
+
+
+def test_sliders_change_the_image_and_the_page_says_what_the_run_says(feed, page: PageServer, box, tab) -> None:
+    tab.wait_for_function(f"() => Math.abs(({LEVEL})() - 100) < 5")
+    tab.locator(".control:has(#control-balance) input[type=range]").fill("900")
+    tab.wait_for_function(f"() => Math.abs(({LEVEL})() - 180) < 5")
+    assert box.current.balance == 0.9
+    tab.locator(".control:has(#control-deadline_ms) input.switch").check()
+    tab.locator("#control-deadline_ms").fill("50")
+    tab.locator("#control-deadline_ms").press("Enter")
+    tab.wait_for_function("() => document.querySelector('#health').classList.contains('good')")
+    tab.wait_for_function("async () => (await (await fetch('/status.json')).json()).controls.deadline_ms === 50")
+    tab.locator("#control-balance").fill("7")
+    tab.locator("#control-balance").press("Enter")
+    assert "7 does not lie between 0 and 1" in tab.inner_text("#controls")
+    assert box.current.balance == 0.9
+    assert tab.inner_text("#infrared-state").split() == ["infrared", "stale", "40", "ms"]
+    assert tab.locator(".tiles canvas").count() == 4
+    tab.click("text=Side by side")
+    tab.wait_for_function("() => document.querySelector('#main canvas').width === 192")
+    tab.click("#defaults")
+    tab.click("text=Fused")
+    tab.wait_for_function(f"() => Math.abs(({LEVEL})() - 100) < 5")
+    assert (box.current.balance, box.current.deadline_ms) == (0.5, None)
+    assert tab.said == []
+
+
+def test_a_frozen_run_is_shown_as_such(feed, tab) -> None:
+    tab.wait_for_function(f"() => ({LEVEL})() > 50")
+    assert not tab.locator("#banner").is_visible()
+    feed.set()
+    tab.wait_for_selector("text=no new frame for")
+    assert tab.evaluate("() => document.body.classList.contains('stale')")
+
+
+def test_record_and_snapshot_work_from_the_page(feed, page: PageServer, tab) -> None:
+    tab.wait_for_function(f"() => ({LEVEL})() > 50")
+    tab.click("#record")
+    tab.wait_for_selector("#record.on")
+    tab.wait_for_function("() => /[1-9][0-9]* frames into/.test(document.querySelector('#recording').textContent)")
+    tab.click("#record")
+    tab.wait_for_selector("text=-picture.mp4")
+    assert [path.suffix for path in page.recorder.folder.iterdir()] == [".mp4"]
+    with tab.expect_download() as download:
+        tab.click("text=Snapshot")
+    assert download.value.suggested_filename.endswith(".zip")

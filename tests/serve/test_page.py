@@ -1,0 +1,236 @@
+"""The page's addresses: what they show and tell, what they change, and that nobody who looks holds up the loop."""
+
+import io
+import json
+import threading
+import time
+import zipfile
+from collections.abc import Callable
+from urllib.request import urlopen
+
+import cv2
+import numpy as np
+import pytest
+
+from cled_edge.contract import CONTROLS
+from cled_edge.serve.routes import MAX_VIEWERS
+from cled_edge.serve.server import PageServer
+from tests.serve.conftest import SIZE, Client, scene
+
+connect = pytest.importorskip("websockets.sync.client", reason="needs the extra serve").connect
+
+
+def wait_until(holds: Callable[[], bool]) -> None:
+    until = time.monotonic() + 10
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+class Viewer:
+    """An open page: asks for the newest frame and reads the answer."""
+
+    def __init__(self, page: PageServer, *views: str) -> None:
+        self.socket = connect(f"ws{page.url[4:]}live", max_size=None).__enter__()
+        self.views, self.after = views, 0
+
+    def next(self) -> tuple[dict, list[np.ndarray]]:
+        self.socket.send(json.dumps({"views": self.views, "after": self.after}))
+        answer = self.socket.recv(timeout=10)
+        place = 4 + int.from_bytes(answer[:4], "little")
+        told, images = json.loads(answer[4:place]), []
+        for length in told["bytes"]:
+            images.append(cv2.imdecode(np.frombuffer(answer[place : place + length], np.uint8), cv2.IMREAD_UNCHANGED))
+            place += length
+        assert place == len(answer)
+        if told["frame"]:
+            self.after = told["frame"]["number"]
+        return told, images
+
+
+def test_a_viewer_gets_the_newest_frame_with_its_facts_and_views(page: PageServer) -> None:
+    for index in range(3):
+        page.show(scene(index))
+    viewer = Viewer(page, "fused", "infrared-input@160", "side-by-side@160")
+    told, images = viewer.next()
+    frame = told["frame"]
+    assert (frame["number"], frame["name"], frame["size"]) == (3, "000002", [48, 64])
+    assert (frame["infrared_age_ms"], frame["visible_age_ms"], frame["skew_ms"]) == (40, 30, -10)
+    assert (frame["total_ms"], frame["controls"]["steps"]) == (21, 1)
+    assert [image.shape for image in images] == [(48, 64, 3), (48, 64), (40, 160, 3)]
+    assert abs(images[0].astype(int) - 120).max() < 3
+    assert abs(int(images[1][12, 12]) - 220) < 6
+    assert [point["n"] for point in told["points"]] == [1, 2, 3]
+    assert told["status"]["dropped"] == 3
+
+
+def test_a_viewer_that_is_slow_misses_frames_and_never_sees_an_old_one(page: PageServer) -> None:
+    page.show(scene(0))
+    viewer = Viewer(page, "fused")
+    assert viewer.next()[0]["frame"]["number"] == 1
+    for index in range(1, 500):
+        page.show(scene(index))
+    told, _ = viewer.next()
+    assert told["frame"]["number"] == 500
+    assert len(told["points"]) == 499, "the charts miss none"
+
+
+def test_a_viewer_waits_for_a_new_frame_and_is_told_of_silence(page: PageServer, monkeypatch) -> None:
+    from cled_edge.serve import routes
+
+    page.show(scene(0))
+    viewer = Viewer(page, "fused")
+    viewer.next()
+    threading.Timer(0.05, page.show, [scene(1)]).start()
+    assert viewer.next()[0]["frame"]["number"] == 2
+    monkeypatch.setattr(routes, "STATUS_S", 0.02)
+    told, images = viewer.next()
+    assert (told["frame"], images) == (None, [])
+
+
+def test_frames_are_made_into_jpeg_once_for_all_who_look(page: PageServer, monkeypatch) -> None:
+    from cled_edge.serve import shot
+
+    made = []
+    inner = shot.jpeg_of
+    monkeypatch.setattr(shot, "jpeg_of", lambda *arguments: made.append(arguments[1:]) or inner(*arguments))
+    page.show(scene(0))
+    for _ in range(3):
+        Viewer(page, "fused", "visible").next()
+    assert sorted(made) == [("picture", 0), ("visible", 0)]
+    page.show(scene(1))
+    assert len(made) == 2, "nobody asked for it"
+
+
+@pytest.mark.parametrize(
+    "wish", ["{}", '{"views": [], "after": "1"}', '{"views": ["x"], "after": 0}', "[1]", "no json"]
+)
+def test_a_senseless_wish_closes_the_line_and_no_other(page: PageServer, wish: str) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    page.show(scene(0))
+    viewer = Viewer(page, "fused")
+    viewer.socket.send(wish)
+    with pytest.raises(ConnectionClosed):
+        viewer.socket.recv(timeout=10)
+    other = Viewer(page, "fused")
+    assert other.next()[0]["frame"]["number"] == 1
+    wait_until(lambda: page.telemetry.viewers == 1)
+
+
+def test_the_simple_stream_is_parts_of_jpeg(page: PageServer) -> None:
+    page.show(scene(0))
+    with urlopen(f"{page.url}stream/fused.mjpg", timeout=10) as stream:  # noqa: S310 (loopback)
+        assert stream.headers["content-type"] == "multipart/x-mixed-replace; boundary=cled-edge-frame"
+        for index in range(2):
+            head = [stream.readline() for _ in range(4)]
+            assert head[:2] == [b"--cled-edge-frame\r\n", b"Content-Type: image/jpeg\r\n"]
+            jpeg = stream.read(int(head[2].split(b":")[1]))
+            assert cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR).shape == (*SIZE, 3)
+            assert stream.readline() == b"\r\n"
+            page.show(scene(index + 1))
+
+    def is_left() -> bool:
+        page.show(scene())  # so that the server notices who left
+        return page.telemetry.viewers == 0
+
+    wait_until(is_left)
+
+
+def test_only_so_many_may_look(page: PageServer) -> None:
+    page.show(scene(0))
+    viewers = [Viewer(page, "fused") for _ in range(MAX_VIEWERS)]
+    for viewer in viewers:
+        viewer.next()
+    assert Client(page.url).ask("/stream/fused.mjpg")[0] == 503
+
+
+def test_unknown_views_are_refused_in_words(client: Client) -> None:
+    status, told = client.json("/stream/heat.mjpg")
+    assert status == 422
+    assert "there is no view 'heat'; known: fused, picture, infrared" in told["error"]
+
+
+def test_the_page_names_every_control_of_the_contract_with_its_range_and_help(client: Client, box) -> None:
+    box.change(balance=0.25)
+    _, about = client.json("/about.json")
+    assert [(c["name"], c["low"], c["high"], c["meaning"]) for c in about["controls"]] == [
+        (c.name, c.low, c.high, c.meaning) for c in CONTROLS
+    ]
+    assert {c["name"]: c["value"] for c in about["controls"]}["balance"] == 0.25
+
+
+def test_controls_are_changed_and_refused_in_the_contracts_words(client: Client, box) -> None:
+    assert client.json("/controls", {"strength_visible": 0.5, "steps": 2})[1]["strength_visible"] == 0.5
+    assert (box.current.strength_visible, box.current.steps) == (0.5, 2)
+    for body, words in (
+        ({"balance": 2}, "balance is 2; it must lie between 0 and 1"),
+        ({"ballance": 1}, "write balance"),
+        ({"steps": 9}, "the bundle has no graph of 9 steps"),
+        ([1], "needed names and values"),
+        (b"{", "is no JSON"),
+    ):
+        status, told = client.json("/controls", body)
+        assert status == 422
+        assert words in told["error"]
+    assert box.current.balance == 0.5
+
+
+def test_a_snapshot_holds_all_images_and_the_facts(page: PageServer, client: Client) -> None:
+    assert client.ask("/snapshot.zip")[0] == 422, "there is no frame yet"
+    page.show(scene(7))
+    status, content, headers = client.ask("/snapshot.zip")
+    assert status == 200
+    assert headers["content-disposition"] == 'attachment; filename="cled-edge-000001.zip"'
+    archive = zipfile.ZipFile(io.BytesIO(content))
+    images = {f"{name}.png" for name in ("fused", "infrared-input", "visible-input", "infrared", "visible")}
+    assert {name.partition("/")[2] for name in archive.namelist()} == images | {"frame.json"}
+    assert json.loads(archive.read("000001/frame.json"))["frame"]["name"] == "000007"
+    fused = cv2.imdecode(np.frombuffer(archive.read("000001/fused.png"), np.uint8), cv2.IMREAD_COLOR)
+    assert (fused == 120).all()
+    assert client.ask("/snapshot/overlay.png")[2]["content-type"] == "image/png"
+
+
+def test_a_recording_begins_and_ends_on_demand(page: PageServer, client: Client) -> None:
+    status, told = client.json("/record", {"on": True, "view": "side-by-side"})
+    assert (status, told["is_on"]) == (200, True)
+    assert client.json("/record", {"on": True})[0] == 422, "one at a time"
+    for index in range(4):
+        page.show(scene(index, timestamp_ns=index * 40_000_000, clock="monotonic"))
+        wait_until(lambda count=index + 1: page.recorder.status()["written"] == count)
+    _, told = client.json("/record", {"on": False})
+    assert (told["is_on"], told["written"], told["failure"]) == (False, 4, None)
+    video = cv2.VideoCapture(told["to"])
+    assert (int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_COUNT))) == (192, 4)
+    assert client.json("/record", {"on": "yes"})[0] == 422
+    assert client.json("/record", {"on": False})[0] == 200
+
+
+def test_a_recording_that_fails_says_why_and_the_run_goes_on(page: PageServer, client: Client) -> None:
+    page.recorder.folder.write_text("a file, no folder")
+    client.json("/record", {"on": True})
+
+    def failed() -> bool:
+        page.show(scene(0))
+        return page.recorder.status()["failure"] is not None
+
+    wait_until(failed)
+    status = client.json("/status.json")[1]["recording"]
+    assert status["is_on"] is False
+    assert str(page.recorder.folder) in status["failure"]
+
+
+def test_the_server_ends_at_once_though_viewers_are_connected(serve: Callable[..., PageServer]) -> None:
+    from websockets.exceptions import ConnectionClosed
+
+    page = serve()
+    page.show(scene(0))
+    viewer = Viewer(page, "fused")
+    viewer.next()
+    stream = urlopen(f"{page.url}stream/fused.mjpg", timeout=10)  # noqa: S310 (loopback)
+    begin_s = time.monotonic()
+    page.__exit__(None, None, None)
+    assert time.monotonic() - begin_s < 1.5
+    with pytest.raises(ConnectionClosed):
+        viewer.next()
+    stream.close()
