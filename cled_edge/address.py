@@ -5,6 +5,7 @@ import re
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 
 from cled_edge.errors import OptionError
@@ -58,6 +59,23 @@ def explicit_address(text: str, schemes: Collection[str]) -> Address | None:
         f"address {without_credentials(text)} has the unknown scheme {scheme!r}; known: "
         f"{', '.join(sorted(schemes))}; write ./{without_credentials(text)} if it is a path"
     )
+
+
+def split_options(place: str, known: Collection[str]) -> tuple[str, dict[str, str]]:
+    """Take the options off the end of a place: of `PLACE?size=480x640&loop` they are {"size": "480x640", "loop": ""}.
+
+    What exists as a whole has none. OptionError for an option that is not known.
+    """
+    head, mark, tail = place.rpartition("?")
+    if not mark or _exists(place):
+        return place, {}
+    options = {name: value for name, _, value in (part.partition("=") for part in tail.split("&"))}
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            told = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise OptionError(f"{without_credentials(place)} has the unknown option {name!r}; {told}")
+    return head, options
 
 
 def existing_path(place: str) -> str:

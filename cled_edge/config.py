@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from cled_edge.areas import Area, AreaModality
 from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import OptionError
 from cled_edge.files import Reader
@@ -92,11 +93,32 @@ class Page(_Table):
     record_to: _Path = Path("recordings")
 
 
+class AreaTable(_Table):
+    """One of `[[areas]]`, where degradation is removed; see `cled_edge.areas.Area`, which has the same fields."""
+
+    share: float
+    modality: AreaModality = "both"
+    polygon: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(default=(), strict=False)
+    mask: _Path | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> "AreaTable":
+        self.area()
+        return self
+
+    def area(self) -> Area:
+        """Return it as the loop takes it."""
+        return Area(self.share, self.modality, self.polygon, self.mask)
+
+
 class Run(_Table):
     """`[run]`: when the run ends, and how it reports."""
 
     max_frames: int | None = Field(default=None, ge=1)
     as_json: bool = Field(default=False, alias="json")
+
+
+_LISTS: dict[str, type[BaseModel]] = {"areas": AreaTable, "outputs": OutputTable}
 
 
 class RobotConfig(_Table):
@@ -105,6 +127,7 @@ class RobotConfig(_Table):
     cameras: Cameras = Cameras()
     model: Model = Model()
     controls: dict[str, Any] = Field(default_factory=dict)
+    areas: tuple[AreaTable, ...] = Field(default=(), strict=False)
     outputs: tuple[OutputTable, ...] = Field(default=(), strict=False)
     page: Page = Page()
     run: Run = Run()
@@ -163,8 +186,8 @@ def known_keys() -> Iterator[str]:
     for name, field in RobotConfig.model_fields.items():
         if name == "controls":
             yield from (f"controls.{entry.name}" for entry in CONTROLS)
-        elif name == "outputs":
-            yield from (f"outputs.{key}" for key in OutputTable.model_fields)
+        elif name in _LISTS:
+            yield from (f"{name}.{key}" for key in _LISTS[name].model_fields)
         else:
             table: type[BaseModel] = type(field.default)
             yield from (f"{name}.{inner.alias or key}" for key, inner in table.model_fields.items())

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.areas import Areas
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
@@ -70,7 +71,8 @@ FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes th
 class Fuser:
     """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
-    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey.
+    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey. areas: where
+    degradation is removed, for all pairs.
     """
 
     def __init__(
@@ -81,12 +83,14 @@ class Fuser:
         opset: int | None = None,
         *,
         thermal: Thermal | None = None,
+        areas: Areas | None = None,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
         self.color_order = color_order
         self.opsets = backend.opsets if opset is None else (opset,)
         self.thermal = Thermal() if thermal is None else thermal
+        self.areas = Areas(()) if areas is None else areas
         self._budgets: dict[tuple[Size, int | None], tuple[StepBudget, int]] = {}
 
     @classmethod
@@ -100,6 +104,7 @@ class Fuser:
         public_key: Path | str | None = None,
         cuda: CudaOptions | None = None,
         thermal: Thermal | None = None,
+        areas: Areas | None = None,
     ) -> "Fuser":
         """Open a bundle on a backend; close it, or use it in a `with` statement.
 
@@ -112,6 +117,7 @@ class Fuser:
         cuda: options of backend "tensorrt" alone.
         thermal: what becomes of infrared values; None stretches 16 bit image by image, replaces bad pixels, and takes
             heat for bright.
+        areas: where degradation is removed; None is everywhere.
 
         OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
         SignatureError if the bundle cannot be trusted. BackendError if the backend cannot run on this machine.
@@ -119,7 +125,7 @@ class Fuser:
         check_color_order(color_order)
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
-        return cls(opened, open_backend(choice, opened, threads, cuda), color_order, thermal=thermal)
+        return cls(opened, open_backend(choice, opened, threads, cuda), color_order, thermal=thermal, areas=areas)
 
     def __call__(
         self,
@@ -135,7 +141,7 @@ class Fuser:
             colour order; frames say their own, and give the result its ages, its skew and its name.
         controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) removes half of it.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
-            all of it; None is 255 everywhere.
+            all of it; None is what the fuser's areas say.
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
         through as it is: its strength is 0, and two flat ones give their maximum. OptionError for another type or
@@ -148,6 +154,8 @@ class Fuser:
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
         controls, notes = examined(*images, controls)
+        if strength_map is None:
+            strength_map = self.areas.strength_map(images[0].shape[:2])
         fused = replace(self.fuse(*images, controls, strength_map), notes=notes)
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
@@ -177,7 +185,7 @@ class Fuser:
     ) -> FusedFrame:
         size = infrared.shape[0], infrared.shape[1]
         has_loop = self.loop_graph(size, controls, tuple(maps_of(strength_map))) is not None
-        with self._alone():
+        with self.alone():
             return (self.in_one_graph if has_loop else self.step_by_step)(infrared, visible, controls, strength_map)
 
     def _budget(self, size: Size, controls: Controls) -> tuple[StepBudget, int]:
@@ -189,7 +197,7 @@ class Fuser:
         return self._budgets[key]
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def alone(self) -> Iterator[None]:
         """Refuse a second thread with an OptionError where outputs belong to the backend: the next run changes them."""
         lock = self.backend.in_use
         if lock is None:
@@ -331,15 +339,27 @@ class Fuser:
 
     def residual(self, x_in: Float32, controls: Controls) -> Float32:
         """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
+        *_, last = self.trajectory(x_in, controls)
+        return last["residual"]
+
+    def trajectory(
+        self, x_in: Float32, controls: Controls, x_t: Float32 | None = None
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Run the few-step loop; yield each step's inputs and outputs, by the names of the contract.
+
+        x_t: the state to start from, None is start_input * x_in. Another array put in the place of a yielded `x_prev`
+        is the state that the next step takes. Outputs may be overwritten by the step after the next one.
+        """
         graph = self._reference_graph("unet_step", x_in.shape[2:])
         names = [spec.name for spec in self.bundle.manifest.graphs[graph].outputs]
-        step, rows = self.start(x_in), self.rows(controls)
-        found: dict[str, NDArray[Any]] = {}
+        images, rows = self.start(x_in), self.rows(controls)
+        if x_t is not None:
+            images["x_t"] = x_t
         for index in range(len(rows.time)):
-            outputs = self._run(graph, {**step, **row_inputs(rows, index)})
-            found = dict(zip(names, outputs, strict=True))
-            step |= wired(STEP_TO_STEP, found)
-        return found["residual"]
+            inputs = {**images, **row_inputs(rows, index)}
+            step = {**inputs, **dict(zip(names, self._run(graph, inputs), strict=True))}
+            yield step
+            images |= wired(STEP_TO_STEP, step)
 
     def fusion(self, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
         """Run the fusion graph; return (1, 3, H', W') in [-1, 1]."""

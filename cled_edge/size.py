@@ -1,4 +1,4 @@
-"""Sizes of pictures: (height, width) in pixels, as text and padded to a multiple."""
+"""Sizes of pictures, (height, width) in pixels, and numbers: as text, and padded to a multiple."""
 
 import re
 
@@ -14,6 +14,17 @@ def parse_size(text: str, what: str = "size") -> Size:
     if found is None:
         raise OptionError(f"{what} is {text!r}; it must be HEIGHTxWIDTH in pixels, such as 480x640")
     return int(found[1]), int(found[2])
+
+
+def parse_number(text: str, what: str) -> float:
+    """Return a number above 0 that a text says; OptionError, which says `what`, if it says none."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise OptionError(f"{what} is {text!r}; it must be a number above 0, such as 25")
+    return number
 
 
 def size_text(size: Size) -> str:

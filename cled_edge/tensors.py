@@ -97,9 +97,13 @@ def restored_images(x_in: Float32, residual: Float32, controls: Controls, size: 
     height, width = size
     strength = controls.tensors()["strength"][:, None, None, None]
     restored = (x_in - strength * residual)[:, :, :height, :width]
+    return grey_of(restored[0]), bytes_from_network(restored[1])
+
+
+def grey_of(infrared: Float32) -> Uint8:
+    """Return the grey bytes, (H, W), of an infrared image (3, H, W) in [-1, 1]."""
     # The three infrared channels estimate one image; their mean is the better estimate.
-    infrared = bytes_from_network(restored[0].mean(axis=0, keepdims=True))[:, :, 0]
-    return infrared, bytes_from_network(restored[1])
+    return bytes_from_network(infrared.mean(axis=0, keepdims=True))[:, :, 0]
 
 
 def fused_image(fused: Float32, size: tuple[int, int]) -> Uint8:

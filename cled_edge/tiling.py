@@ -24,6 +24,7 @@ from cled_edge.frame import FusedFrame
 from cled_edge.fuser import Fuser, check_sizes, examined
 from cled_edge.image import Float32, Uint8, grey_from_any
 from cled_edge.size import padded, parse_size, size_text
+from cled_edge.tensors import check_maps, maps_of
 from cled_edge.thermal import WHITE_HOT
 
 OVERLAP_PX = 128
@@ -70,12 +71,17 @@ class Tiling:
 
 
 def fuse_tiled(
-    fuser: Fuser, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls | None, tiling: Tiling
+    fuser: Fuser,
+    infrared: NDArray[Any],
+    visible: NDArray[Any],
+    controls: Controls | None,
+    tiling: Tiling,
+    strength_map: Uint8 | None = None,
 ) -> FusedFrame:
     """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
 
-    Images as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile, one
-    row of tiles in float32, and an image of 16 bit once more in 8. The latency of a stage is its sum over all tiles
+    Images and map as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile,
+    one row of tiles in float32, and an image of 16 bit once more in 8. The latency of a stage is its sum over all tiles
     and the reduced image; `output` has the blending. OptionError if the tiling does not fit the bundle, or if even
     reduced by the bundle's size multiple the image would not fit one tile.
     """
@@ -83,11 +89,14 @@ def fuse_tiled(
     multiple = fuser.bundle.manifest.size_multiple
     tiling.check(multiple)
     size = infrared.shape[0], infrared.shape[1]
+    if strength_map is None:
+        strength_map = fuser.areas.strength_map(size)
     rows, columns = (
         Axis.cut(side, tile, tiling.overlap_px, multiple) for side, tile in zip(size, tiling.tile, strict=True)
     )
     if len(rows.starts) == len(columns.starts) == 1:
-        return fuser(infrared, visible, controls)
+        return fuser(infrared, visible, controls, strength_map=strength_map)
+    check_maps(maps_of(strength_map), size)
     controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
@@ -99,14 +108,15 @@ def fuse_tiled(
         parts = 1 + len(rows.starts) * len(columns.starts)
         controls = replace(controls, deadline_ms=max(1.0, controls.deadline_ms / parts))
     plain = fuser.with_thermal(WHITE_HOT)  # what is grey already stays so
-    whole = plain.fuse(*reduced, controls)
+    whole = plain.fuse(*reduced, controls, None if strength_map is None else shrunk(strength_map, factor))
     stages_ns.update(whole.latency_ns)
     images = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8)
     band = _Band(rows.tile_px, images)
     for row, top in enumerate(rows.starts):
         for column, left in enumerate(columns.starts):
             place = rows.slice(row), columns.slice(column)
-            fused = plain.fuse(infrared[place], visible[place], controls)
+            part = None if strength_map is None else np.ascontiguousarray(strength_map[place])
+            fused = plain.fuse(infrared[place], visible[place], controls, part)
             stages_ns.update(fused.latency_ns)
             with _timed(stages_ns, "output"):
                 weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]

@@ -26,7 +26,9 @@ def written(tmp_path: Path, text: str) -> Path:
 
 
 def keys_of(values: dict[str, Any]) -> set[str]:
-    tables = ((table, part) for table, parts in values.items() for part in (parts if table == "outputs" else [parts]))
+    tables = (
+        (table, part) for table, parts in values.items() for part in (parts if isinstance(parts, tuple) else [parts])
+    )
     return {f"{table}.{key}" for table, part in tables for key in part}
 
 
@@ -101,6 +103,8 @@ def test_no_output_is_refused() -> None:
         ("backend = 'x'", "backend is unknown; .* write model.backend"),
         ("[run]\nas_json = true", "run.as_json is unknown; .* write run.json"),
         ("[[outputs]]\nto = 'a'\nshow = 'visible'", "outputs.0.show is unknown; .* write outputs.shows"),
+        ("[[areas]]\nshare = 2", "areas.0 is .*the share of an area is 2.0; it must lie between 0 and 1"),
+        ("[[areas]]\nshare = 0\nshape = 1", "areas.0.shape is unknown; .* write areas.share"),
         ("[[outputs]]\nshows = 'visible'", "outputs.0.to is missing; needed a value"),
         ("[[outputs]]\nto = 'a'\npolicy = 'hurry'", "outputs.0.policy is 'hurry': needed 'wait' or 'drop'$"),
         ("[[outputs]]\nto = 'a'\nqueue_frames = 0", "queue_frames is 0; it must be 1 or more"),

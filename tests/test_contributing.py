@@ -32,9 +32,9 @@ def test_a_camera_and_an_output_are_one_file_and_one_line_each(tmp_path: Path) -
     page = (ROOT / "CONTRIBUTING.md").read_text()
     package = tmp_path / "cled_edge"
     shutil.copytree(ROOT / "cled_edge", package, ignore=shutil.ignore_patterns("__pycache__"))
-    add(package, page, "synthetic", "camera/source.py", "CAMERAS = {  # scheme -> module:class")
+    add(package, page, "ramp", "camera/source.py", "CAMERAS = {  # scheme -> module:class")
     add(package, page, "npy", "output/sink.py", "OUTPUTS = {  # scheme -> module:class")
-    cameras = ["--infrared", "synthetic:infrared", "--visible", "synthetic:visible"]
+    cameras = ["--infrared", "ramp:480x640", "--visible", "ramp:480x640"]
     outputs = ["--out", "npy:arrays", "--out", "infrared=npy:restored", "--out", "pictures"]
     done = subprocess.run(
         [sys.executable, "-m", "cled_edge.cli", "fuse", *cameras, *outputs, "--max-frames", "2"],

@@ -27,7 +27,7 @@ BANNED = {
 # What a page may name that is not in the repository: what its commands and its users make.
 MADE = re.compile(
     r"^(runs|bundles|infrared|visible|curves|samples|night|demo|fused|restored|keys)\b"
-    r"|^(OUT|DIR|DATA|BUNDLE|pairs|restoration|medical|video|visible\.mp4|~|\.\./shared|\.venv|dev|robot\.toml)\b|[*<>{}]|^/|(synthetic|npy_folder)\.py$"
+    r"|^(OUT|DIR|DATA|BUNDLE|pairs|restoration|medical|video|visible\.mp4|~|\.\./shared|\.venv|dev|robot\.toml)\b|[*<>{}]|^/|(ramp|npy_folder)\.py$"
 )
 UNIT = r"(ms|s|dB|%|Hz|fps|MB|GB|GiB|GFLOP|pairs/s|times|percent|minutes|hours)"
 

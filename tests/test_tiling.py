@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from cled_edge import Fuser
+from cled_edge.areas import Areas
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
 from cled_edge.frame import FusedFrame
@@ -32,12 +33,21 @@ class FakeFuser:
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(size_multiple=MULTIPLE))
         self.color_order = "RGB"
         self.thermal = WHITE_HOT
+        self.areas = Areas(())
         self.sizes: list[tuple[int, ...]] = []
         self.controls: list[Controls | None] = []
+        self.maps: list[np.ndarray | None] = []
 
-    def __call__(self, infrared: np.ndarray, visible: np.ndarray, controls: Controls | None = None) -> FusedFrame:
+    def __call__(
+        self,
+        infrared: np.ndarray,
+        visible: np.ndarray,
+        controls: Controls | None = None,
+        strength_map: np.ndarray | None = None,
+    ) -> FusedFrame:
         self.sizes.append(tuple(side + -side % MULTIPLE for side in infrared.shape))
         self.controls.append(controls)
+        self.maps.append(strength_map)
         grey, rgb = self.change(grey_from_any(infrared)), self.change(rgb_from_any(visible))
         return FusedFrame(
             np.ascontiguousarray(rgb[:, :, ::-1]), grey, rgb, latency_ns={"prepare": 1, "network": 10, "output": 100}
@@ -265,3 +275,26 @@ def test_the_command_line_refuses_tiles_in_one_line(write_pairs, tmp_path: Path,
     assert words in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_each_tile_gets_its_part_of_the_strength_map() -> None:
+    size = (96, 128)
+    fuser, rng = FakeFuser(), np.random.default_rng(4)
+    strength_map = rng.integers(0, 256, (*size, 2), np.uint8)
+    fuse_tiled(fuser, *pair_of(size, rng), None, TILING, strength_map)
+    rows, columns = (
+        Axis.cut(side, tile, TILING.overlap_px, MULTIPLE) for side, tile in zip(size, TILING.tile, strict=True)
+    )
+    whole, *parts = fuser.maps
+    assert whole is not None
+    assert whole.mean() == pytest.approx(strength_map.mean(), abs=1)
+    places = [(rows.slice(i), columns.slice(j)) for i in range(len(rows.starts)) for j in range(len(columns.starts))]
+    for part, place in zip(parts, places, strict=True):
+        np.testing.assert_array_equal(part, strength_map[place])
+
+
+def test_a_strength_map_of_another_size_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"strength_map is uint8 \(10, 10, 2\), needed uint8 \(96, 128, 2\)"):
+        fuse_tiled(
+            FakeFuser(), *pair_of((96, 128), np.random.default_rng(4)), None, TILING, np.zeros((10, 10, 2), np.uint8)
+        )

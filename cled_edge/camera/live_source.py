@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cled_edge.address import without_credentials
-from cled_edge.camera.source import Camera, open_camera
+from cled_edge.camera.source import Camera, files_of, open_camera
 from cled_edge.errors import CledEdgeError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, ORDER, Frame
 
@@ -49,7 +49,7 @@ class LiveSource:
     state: see `SourceState`. failure: why it is not open, without credentials; error: the same as an exception.
     received: frames that came: taken, waiting, or dropped. dropped: how many, by cause. oddities: what was wrong with
     frames or stamps and how often. reopened: how often it came back. rate_hz: what the camera announced, then what was
-    measured.
+    measured. files: what a recording is read from.
 
     Stamps are checked. One that is zero, lies in the future, goes back, jumps ahead, or repeats under another image is
     replaced by the time of arrival; `oddities` and the frame's notes say so. A frame of the same stamp and image as the
@@ -74,6 +74,7 @@ class LiveSource:
         self.dropped: Counter[str] = Counter()
         self.oddities: Counter[str] = Counter()
         self.rate_hz: float | None = None
+        self.files = files_of(address)
         self._open, self._process, self._keep, self._now = open, process, keep, now
         self._held: deque[Frame] = deque()
         self._last: Frame | None = None
@@ -88,6 +89,13 @@ class LiveSource:
     def failure(self) -> str:
         """Return why the source is not open, without credentials; "" if nothing is known."""
         return _words(self.error) if self.error else ""
+
+    @property
+    def fatal(self) -> CledEdgeError | None:
+        """Return why the source will never give a frame: a wrong option, or a place that was not there at first."""
+        if self.received or not isinstance(self.error, CledEdgeError):
+            return None
+        return None if isinstance(self.error, SourceUnreadableError) else self.error
 
     @property
     def pending(self) -> int:
@@ -255,15 +263,20 @@ class _Reader(threading.Thread):
         self.over = threading.Event()
         self.is_left = False
         self._source, self._open = source, open_
+        self._camera: Camera | None = None
 
     def leave(self) -> None:
         """Let it end; it needs not be alive."""
         self.is_left = True
+        camera = self._camera
+        if camera:
+            camera.interrupt()
 
     def run(self) -> None:
         try:
             with self._open(self._source.address) as camera:
                 self.rate_hz = camera.rate_hz
+                self._camera = camera
                 camera.oddities = self._source.oddities
                 for frame in camera:
                     if not self.is_left:
@@ -274,6 +287,7 @@ class _Reader(threading.Thread):
             self.error = error.with_traceback(None)  # which would keep the camera
             error.__cause__ = error.__context__ = None
         finally:
+            self._camera = None
             self.over.set()
 
 

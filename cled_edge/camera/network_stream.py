@@ -52,6 +52,7 @@ class NetworkStream(Camera):
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self.name = address.shown
+        self._came_ns = 0  # when the last packet did
         url, _, option = address.text.partition("#")
         self._url = url
         self._has_times = address.scheme not in ("http", "https")  # those of Motion JPEG are made up
@@ -81,8 +82,7 @@ class NetworkStream(Camera):
     def __iter__(self) -> Iterator[Frame]:
         index, quickest_ns, last_ns, given_ns = 0, None, 0, 0
         for frame, wall_ns in self._frames():
-            now_ns = time.monotonic_ns()
-            late_ns = 0
+            now_ns, late_ns = self._came_ns, 0
             if self._has_times and frame.pts is not None:
                 behind_ns = now_ns - round(frame.pts * self._stream.time_base * _NS)
                 creep_ns = round(_CREEP * (now_ns - last_ns)) if last_ns else 0
@@ -127,6 +127,7 @@ class NetworkStream(Camera):
     def _packets(self) -> Iterator[Any]:
         try:
             for packet in self._container.demux(self._stream):
+                self._came_ns = time.monotonic_ns()
                 if packet.size:
                     yield packet
         except (av.error.FFmpegError, OSError) as error:

@@ -14,14 +14,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import cast
 
-from cled_edge.address import Address, existing_path, explicit_address
+from cled_edge.address import Address, existing_path, explicit_address, split_options
 from cled_edge.decoder import IMAGE_SUFFIXES
-from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import CledEdgeError, OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import Frame
 
 CAMERAS = {  # scheme -> module:class
     "folder": "cled_edge.camera.picture_folder:PictureFolder",  # a folder or a glob
+    "paced": "cled_edge.camera.paced:PacedCamera",  # a recording in real time
     "picture": "cled_edge.camera.single_picture:SinglePicture",
+    "synthetic": "cled_edge.camera.synthetic:SyntheticCamera",
     "v4l2": "cled_edge.camera.v4l2:V4l2Camera",
     "video": "cled_edge.camera.video_file:VideoFile",
     **dict.fromkeys(("http", "https", "rtsp", "rtsps", "tcp", "udp"), "cled_edge.camera.network_stream:NetworkStream"),
@@ -62,6 +64,9 @@ class Camera(ABC):
     def __iter__(self) -> Iterator[Frame]:
         """Yield the frames in their order; SourceUnreadableError if the camera is lost or a file is damaged."""
 
+    def interrupt(self) -> None:  # noqa: B027 (most kinds cannot)
+        """Let a read that waits end soon, where a camera can; the one method for another thread."""
+
     def close(self) -> None:  # noqa: B027 (most kinds hold nothing open)
         """Give back what is open. Closing twice does nothing."""
 
@@ -78,6 +83,7 @@ def open_camera(address: str) -> Camera:
     """Open the camera at an address.
 
     `0`, `/dev/video2`, `/dev/v4l/by-id/NAME`: a V4L2 device. A path of a video, a picture or a folder; a glob.
+    `paced:ADDRESS`: a recording in real time. `synthetic:infrared`, `synthetic:visible`: the rendered street.
     A URL of `rtsp`, `rtsps`, `http`, `https`, `udp` or `tcp`: a stream from the network.
     `v4l2:`, `video:`, `picture:` or `folder:` before it says which kind is meant, as in `folder:0`.
     Raises SourceMissingError, SourceUnreadableError, NoPairsError for a folder without pictures, and OptionError for an
@@ -90,6 +96,25 @@ def open_camera(address: str) -> Camera:
 def is_live(address: str) -> bool:
     """Say whether an address names a live camera, without opening it. Raises what `camera_address` does."""
     return _camera_type(camera_address(address).scheme).is_live
+
+
+def split_paced(place: str) -> tuple[str, dict[str, str]]:
+    """Return the address of the recording in `paced:PLACE`, and the options of the pace; OptionError for others."""
+    inner, options = split_options(place, ("rate_hz", "loop", "topic"))
+    topic = options.pop("topic", None)  # of the bag
+    return (inner if topic is None else f"{inner}?topic={topic}"), options
+
+
+def files_of(address: str) -> tuple[Path, ...]:
+    """Return the files from which `paced:ADDRESS` reads, without opening any; none for every other live camera."""
+    if not address.startswith("paced:"):
+        return ()
+    try:
+        inner = camera_address(split_paced(address.removeprefix("paced:"))[0])
+    except CledEdgeError:
+        return ()
+    path = Path(inner.place.partition("?topic=")[0])
+    return tuple(path.iterdir()) if path.is_dir() else (path,)
 
 
 def camera_address(text: str) -> Address:

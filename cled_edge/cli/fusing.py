@@ -230,6 +230,7 @@ def run_fusion(
     config: "RobotConfig", outputs: "Sequence[OutputSettings]", console: Console, *, verbose: bool = False
 ) -> None:
     """Open what the configuration names, fuse, and print the report. console: of standard error; quiet, nothing is."""
+    from cled_edge.areas import Areas  # noqa: PLC0415
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
     from cled_edge.backend.facts import details, notes  # noqa: PLC0415
     from cled_edge.backend.tensorrt.run_options import CudaOptions  # noqa: PLC0415
@@ -251,6 +252,7 @@ def run_fusion(
     cameras = config.cameras
     names = None if cameras.names is None else Names.parse(cameras.names)
     thermal = Thermal(cameras.infrared_range, cameras.infrared_polarity)
+    areas = Areas(table.area() for table in config.areas)
     registrar = _registrar(config)
     address = page_address(config)
     choice = BackendChoice.parse(model.backend)
@@ -261,7 +263,9 @@ def run_fusion(
             _camera(config, "infrared"), _camera(config, "visible"), names=names, crop_rows=cameras.infrared_crop
         ) as pairs,
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out.
-        Fuser(bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR", thermal=thermal) as fuser,
+        Fuser(
+            bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR", thermal=thermal, areas=areas
+        ) as fuser,
     ):
         if fuser.backend.facts.chosen:
             console.print(fuser.backend.facts.chosen, soft_wrap=True, markup=False, highlight=False)

@@ -3,7 +3,7 @@
 The street is ray cast once into static layers; every frame copies them, draws the actors and applies the sensors.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -50,6 +50,13 @@ def night_street(
     """
     if frames < 1:
         raise OptionError(f"frames is {frames}; a synthetic street needs 1 or more")
+    return night_street_at(range(frames), size, seed, rate_hz)
+
+
+def night_street_at(
+    frames: Iterable[int], size: tuple[int, int] = (480, 640), seed: int = 0, rate_hz: float = 25.0
+) -> Iterator[SyntheticPair]:
+    """Return an iterator over the frames of these numbers; see `night_street`."""
     if min(size) < MIN_SIDE_PX:
         raise OptionError(f"size is {size[0]} x {size[1]}; height and width need {MIN_SIDE_PX} pixels or more")
     if seed < 0:
@@ -59,13 +66,13 @@ def night_street(
     return _render(frames, size, seed, rate_hz)
 
 
-def _render(frames: int, size: tuple[int, int], seed: int, rate_hz: float) -> Iterator[SyntheticPair]:
+def _render(frames: Iterable[int], size: tuple[int, int], seed: int, rate_hz: float) -> Iterator[SyntheticPair]:
     """Yield the pairs; the arguments are checked."""
     street = build_street(Camera(*size), np.random.default_rng((seed, 0)))
     airlight = _airlight(street.camera, street.lamps)
     roles = cast(np.random.default_rng((seed, 1)))
     sensors = _Sensors(size, np.random.default_rng((seed, 2)))
-    for k in range(frames):
+    for k in frames:
         canvas = Canvas(street.camera, street.surface.copy(), street.light.copy())
         _draw_actors(canvas, street, roles, k / rate_hz)
         yield sensors.expose(canvas, airlight, np.random.default_rng((seed, 3, k)))

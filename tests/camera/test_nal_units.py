@@ -34,13 +34,28 @@ def test_a_unit_whose_last_piece_is_full_ends_where_the_next_begins() -> None:
     assert joined.add(START + after) == [START + full, START + after]
 
 
-def test_pieces_of_all_sizes_break_one_unit_and_then_no_more() -> None:
-    given = units([3000, 3000, 3000])
+def test_pieces_of_all_sizes_break_three_units_and_then_no_more() -> None:
+    given = units([3000] * 6)
     joined = NalUnits()
     out = []
     for unit in given:
         out += joined.add(START + unit[:700])
         out += joined.add(unit[700:2000])
         out += joined.add(unit[2000:])
-    assert out == [START + given[0][:700], START + given[1]]
-    assert joined.add(START + b"end") == [START + given[2]]
+    assert out == [START + unit[:700] for unit in given[:3]] + [START + unit for unit in given[3:5]]
+    assert joined.add(START + b"end")[0] == START + given[5]
+
+
+def test_pieces_without_a_beginning_do_not_matter_before_the_first_and_where_one_in_fifty_is_lost() -> None:
+    given = units([3000] * 300)
+    joined = NalUnits()
+    for _ in range(4):
+        assert joined.add(b"a piece") == []
+    for k, unit in enumerate(given):
+        *pieces, last = cut(unit)
+        if k % 50 == 0:
+            for piece in [*pieces[1:], last]:
+                joined.add(piece)
+            continue
+        assert [joined.add(piece) for piece in pieces] == [[]] * len(pieces)
+        assert joined.add(last) == [START + unit]

@@ -1,0 +1,111 @@
+"""Where degradation is removed: areas of a picture, each with its share of the strength, as one map for the fuser."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, get_args
+
+import cv2
+import numpy as np
+
+from cled_edge.errors import OptionError, SourceUnreadableError
+from cled_edge.image import Uint8, read_image
+from cled_edge.size import Size
+
+AreaModality = Literal["both", "infrared", "visible"]
+Point = tuple[float, float]
+_PARTS = 16  # of a pixel, to which OpenCV draws a polygon
+
+
+@dataclass(frozen=True)
+class Area:
+    """A part of the picture and the share of the strength that holds there. OptionError for what is not allowed.
+
+    share: 0 leaves the part as it is, 1 removes all that `strength_infrared` and `strength_visible` ask for.
+    modality: whose strength it is.
+    polygon: its corners, (row, column), each 0 at the top or left edge of the picture and 1 at the other.
+    mask: a picture file instead, enlarged to the pair: white is inside, black outside, and grey lies between.
+    Neither: all of the picture.
+    """
+
+    share: float
+    modality: AreaModality = "both"
+    polygon: tuple[Point, ...] = ()
+    mask: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check all values."""
+        if not 0 <= self.share <= 1:
+            raise OptionError(f"the share of an area is {self.share}; it must lie between 0 and 1")
+        if self.modality not in get_args(AreaModality):
+            known = ", ".join(get_args(AreaModality))
+            raise OptionError(f"the modality of an area is {self.modality!r}; known: {known}; choose one")
+        if self.polygon and self.mask:
+            raise OptionError("an area has a polygon and a mask; needed one of them; remove the other")
+        if 0 < len(self.polygon) < 3:
+            raise OptionError(f"the polygon of an area has {len(self.polygon)} corners; it needs 3 or more")
+        for corner in self.polygon:
+            if not all(0 <= value <= 1 for value in corner):
+                raise OptionError(
+                    f"a corner of an area is {corner}; it must be (row, column), each between 0 and 1 of the picture"
+                )
+
+    @classmethod
+    def box(cls, top: float, left: float, bottom: float, right: float, share: float, modality: str = "both") -> "Area":
+        """Return the area of a box, such as a detector's: its sides as parts of the picture, 0 to 1."""
+        if not (top < bottom and left < right):
+            raise OptionError(f"a box goes from {(top, left)} to {(bottom, right)}; needed top < bottom, left < right")
+        corners = ((top, left), (top, right), (bottom, right), (bottom, left))
+        return cls(share, modality, corners)  # type: ignore[arg-type]  # checked there
+
+    def inside(self, size: Size) -> Uint8:
+        """Return uint8 (H, W): 255 inside, 0 outside. SourceUnreadableError if the mask cannot be read."""
+        height, width = size
+        if self.mask is not None:
+            picture = read_image(self.mask, color=False)
+            return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        if not self.polygon:
+            return np.full(size, 255, np.uint8)
+        inside = np.zeros(size, np.uint8)
+        # Pixel centres lie at half numbers of the picture's edges, and at whole ones of OpenCV's.
+        corners = np.array([[column * width - 0.5, row * height - 0.5] for row, column in self.polygon])
+        cv2.fillPoly(
+            inside,
+            [np.rint(corners * _PARTS).astype(np.int32)],
+            255,
+            lineType=cv2.LINE_8,
+            shift=_PARTS.bit_length() - 1,
+        )
+        return inside
+
+
+class Areas:
+    """Areas laid over one another: where two overlap, the later one holds. Elsewhere the share is 1.
+
+    A call makes the fuser's `strength_map` for a size, and keeps it for the next pair of that size. The masks are read
+    once, here: SourceUnreadableError and SourceMissingError.
+    """
+
+    def __init__(self, areas: Iterable[Area]) -> None:
+        self.areas: Sequence[Area] = tuple(areas)
+        for area in self.areas:
+            if area.mask is not None and not area.mask.is_file():
+                raise SourceUnreadableError(f"the mask {area.mask} is no file; needed a picture; correct its name")
+            area.inside((1, 1))
+        self._map = lru_cache(maxsize=4)(self._drawn)
+
+    def strength_map(self, size: Size) -> Uint8 | None:
+        """Return uint8 (H, W, 2), infrared and visible, 255 is all of the strength; None without areas."""
+        return self._map((int(size[0]), int(size[1]))) if self.areas else None
+
+    def _drawn(self, size: Size) -> Uint8:
+        shares = np.full((*size, 2), 1, np.float32)
+        for area in self.areas:
+            inside = area.inside(size).astype(np.float32) / 255
+            for place, modality in enumerate(("infrared", "visible")):
+                if area.modality in ("both", modality):
+                    shares[:, :, place] += inside * (np.float32(area.share) - shares[:, :, place])
+        drawn = np.rint(shares * 255).astype(np.uint8)
+        drawn.setflags(write=False)
+        return drawn

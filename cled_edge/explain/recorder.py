@@ -1,0 +1,163 @@
+"""The loop in its recording form: the bundle's reference graphs, one step after another, with every tensor kept."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cled_edge.contract import Controls
+from cled_edge.errors import BackendError, OptionError
+from cled_edge.explain.explanation import Explanation
+from cled_edge.explain.pixel_origin import luma_levels, origin_of
+from cled_edge.explain.terms import StepWeights, weights_of
+from cled_edge.frame import Frame, FusedFrame
+from cled_edge.fuser import Fuser, check_sizes, examined
+from cled_edge.image import Float32, Uint8
+from cled_edge.json_text import counted
+from cled_edge.schedule import SCHEDULE_NAMES, Schedule
+from cled_edge.tensors import check_finite, check_maps, fused_image, maps_of, restored_images, shares_of
+
+MAX_SEEDS = 64
+# Of a state of up to 3, by the precision that computes it: a few roundings of its type.
+_TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1}
+
+
+def explain(
+    fuser: Fuser,
+    infrared: NDArray[Any] | Frame,
+    visible: NDArray[Any] | Frame,
+    controls: Controls | None = None,
+    *,
+    strength_map: Uint8 | None = None,
+    seeds: int = 0,
+    states: Mapping[int, Float32] | None = None,
+) -> Explanation:
+    """Restore and fuse a pair step by step, and keep what happened.
+
+    infrared, visible, controls, strength_map: as `Fuser.__call__` takes them; a deadline has no part in it. seeds: how
+    many start noises to try, 0 to 64, for the spread of the result. states: to swap in before steps, by their number
+    from 0, (2, 3, H, W): what the loop makes of a wrong state.
+
+    The split of each update is checked against the state that the graph gave: BackendError if they differ by more than
+    rounding. OptionError and SizeMismatchError as of the fuser; OptionError too for seeds or states that do not fit.
+    """
+    controls = Controls() if controls is None else controls
+    if isinstance(seeds, bool) or not isinstance(seeds, int) or not 0 <= seeds <= MAX_SEEDS:
+        raise OptionError(f"seeds is {seeds!r}; it must be a whole number between 0 and {MAX_SEEDS}")
+    images = fuser.image(infrared), fuser.image(visible)
+    check_sizes(images[0].shape, images[1].shape)
+    controls, notes = examined(*images, replace(controls, deadline_ms=None))
+    size = images[0].shape[0], images[0].shape[1]
+    check_maps(maps_of(strength_map), size)
+    with fuser.alone():
+        return _Recorder(fuser, controls, size, strength_map).record(*images, seeds, states or {}, notes)
+
+
+class _Recorder:
+    def __init__(self, fuser: Fuser, controls: Controls, size: tuple[int, int], strength_map: Uint8 | None) -> None:
+        self.fuser, self.controls, self.size = fuser, controls, size
+        self.weights = weights_of(fuser.bundle.manifest.schedule, fuser.steps(controls))
+        self.shares = None
+        if strength_map is not None:
+            self.shares = shares_of(strength_map, fuser.bundle.manifest.size_multiple)
+
+    def record(
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        seeds: int,
+        swapped: Mapping[int, Float32],
+        notes: tuple[str, ...],
+    ) -> Explanation:
+        fuser, controls = self.fuser, self.controls
+        x_in = fuser.prepare(infrared, visible)
+        fuser.check_controls(controls, x_in)
+        states, residuals, error = self.loop(x_in, self.padded(swapped, x_in))
+        last = residuals[-1] if self.shares is None else residuals[-1] * self.shares
+
+        def fuse(at: Controls) -> Float32:
+            return self.cropped(fuser.fusion(x_in, last, at).copy())[0]
+
+        fused = fuse(controls)
+        check_finite("fused", fused)
+        cut = self.cropped(x_in)
+        picture = fused_image(fused[None], self.size)
+        ran = replace(controls, steps=len(self.weights))
+        restored = restored_images(cut, self.cropped(last), controls, self.size)
+        return Explanation(
+            x_in=cut,
+            states=self.cropped(np.stack(states)),
+            residuals=self.cropped(np.stack(residuals)),
+            weights=self.weights,
+            fused=FusedFrame(picture, *restored, controls=ran, notes=notes),
+            origin=origin_of(cut, self.cropped(last), controls, fuse),
+            spread_levels=self.spread(x_in, seeds) if seeds else None,
+            seeds=seeds,
+            identity_error=error,
+            model=fuser.bundle.manifest.name,
+            backend=fuser.backend.description,
+        )
+
+    def loop(self, x_in: Float32, swapped: Mapping[int, Float32]) -> tuple[list[Float32], list[Float32], float]:
+        """Return the states before each step and after the last, the residuals, and the largest error of the split.
+
+        The states that are kept are those that the steps met: where one is swapped in, that one.
+        """
+        states: list[Float32] = []
+        residuals: list[Float32] = []
+        error, last = 0.0, x_in
+        for index, step in enumerate(self.fuser.trajectory(x_in, self.controls, swapped.get(0))):
+            check_finite("residual", step["residual"])
+            check_finite("x_prev", step["x_prev"])
+            states.append(step["x_t"].copy())
+            residuals.append(step["residual"].copy())
+            last = step["x_prev"].copy()
+            error = max(error, split_error(self.weights[index], states[-1], x_in, residuals[-1], last))
+            if index + 1 in swapped:
+                step["x_prev"] = swapped[index + 1]
+        precision = self.fuser.backend.choice.precision or "fp32"
+        if not error <= _TOLERANCE[precision]:
+            raise BackendError(
+                f"a state differs from the split of its update by {error:.2g}, needed {_TOLERANCE[precision]:g} at "
+                f"most in {precision}; get the bundle again, or choose another precision or backend"
+            )
+        return [*states, last], residuals, error
+
+    def padded(self, swapped: Mapping[int, Float32], x_in: Float32) -> dict[int, Float32]:
+        """Return the states to swap in, padded as the images are; OptionError if one does not fit."""
+        needed, found = (2, 3, *self.size), {}
+        for index, state in swapped.items():
+            if index not in range(len(self.weights)) or state.shape != needed or not np.isfinite(state).all():
+                raise OptionError(
+                    f"the state before step {index} has shape {state.shape}; needed finite {needed} before one of "
+                    f"{counted(len(self.weights), 'step')}, from 0; give it so"
+                )
+            below, right = (x_in.shape[k] - state.shape[k] for k in (2, 3))
+            found[index] = np.pad(state.astype(np.float32), ((0, 0), (0, 0), (0, below), (0, right)), "reflect")
+        return found
+
+    def cropped(self, images: Float32) -> Float32:
+        """Return images without their padding, contiguous."""
+        return np.ascontiguousarray(images[..., : self.size[0], : self.size[1]])
+
+    def spread(self, x_in: Float32, seeds: int) -> Float32:
+        """Return the standard deviation over start noises of the last clean estimate's luma, (2, H, W) in levels."""
+        name = self.fuser.bundle.manifest.schedule.name
+        if name not in SCHEDULE_NAMES:
+            raise OptionError(f"the start noise of schedule {name!r} is unknown; try no seeds")
+        noise = np.float32(Schedule.named(name).start_noise)
+        start = self.fuser.start(x_in)["x_t"]
+        lumas = []
+        for seed in range(seeds):
+            drawn = np.random.default_rng(seed).standard_normal(x_in.shape, np.float32)
+            drawn[0] = drawn[0, :1]  # infrared has one channel
+            *_, last = self.fuser.trajectory(x_in, self.controls, start + noise * drawn)
+            lumas.append(luma_levels(self.cropped(x_in - last["residual"])))
+        return np.std(lumas, axis=0, dtype=np.float32, ddof=1 if seeds > 1 else 0)
+
+
+def split_error(weights: StepWeights, x_t: Float32, x_in: Float32, residual: Float32, x_next: Float32) -> float:
+    """Return the largest difference between a state and the one before it with all terms added."""
+    return float(np.abs(x_t + sum(weights.terms(x_t, x_in, residual).values()) - x_next).max())

@@ -1,0 +1,92 @@
+"""Areas: what lies inside one, how they overlap, and what they do to a fused pair."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cled_edge import Controls, Fuser
+from cled_edge.areas import Area, Areas
+from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError
+from cled_edge.image import write_png
+
+
+def shares(*areas: Area, size: tuple[int, int] = (40, 60)) -> np.ndarray:
+    found = Areas(areas).strength_map(size)
+    assert found is not None
+    return found
+
+
+def test_no_area_makes_no_map() -> None:
+    assert Areas([]).strength_map((4, 4)) is None
+
+
+def test_a_box_holds_the_pixels_whose_centres_lie_in_it() -> None:
+    found = shares(Area.box(0.25, 0.5, 0.75, 1.0, share=0, modality="visible"))
+    wanted = np.full((40, 60), 255)
+    wanted[10:30, 30:] = 0
+    assert (found[:, :, 0] == 255).all()
+    assert (found[:, :, 1] != wanted).mean() < 0.03  # OpenCV draws the edge as well
+    assert (found[11:29, 31:, 1] == 0).all()
+
+
+def test_the_later_of_two_areas_holds_where_they_overlap() -> None:
+    found = shares(Area(0), Area.box(0, 0, 0.5, 1, share=1, modality="infrared"), Area.box(0, 0, 1, 0.25, share=0.2))
+    assert tuple(found[30, 50]) == (0, 0)
+    assert tuple(found[5, 50]) == (255, 0)
+    assert tuple(found[5, 5]) == (51, 51)
+
+
+def test_a_mask_is_enlarged_and_its_grey_lies_between(tmp_path: Path) -> None:
+    mask = np.zeros((4, 6), np.uint8)
+    mask[:, 3:] = 255
+    write_png(tmp_path / "mask.png", mask)
+    found = shares(Area(0.5, "infrared", mask=tmp_path / "mask.png"))
+    assert (found[:, :20, 0] == 255).all()
+    assert (found[:, 40:, 0] == 128).all()
+    between = found[20, 25:35, 0].astype(int)
+    assert (np.diff(between) <= 0).all()
+    assert len(set(between)) > 3
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Area(1.5), "share of an area is 1.5; it must lie between 0 and 1"),
+        (lambda: Area(float("nan")), "share of an area is nan"),
+        (lambda: Area(0, "thermal"), "'thermal'; known: both, infrared, visible"),
+        (lambda: Area(0, polygon=((0, 0), (1, 1))), "has 2 corners; it needs 3"),
+        (lambda: Area(0, polygon=((0, 0), (0, 640), (1, 1))), r"corner of an area is \(0, 640\)"),
+        (lambda: Area(0, polygon=((0, 0), (0, 1), (1, 1)), mask=Path("m.png")), "a polygon and a mask"),
+        (lambda: Area.box(0.5, 0, 0.5, 1, share=0), "needed top < bottom"),
+    ],
+)
+def test_what_is_no_area_is_refused(make, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        make()
+
+
+def test_a_mask_that_is_no_picture_is_refused_before_the_first_pair(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").write_text("no picture")
+    with pytest.raises(CledEdgeError, match=r"mask\.png"):
+        Areas([Area(0, mask=tmp_path / "mask.png")])
+    with pytest.raises(SourceUnreadableError, match="is no file"):
+        Areas([Area(0, mask=tmp_path / "other.png")])
+
+
+def test_a_map_is_drawn_once_for_a_size() -> None:
+    areas = Areas([Area(0.5)])
+    assert areas.strength_map((8, 8)) is areas.strength_map((8, 8))
+
+
+def test_an_area_of_no_strength_stays_as_it_is() -> None:
+    rng = np.random.default_rng(3)
+    infrared, visible = rng.integers(0, 256, (32, 48), np.uint8), rng.integers(0, 256, (32, 48, 3), np.uint8)
+    areas = Areas([Area.box(0, 0, 1, 0.5, share=0, modality="infrared")])
+    with Fuser.load() as fuser:
+        whole = fuser(infrared, visible, Controls())
+        part = fuser(infrared, visible, Controls(), strength_map=areas.strength_map((32, 48)))
+    assert np.abs(whole.infrared.astype(int) - infrared).max() > 4
+    assert np.abs(part.infrared[:, :20].astype(int) - infrared[:, :20]).max() <= 1
+    np.testing.assert_allclose(part.infrared[:, 28:], whole.infrared[:, 28:], atol=1)
+    np.testing.assert_allclose(part.visible, whole.visible, atol=1)
