@@ -21,7 +21,7 @@ from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
 from cled_edge.output.view import VIEWS
 from cled_edge.serve.channel import Channel
-from cled_edge.serve.recorder import Recorder
+from cled_edge.serve.page_recorder import Recorder
 from cled_edge.serve.shot import Shot, png_of, view_and_width
 from cled_edge.serve.telemetry import Telemetry
 

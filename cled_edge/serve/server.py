@@ -17,7 +17,7 @@ from cled_edge.files import Reader
 from cled_edge.frame import FusedFrame
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.guard import LOCAL, Guard, check_token
-from cled_edge.serve.recorder import CLOSE_S, Recorder
+from cled_edge.serve.page_recorder import CLOSE_S, Recorder
 from cled_edge.serve.shot import Shot
 
 if TYPE_CHECKING:
