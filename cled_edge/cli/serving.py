@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cled_edge.control_box import ControlBox
     from cled_edge.fuser import Fuser
     from cled_edge.serve.server import PageAddress, PageServer
+    from cled_edge.thermal import ThermalStream
 
 
 def page_address(config: "RobotConfig") -> "PageAddress | None":
@@ -36,9 +37,14 @@ def page_address(config: "RobotConfig") -> "PageAddress | None":
 
 @contextmanager
 def served(
-    address: "PageAddress | None", config: "RobotConfig", box: "ControlBox", fuser: "Fuser", console: Console
+    address: "PageAddress | None",
+    config: "RobotConfig",
+    box: "ControlBox",
+    fuser: "Fuser",
+    console: Console,
+    thermal: "ThermalStream | None" = None,
 ) -> "Iterator[PageServer | None]":
-    """Serve the page while the context lasts, and say where; None without an address."""
+    """Serve the page while the context lasts, and say where; None without an address. thermal: see `PageServer`."""
     if address is None:
         yield None
         return
@@ -53,6 +59,6 @@ def served(
         "backend": fuser.backend.description,
         "version": __version__,
     }
-    with PageServer(address, box, about=about, record_to=config.page.record_to) as page:
+    with PageServer(address, box, about=about, record_to=config.page.record_to, thermal=thermal) as page:
         console.print(f"page: {page.url}", soft_wrap=True, markup=False, highlight=False)
         yield page

@@ -24,6 +24,7 @@ from cled_edge.serve.channel import Channel
 from cled_edge.serve.page_recorder import Recorder
 from cled_edge.serve.shot import Shot, png_of, view_and_width
 from cled_edge.serve.telemetry import Telemetry
+from cled_edge.thermal import ThermalStream
 
 MAX_VIEWERS = 8
 MAX_VIEWS = 6  # in one stream
@@ -53,6 +54,7 @@ class Page:
     recorder: Recorder
     about: dict[str, str]
     pool: Executor
+    thermal: ThermalStream | None = None
 
     def status(self) -> dict[str, Any]:
         """Return all that changes and is not of one frame, in plain JSON types."""
@@ -65,8 +67,15 @@ class Page:
             "viewers": self.telemetry.viewers,
             "controls": asdict(self.box.current),
             "recording": self.recorder.status(),
+            "thermal": self._thermal_status(),
             "frame": self.shots.item.facts() if self.shots.item else None,
         }
+
+    def _thermal_status(self) -> dict[str, Any] | None:
+        stream = self.thermal
+        if stream is None:
+            return None
+        return {"is_locked": stream.is_locked, "events": dict(stream.events), "bad_pixels": stream.bad_pixels}
 
 
 def application(page: Page) -> FastAPI:
@@ -115,6 +124,16 @@ def _add_told(app: FastAPI, page: Page) -> None:
         text = await asyncio.to_thread(page.telemetry.prometheus)
         return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")
 
+    @app.get("/reading.json")
+    async def reading(row: float, column: float) -> dict[str, Any]:
+        """Tell what the infrared camera measured; row, column: shares of the image's height and width."""
+        shot, thermal = _newest(page), page.thermal
+        found = None
+        if thermal is not None and shot.frame.pair is not None and shot.frame.validity is None:
+            height, width = shot.frame.pair.infrared.image.shape[:2]  # unregistered, it has the camera's pixels
+            found = thermal.reading(int(row * height), int(column * width))
+        return {"counts": found.counts if found else None, "kelvin": found.kelvin if found else None}
+
     @app.get("/snapshot.zip")
     async def snapshot() -> Response:
         shot = _newest(page)
@@ -142,6 +161,16 @@ def _add_changes(app: FastAPI, page: Page) -> None:
     @app.post("/controls")
     async def controls(request: Request) -> dict[str, Any]:
         return asdict(page.box.change(**await _body(request)))
+
+    @app.post("/thermal")
+    async def thermal(request: Request) -> dict[str, Any]:
+        lock = (await _body(request)).get("lock")
+        if not isinstance(lock, bool) or page.thermal is None:
+            raise OptionError(
+                'the grey scale cannot be locked so; needed {"lock": true} or false, and a thermal camera'
+            )
+        page.thermal.is_locked = lock
+        return page.status()["thermal"]
 
     @app.post("/record")
     async def record(request: Request) -> dict[str, Any]:

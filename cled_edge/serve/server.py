@@ -19,6 +19,7 @@ from cled_edge.serve.channel import Channel
 from cled_edge.serve.guard import LOCAL, Guard, check_token
 from cled_edge.serve.page_recorder import CLOSE_S, Recorder
 from cled_edge.serve.shot import Shot
+from cled_edge.thermal import ThermalStream
 
 if TYPE_CHECKING:
     import uvicorn
@@ -71,14 +72,21 @@ class PageAddress:
 class PageServer:
     """Serves the page of a run while its context lasts. It is a `Monitor` of `fuse_pairs`.
 
-    about: what runs, in words that may be shown. record_to: the folder of recordings.
+    about: what runs, in words that may be shown. record_to: the folder of recordings. thermal: what makes grey of the
+    infrared camera's counts, to lock and to read; None where nothing does.
     OutputError if the address cannot be had, or a package is missing.
     """
 
     def __init__(
-        self, address: PageAddress, box: ControlBox, *, about: dict[str, str], record_to: Path = Path("recordings")
+        self,
+        address: PageAddress,
+        box: ControlBox,
+        *,
+        about: dict[str, str],
+        record_to: Path = Path("recordings"),
+        thermal: ThermalStream | None = None,
     ) -> None:
-        self.address, self._box, self._about = address, box, about
+        self.address, self._box, self._about, self._thermal = address, box, about, thermal
         self.recorder = Recorder(record_to)
         self.shots: Channel[Shot] = Channel()
         self.telemetry: Telemetry
@@ -113,7 +121,7 @@ class PageServer:
         listening = self._bound()
         self._pool = ThreadPoolExecutor(1, "jpeg", initializer=_be_nice)
         self.telemetry = Telemetry(self._box, self._about)
-        page = Page(self.shots, self._box, self.telemetry, self.recorder, self._about, self._pool)
+        page = Page(self.shots, self._box, self.telemetry, self.recorder, self._about, self._pool, self._thermal)
         guard = Guard(application(page), self.address.token)
         config = uvicorn.Config(
             guard,

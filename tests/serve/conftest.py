@@ -79,8 +79,9 @@ def serve(box: ControlBox, tmp_path: Path) -> Iterator[Callable[..., PageServer]
     """Return what starts a server; all are ended after the test."""
     begun: list[PageServer] = []
 
-    def start(host: str = "127.0.0.1", token: str | None = None) -> PageServer:
-        server = PageServer(PageAddress(host, 0, token), box, about={"bundle": "fake"}, record_to=tmp_path / "rec")
+    def start(host: str = "127.0.0.1", token: str | None = None, **more: Any) -> PageServer:
+        place = PageAddress(host, 0, token)
+        server = PageServer(place, box, about={"bundle": "fake"}, record_to=tmp_path / "rec", **more)
         server.__enter__()
         begun.append(server)
         server.begin(lambda: {"dropped": 3, "outputs": [{"to": "a.mp4", "written": 5, "dropped": 1}]})

@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 
 from cled_edge.contract import CONTROLS
+from cled_edge.frame import Frame
 from cled_edge.serve.routes import MAX_VIEWERS
 from cled_edge.serve.server import PageServer
+from cled_edge.thermal import ThermalStream
 from tests.serve.conftest import SIZE, Client, scene
 
 connect = pytest.importorskip("websockets.sync.client", reason="needs the extra serve").connect
@@ -189,6 +191,25 @@ def test_a_snapshot_holds_all_images_and_the_facts(page: PageServer, client: Cli
     fused = cv2.imdecode(np.frombuffer(archive.read("000001/fused.png"), np.uint8), cv2.IMREAD_COLOR)
     assert (fused == 120).all()
     assert client.ask("/snapshot/overlay.png")[2]["content-type"] == "image/png"
+
+
+def test_the_grey_scale_is_locked_and_a_pixel_is_read(serve: Callable[..., PageServer]) -> None:
+    stream = ThermalStream(kelvin_per_count=0.01)
+    page = serve(thermal=stream)
+    client = Client(page.url)
+    counts = np.full(SIZE, 29_000, np.uint16)
+    counts[24:, :32] = 31_000
+    frame = scene()
+    stream(Frame(counts, 0, "monotonic", 0, "ir"))
+    page.show(frame)
+    assert client.json("/reading.json?row=0.75&column=0.25")[1] == {"counts": 31_000, "kelvin": pytest.approx(310)}
+    assert client.json("/reading.json?row=0.25&column=0.25")[1]["counts"] == 29_000
+    page.show(scene(validity=np.full((*SIZE, 2), 255, np.uint8)))
+    assert client.json("/reading.json?row=0.75&column=0.25")[1]["counts"] is None, "a warped pixel is no camera's"
+    assert client.json("/thermal", {"lock": True})[1]["is_locked"] is True
+    assert stream.is_locked
+    assert client.json("/status.json")[1]["thermal"]["bad_pixels"] == 0
+    assert client.ask("/thermal", {"lock": 1})[0] == 422
 
 
 def test_a_recording_begins_and_ends_on_demand(page: PageServer, client: Client) -> None:

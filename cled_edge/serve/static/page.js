@@ -65,6 +65,12 @@ function buildViews() {
     figure.addEventListener("keydown", (event) => event.key === "Enter" && choose(view));
     $("tiles").append(figure);
   }
+  $("main").querySelector("canvas").addEventListener("mousemove", readPoint);
+  $("main").querySelector("canvas").addEventListener("mouseleave", () => (state.point = ""));
+  $("agc-lock").addEventListener("change", async () => {
+    state.touched = performance.now();
+    await post("/thermal", { lock: $("agc-lock").checked });
+  });
   $("main").querySelector("canvas").addEventListener("dblclick", () => {
     if (document.fullscreenElement) document.exitFullscreen();
     else $("main").requestFullscreen();
@@ -174,7 +180,7 @@ function showFrame(frame) {
   $("total").textContent = say(frame.total_ms);
   $("skew").textContent = say(frame.skew_ms, 1, " ms");
   const steps = frame.controls.steps === 1 ? "1 step" : `${frame.controls.steps} steps`;
-  $("frame").textContent = `${frame.name || frame.number} · ${frame.size[0]}×${frame.size[1]} · ${steps}`;
+  $("frame").textContent = `${frame.name || frame.number} · ${frame.size[0]}×${frame.size[1]} · ${steps}${state.point ? " · " + state.point : ""}`;
   state.degraded = frame.degraded;
   for (const each of controls) if (each.name === "steps") each.box.placeholder = frame.controls.steps;
   for (const [index, modality] of ["infrared", "visible"].entries()) {
@@ -190,6 +196,7 @@ function showStatus(status) {
   const told = status.health.status;
   if (!state.lost) chip("health", status.healthy ? (told === "ok" ? "good" : "warn") : "bad", told);
   showRecording(status.recording);
+  showThermal(status.thermal);
   if (performance.now() - state.touched > 1500) for (const each of controls) each.take(status.controls[each.name]);
   showStages(status.latency_ms || {});
   showFacts(status);
@@ -239,6 +246,33 @@ function showRecording(recording) {
     : recording.to ? `${recording.written} frames${dropped} in ${recording.to}` : "";
   $("recording").textContent = recording.failure || told;
   $("recording").title = told;
+}
+
+function showThermal(thermal) {
+  $("thermal").hidden = !thermal;
+  if (!thermal) return;
+  if (performance.now() - state.touched > 1500) $("agc-lock").checked = thermal.is_locked;
+  const events = Object.entries(thermal.events).map(([name, count]) => `${count} frames: ${name}`);
+  $("thermal-facts").textContent = [`${thermal.bad_pixels} bad pixels`, ...events].join(" · ");
+}
+
+async function readPoint(event) {
+  const canvas = event.target;
+  const box = canvas.getBoundingClientRect();
+  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
+  const column = ((event.clientX - box.left) - (box.width - canvas.width * scale) / 2) / (canvas.width * scale);
+  const row = ((event.clientY - box.top) - (box.height - canvas.height * scale) / 2) / (canvas.height * scale);
+  if ($("thermal").hidden || state.reading || state.main === "side-by-side" || !(row >= 0 && row < 1 && column >= 0 && column < 1)) return;
+  state.reading = true; // one question at a time
+  try {
+    const told = await (await fetch(`/reading.json?row=${row}&column=${column}`)).json();
+    const kelvin = told.kelvin === null ? "" : `, ${told.kelvin.toFixed(1)} K (${(told.kelvin - 273.15).toFixed(1)} °C)`;
+    state.point = told.counts === null ? "" : `${told.counts} counts${kelvin}`;
+  } catch {
+    state.point = "";
+  } finally {
+    setTimeout(() => (state.reading = false), 100);
+  }
 }
 
 function showBanner() {
