@@ -3,27 +3,32 @@
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.address import Address
+from cled_edge.address import Address, split_options
 from cled_edge.camera.source import Camera
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import ARRIVAL, MONOTONIC, Frame
+from cled_edge.size import parse_number, parse_size, size_text
 
 FALLBACK_RATE_HZ = 30.0  # what an output video is stamped with if a camera does not tell its rate
 RAW_GREY = ("Y10 ", "Y12 ", "Y14 ", "Y16 ")  # counts in 16 bit: OpenCV would cut them down to 8
+# A read that waits longer fails, and the device is given back: OpenCV's own 10 s would keep it from being opened again.
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")  # seconds; read at the first wait of the process
 MAX_AGE_NS = 5_000_000_000  # a stamp that is older than this on arrival is of another clock
 
 
 class V4l2Camera(Camera):
     """A camera that Linux shows as /dev/videoN; the place is N or a device, links by id included.
 
-    `?format=Y16` behind the place asks for that pixel format, as a thermal camera has it that also gives pictures.
+    `?format=Y16&size=512x640&rate_hz=60` behind the place asks for a pixel format, height and width, and rate;
+    OptionError if the camera then says that it gives others. A name by id, /dev/v4l/by-id/NAME, is the same camera's
+    after it was unplugged; a number may be another's.
     Formats of 10 to 16 bit grey give their counts: uint16 (H, W). All others give BGR, or grey of 8 bit.
 
     timestamp_ns: the driver's, where it lies in the last five seconds of this computer's monotonic clock, which is then
@@ -35,7 +40,7 @@ class V4l2Camera(Camera):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        place, _, wanted = address.place.partition("?format=")
+        place, wanted = split_options(address.place, ("format", "size", "rate_hz"))
         device = f"/dev/video{place}" if place.isdecimal() else place
         if not os.path.exists(device):
             raise SourceMissingError(f"{device} does not exist; list cameras with: ls /dev/video*")
@@ -43,8 +48,11 @@ class V4l2Camera(Camera):
         self._capture = cv2.VideoCapture(os.path.realpath(device), cv2.CAP_V4L2)
         if not self._capture.isOpened():
             raise SourceUnreadableError(f"{device} is no camera that OpenCV can open; check its cable and permissions")
-        if wanted:
-            self._ask_for(wanted.ljust(4))
+        try:
+            self._ask_for(wanted)
+        except OptionError:
+            self._capture.release()
+            raise
         if self._format() in RAW_GREY:
             self._capture.set(cv2.CAP_PROP_CONVERT_RGB, 0)
         rate_hz = self._capture.get(cv2.CAP_PROP_FPS)
@@ -53,21 +61,41 @@ class V4l2Camera(Camera):
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         while self._capture.grab():
-            stamp_ns, clock = stamped(self._capture.get(cv2.CAP_PROP_POS_MSEC), time.monotonic_ns())
+            now_ns = time.monotonic_ns()
+            stamp_ns, clock = stamped(self._capture.get(cv2.CAP_PROP_POS_MSEC), now_ns)
             image = self._retrieved(index)
-            yield Frame(image, stamp_ns, clock, index, self.address.text, "BGR")
+            yield Frame(image, stamp_ns, clock, index, self.address.text, "BGR", arrival_ns=now_ns)
             index += 1
         name = self.address.text
         raise SourceUnreadableError(f"camera {name} gives no more frames, after {index}; check its cable and power")
 
-    def _ask_for(self, wanted: str) -> None:
-        code = cv2.VideoWriter.fourcc(*wanted) if len(wanted) == 4 else -1
-        self._capture.set(cv2.CAP_PROP_FOURCC, code)
-        if self._format() != wanted:
-            raise OptionError(
-                f"{self.address.text}: the camera gives {self._format().strip() or 'another format'}, not "
-                f"{wanted.strip()}; choose one that v4l2-ctl lists"
-            )
+    def _ask_for(self, wanted: Mapping[str, str]) -> None:
+        """Set the format, then the size, then the rate, as each depends on the one before; and read back all."""
+        asked: dict[str, tuple[str, str]] = {}  # what was asked for, and what the camera says it gives
+        if "format" in wanted:
+            code = wanted["format"].ljust(4)
+            self._capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*code) if len(code) == 4 else -1)
+        if "size" in wanted:
+            height, width = parse_size(wanted["size"])
+            self._capture.set(cv2.CAP_PROP_FRAME_WIDTH, width)
+            self._capture.set(cv2.CAP_PROP_FRAME_HEIGHT, height)
+            asked["size"] = size_text((height, width)), size_text(self._size())
+        if "rate_hz" in wanted:
+            rate_hz = parse_number(wanted["rate_hz"], "rate_hz")
+            self._capture.set(cv2.CAP_PROP_FPS, rate_hz)
+            given_hz = self._capture.get(cv2.CAP_PROP_FPS)
+            asked["rate_hz"] = f"{rate_hz:g} Hz", f"{rate_hz if abs(given_hz - rate_hz) < 0.5 else given_hz:g} Hz"
+        if "format" in wanted:
+            asked["format"] = wanted["format"].strip(), self._format().strip() or "another format"
+        for given in asked.values():
+            if given[0] != given[1]:
+                raise OptionError(
+                    f"{self.address.text}: the camera gives {given[1]}, not {given[0]}; choose one that v4l2-ctl lists"
+                )
+
+    def _size(self) -> tuple[int, int]:
+        height, width = (self._capture.get(side) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        return int(height), int(width)
 
     def _format(self) -> str:
         code = int(self._capture.get(cv2.CAP_PROP_FOURCC))
@@ -80,7 +108,7 @@ class V4l2Camera(Camera):
             raise SourceUnreadableError(f"{self.address.text}: frame {index} cannot be decoded; the link is damaged")
         if self._format() not in RAW_GREY:
             return image
-        height, width = (int(self._capture.get(side)) for side in (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH))
+        height, width = self._size()
         values = np.ascontiguousarray(image).view(np.uint16)  # some drivers give it as one row of bytes, opencv#27166
         if values.size != height * width:
             raise SourceUnreadableError(

@@ -7,8 +7,9 @@ import numpy as np
 class Capture:
     """An OpenCV capture of 4x6 frames with the stamps that a driver gives, in ms.
 
-    formats: pixel formats that it can give, the first unless another is asked for. Grey formats of 16 bit give counts
-    if the conversion is off, and as one row of bytes if `is_flattened`; OpenCV cuts them to 8 bit if it is on.
+    sizes, rates_hz: (height, width) and rates that it can give, beside its own. formats: pixel formats that it can
+    give, the first unless another is asked for. Grey formats of 16 bit give counts if the conversion is off, and as one
+    row of bytes if `is_flattened`; OpenCV cuts them to 8 bit if it is on.
     """
 
     def __init__(
@@ -18,9 +19,13 @@ class Capture:
         undecodable: int = -1,
         formats: tuple[str, ...] = ("YUYV",),
         is_flattened: bool = False,
+        sizes: tuple[tuple[int, int], ...] = (),
+        rates_hz: tuple[float, ...] = (),
     ) -> None:
         self.stamps_ms, self.rate_hz, self.undecodable, self.at = stamps_ms, rate_hz, undecodable, -1
         self.formats, self.format, self.is_flattened, self.converts = formats, formats[0], is_flattened, True
+        self.sizes, self.rates_hz = sizes, rates_hz
+        self.sides = {cv2.CAP_PROP_FRAME_HEIGHT: 4.0, cv2.CAP_PROP_FRAME_WIDTH: 6.0}
         self.released = 0
         self.counts = np.arange(7000, 7024, dtype=np.uint16).reshape(4, 6)
 
@@ -30,6 +35,13 @@ class Capture:
         elif what == cv2.CAP_PROP_FOURCC:
             wanted = int(value).to_bytes(4, "little", signed=True).decode("latin1")
             self.format = wanted if wanted in self.formats else self.format
+        elif what == cv2.CAP_PROP_FPS:
+            self.rate_hz = value if value in self.rates_hz else self.rate_hz
+        elif what in self.sides:
+            order = (cv2.CAP_PROP_FRAME_HEIGHT, cv2.CAP_PROP_FRAME_WIDTH)
+            for size in self.sizes:
+                if size[order.index(what)] == value:
+                    self.sides = {side: float(length) for side, length in zip(order, size, strict=True)}
         return True
 
     def isOpened(self) -> bool:  # noqa: N802
@@ -39,8 +51,7 @@ class Capture:
         known = {
             cv2.CAP_PROP_FPS: self.rate_hz,
             cv2.CAP_PROP_FOURCC: cv2.VideoWriter.fourcc(*self.format),
-            cv2.CAP_PROP_FRAME_HEIGHT: 4.0,
-            cv2.CAP_PROP_FRAME_WIDTH: 6.0,
+            **self.sides,
         }
         return known[what] if what in known else self.stamps_ms[self.at]
 
