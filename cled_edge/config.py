@@ -13,6 +13,7 @@ from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import OptionError
 from cled_edge.files import Reader
 from cled_edge.json_text import needed, shown
+from cled_edge.live_pairing import HOLD_NS, SLOP_NS, PairingPolicy
 from cled_edge.output.sink import OutputSettings, Policy, Shown
 from cled_edge.thermal import Polarity
 
@@ -39,6 +40,7 @@ class Cameras(_Table):
     """`[cameras]`: the addresses of both, see `cled_edge.camera.source.open_camera`; how they pair and are registered.
 
     infrared_range, infrared_polarity: see `cled_edge.thermal.Thermal`. infrared_crop: rows cut off above and below.
+    pairing, slop_ms, hold_ms: of live cameras, see `TimePairer`.
     calibration: the file of `cled-edge calibrate`. frame, frame_size, distance_m: see `Registrar`.
     """
 
@@ -48,6 +50,9 @@ class Cameras(_Table):
     infrared_range: tuple[float, float] | None = Field(default=None, strict=False)
     infrared_polarity: Polarity = "white-hot"
     infrared_crop: tuple[_Rows, _Rows] = Field(default=(0, 0), strict=False)
+    pairing: PairingPolicy = "latest"
+    slop_ms: float = Field(default=SLOP_NS / 1e6, gt=0)
+    hold_ms: float = Field(default=HOLD_NS / 1e6, gt=0)
     calibration: _Path | None = None
     frame: Literal["infrared", "visible"] = "visible"
     frame_size: str | None = None

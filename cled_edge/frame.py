@@ -15,6 +15,9 @@ SENDER = "sender"  # when it was taken, by the wall clock of the camera that sen
 MEDIA = "media"  # presentation time in a recording, from its beginning
 ORDER = "order"  # no time is known: the timestamp is the frame's place among the others
 
+# How a pair is degraded.
+INFRARED_LOST, VISIBLE_LOST, BOTH_LOST = "infrared lost", "visible lost", "both lost"
+
 
 @dataclass(frozen=True, eq=False)
 class Frame:
@@ -52,7 +55,7 @@ class FramePair:
     validity: uint8 (H, W, 2), infrared and visible: 255 where that camera sees the pixel, 0 where it does not. None
     is 255 everywhere.
     taken_ns: when both were taken by this computer's time.monotonic_ns, infrared first; None where that is unknown.
-    degraded: "infrared lost", "visible lost" or "both lost": that frame is a blank one of the same size; "" if neither.
+    degraded: INFRARED_LOST, VISIBLE_LOST or BOTH_LOST: what is lost is a black frame; "" if both are there.
     states: of both sources, infrared first, see `SourceState`; None for what is not live.
     number: of the pair, from 0; None for recordings, whose frames have names or numbers of their own.
     """
@@ -82,6 +85,15 @@ class FramePair:
             return None
         return self.infrared.timestamp_ns - self.visible.timestamp_ns
 
+    @property
+    def time(self) -> tuple[int, str]:
+        """When it was taken, and by which clock: the visible frame, or the infrared one if the visible has no time."""
+        if self.taken_ns is not None:
+            known = [each for each in reversed(self.taken_ns) if each is not None]
+            return (known[0], MONOTONIC) if known else (0, ORDER)
+        frame = self.infrared if self.visible.clock == ORDER else self.visible
+        return frame.timestamp_ns, frame.clock
+
     def ages_ns(self, now_ns: int) -> tuple[int | None, int | None]:
         """Return how long ago both were taken, infrared first, by time.monotonic_ns; None where that is unknown."""
         frames = self.infrared, self.visible
@@ -98,7 +110,7 @@ class FusedFrame:
     uint8 in `color_order`.
     controls: as they were applied: `steps` is the number that ran, the strength of a flat image is 0.
     latency_ns: time of each stage, by the names in `cled_edge.stage_times.STAGES`.
-    timestamp_ns: when the visible frame was taken, by `clock`; the infrared one if the visible has no time.
+    timestamp_ns, clock: see `FramePair.time`.
     infrared_age_ns, visible_age_ns: from when a frame was taken until the pair was fused; None if that is unknown, as
     of a recording. skew_ns, degraded, states: see `FramePair`. name: see `FramePair.name`, "" for images that came
     without a frame.

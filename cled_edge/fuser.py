@@ -31,7 +31,7 @@ from cled_edge.contract import (
 )
 from cled_edge.deadline import StepBudget
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
-from cled_edge.frame import ORDER, Frame, FramePair, FusedFrame
+from cled_edge.frame import Frame, FramePair, FusedFrame
 from cled_edge.image import (
     ColorOrder,
     Float32,
@@ -44,6 +44,7 @@ from cled_edge.image import (
     swapped,
 )
 from cled_edge.json_text import counted
+from cled_edge.registration.border import bordered
 from cled_edge.size import Size
 from cled_edge.tensors import (
     check_finite,
@@ -163,6 +164,10 @@ class Fuser:
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused
+
+    def fuse_pair(self, pair: FramePair, controls: Controls | None = None) -> FusedFrame:
+        """Fuse a pair as `__call__` does its images; see `completed` for what the result has beside them."""
+        return completed(self(self.image(pair.infrared), self.image(pair.visible), controls), pair)
 
     def fuse(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
@@ -416,7 +421,7 @@ def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
         (h, w), (other_h, other_w) = infrared[:2], visible[:2]
         raise SizeMismatchError(
             f"infrared is {h}x{w}, visible {other_h}x{other_w} (height x width); they must be registered to the same "
-            "pixels: warp one onto the other, or crop and resize both to one size first"
+            "pixels: find once how one is warped onto the other with `cled-edge calibrate`, or resize both to one size"
         )
 
 
@@ -431,10 +436,19 @@ def examined(infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) 
     return controls, tuple(notes)
 
 
+def completed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
+    """Return the result with what its pair tells; where a camera sees nothing, as one that is lost, the other shows."""
+    if pair.degraded:
+        lost = FLAT.format(modality=pair.degraded.partition(" ")[0])
+        fused = replace(fused, notes=tuple(note for note in fused.notes if note != lost))
+    fused = timed(fused, pair)
+    return fused if pair.validity is None else bordered(fused, pair.validity)
+
+
 def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
     """Return the result with what its pair tells: how old both frames are by now, their skew, name, time and notes."""
     infrared_age_ns, visible_age_ns = pair.ages_ns(time.monotonic_ns())
-    timed_by = pair.infrared if pair.visible.clock == ORDER else pair.visible
+    timestamp_ns, clock = pair.time
     return replace(
         fused,
         infrared_age_ns=infrared_age_ns,
@@ -442,8 +456,8 @@ def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
         skew_ns=pair.skew_ns,
         name=pair.name,
         notes=(*pair.infrared.notes, *pair.visible.notes, *fused.notes),
-        timestamp_ns=timed_by.timestamp_ns,
-        clock=timed_by.clock,
+        timestamp_ns=timestamp_ns,
+        clock=clock,
         degraded=pair.degraded,
         states=pair.states,
         pair=pair,

@@ -1,10 +1,12 @@
-"""The loop: a thread reads pairs ahead, the calling thread fuses them, others write; all is counted and timed."""
+"""The loop: threads read, the calling thread fuses pairs, others write; all is counted and timed.
+
+Of recordings a thread reads the next pair ahead. Of live cameras the loop asks for the newest pair when it is free.
+"""
 
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,15 +15,18 @@ from cled_edge.contract import Controls
 from cled_edge.control_box import ControlBox
 from cled_edge.ending import ends_on_signals
 from cled_edge.errors import CledEdgeError, OptionError, OutOfMemoryError, SizeMismatchError
-from cled_edge.frame import FramePair, FusedFrame
-from cled_edge.fuser import Fuser, timed
+from cled_edge.frame import BOTH_LOST, FramePair, FusedFrame
+from cled_edge.fuser import Fuser, completed, timed
+from cled_edge.live_pairs import LivePairs
+from cled_edge.output.dead_tile import dead_tile
 from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import Output, OutputSettings
 from cled_edge.pairing import PairedCameras
 from cled_edge.queues import ReadAhead
-from cled_edge.registration.border import bordered
 from cled_edge.registration.warp import Registrar
-from cled_edge.stage_times import IDLE, LatencyLog, process_age_s
+from cled_edge.run_report import Report
+from cled_edge.size import Size
+from cled_edge.stage_times import IDLE
 from cled_edge.thermal import WHITE_HOT
 from cled_edge.tiling import Tiling, fuse_tiled
 
@@ -39,69 +44,8 @@ class Monitor(Protocol):
         """Take each fused frame, before the outputs do."""
 
 
-@dataclass
-class Report:
-    """What a run did.
-
-    announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
-    frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs that were
-    fused. dropped: pairs of a live camera that a newer one overtook before; not among `read`. steps: asked for.
-    steps_ran: in how many written frames each number of steps ran. written: frames that the first output wrote.
-    outputs: see `Fanout.report`.
-    input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
-    drift_px: how far both cameras have moved since they were calibrated, see `DriftWatch`; None if that is unknown.
-    interrupted: a signal ended it. is_stuck: a camera, or a frame in work, did not end in time after that, and must be
-    left alone. failure: what ended it after the first pair. seconds: of the loop. first_frame_s: from the start of the
-    process until the first frame was written.
-    """
-
-    backend: str
-    bundle: str
-    steps: int
-    size: tuple[int, int] = (0, 0)
-    announced: tuple[int, int] | None = None
-    clocks: tuple[str, str] | None = None
-    left_out: tuple[int, int] = (0, 0)
-    read: int = 0
-    dropped: int = 0
-    written: int = 0
-    seconds: float = 0.0
-    first_frame_s: float | None = None
-    steps_ran: Counter[int] = field(default_factory=Counter)
-    interrupted: bool = False
-    is_stuck: bool = False
-    failure: CledEdgeError | None = None
-    outputs: list[dict[str, Any]] = field(default_factory=list)
-    input_notes: Counter[str] = field(default_factory=Counter)
-    drift_px: float | None = None
-    latency: LatencyLog = field(default_factory=LatencyLog)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types; latencies in milliseconds."""
-        values = {name: value for name, value in vars(self).items() if name not in ("latency", "failure", "is_stuck")}
-        rate_hz = self.written / self.seconds if self.seconds else 0.0
-        return {
-            **values,
-            "steps_ran": {str(steps): count for steps, count in sorted(self.steps_ran.copy().items())},
-            "input_notes": dict(self.input_notes),
-            "failure": str(self.failure) if self.failure else None,
-            "size": list(self.size),
-            "rate_hz": round(rate_hz, 2),
-            "latency_ms": self.latency.summary_ms(),
-        }
-
-    def count_written(self, frame: FusedFrame, write_ns: int) -> None:
-        """Count and time a frame that the first output wrote."""
-        self.latency.add({**frame.latency_ns, "write": write_ns})
-        self.written += 1
-        self.steps_ran[frame.controls.steps or 0] += 1
-        self.size = (frame.picture.shape[0], frame.picture.shape[1])
-        if self.first_frame_s is None:
-            self.first_frame_s = round(process_age_s(), 3)
-
-
 def fuse_pairs(
-    pairs: PairedCameras,
+    pairs: PairedCameras | LivePairs,
     fuser: Fuser,
     outputs: Sequence[OutputSettings | str],
     controls: Controls | ControlBox | None = None,
@@ -118,7 +62,9 @@ def fuse_pairs(
     controls: those of a `ControlBox` may change at any time, from any thread: each frame takes those of its beginning.
     registrar: warps each pair into one frame before; None takes pairs that are registered already.
     tiling: how to cut images that do not fit one tile; None fuses all of them whole.
-    The pairs of a live camera do not wait: always the newest is fused, and those that it overtook are counted.
+    Live cameras do not wait: the loop takes the newest pair when it is free. The run goes on while they are lost: one
+    that lives is fused alone, and of two lost ones a dead tile is shown at 2 Hz. It ends at `max_frames`, by a signal,
+    or where both are recordings that ended.
 
     Ctrl-C, SIGTERM, SIGHUP and SIGPIPE end the run in order, and so does anything that is wrong with a pair after the
     first: outputs are closed and kept, and the report says so. That takes 2 s at most, even if a camera hangs: then
@@ -140,11 +86,11 @@ def fuse_pairs(
     fanout = Fanout(outputs, is_live=pairs.is_live, rate_hz=pairs.rate_hz, written=written)
     refuse_overwriting(pairs.files, fanout.outputs)
     _refuse_overfull(pairs, fanout.outputs, max_frames)
-    reader = ReadAhead(pairs, newest_only=pairs.is_live)
+    reader = pairs if isinstance(pairs, LivePairs) else ReadAhead(pairs)
     start = time.perf_counter()
 
     def finish() -> None:
-        report.dropped = reader.dropped
+        report.dropped = pairs.dropped if isinstance(pairs, LivePairs) else 0
         report.left_out = pairs.left_out[0], pairs.left_out[1]
         report.outputs = fanout.report()
         report.seconds = round(time.perf_counter() - start, 3)
@@ -166,7 +112,7 @@ def fuse_pairs(
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
-                _fuse_all(reader, fuser, box, registrar, tiling, fanout, report, max_frames, monitor)
+                _fuse_all(reader, _Work(fuser, box, registrar, tiling), fanout, report, max_frames, monitor)
             report.interrupted = stopped.is_set()
     except KeyboardInterrupt:
         report.interrupted = True
@@ -176,10 +122,11 @@ def fuse_pairs(
     return report
 
 
-def _begun(pairs: PairedCameras, fuser: Fuser, controls: Controls) -> Report:
+def _begun(pairs: PairedCameras | LivePairs, fuser: Fuser, controls: Controls) -> Report:
     manifest = fuser.bundle.manifest
     steps = controls.steps or manifest.schedule.default_steps
-    return Report(fuser.backend.description, manifest.name, steps, announced=pairs.announced)
+    live = pairs.as_dict if isinstance(pairs, LivePairs) else None
+    return Report(fuser.backend.description, manifest.name, steps, announced=pairs.announced, live=live)
 
 
 def refuse_overwriting(files: Sequence[Path], outputs: Sequence[Output]) -> None:
@@ -221,7 +168,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _refuse_overfull(pairs: PairedCameras, outputs: Sequence[Output], max_frames: int | None) -> None:
+def _refuse_overfull(pairs: PairedCameras | LivePairs, outputs: Sequence[Output], max_frames: int | None) -> None:
     """Raise OptionError if an output holds fewer frames than are sure to come."""
     counts = [*(pairs.announced or ()), *((max_frames,) if max_frames else ())]
     coming = min(counts) if counts else None
@@ -235,11 +182,8 @@ def _refuse_overfull(pairs: PairedCameras, outputs: Sequence[Output], max_frames
 
 
 def _fuse_all(
-    reader: ReadAhead[FramePair],
-    fuser: Fuser,
-    box: ControlBox,
-    registrar: Registrar | None,
-    tiling: Tiling | None,
+    reader: ReadAhead[FramePair] | LivePairs,
+    work: "_Work",
     fanout: Fanout,
     report: Report,
     max_frames: int | None,
@@ -249,25 +193,25 @@ def _fuse_all(
 
     What is wrong with a pair after the first ends it too, as the report's failure: what was fused before is kept.
     """
+    drawing = "pair" if isinstance(reader, LivePairs) else "decode"
     while report.read != max_frames:
         try:
             start_ns = time.perf_counter_ns()
             drawn = reader.next()
             if drawn is None:
                 return
+            pair, drawn_ns = drawn
             wait_ns = time.perf_counter_ns() - start_ns + fanout.waited_ns
-            pair, decode_ns = drawn
-            fused = _fuse(fuser, pair, box.current, registrar, tiling)
+            fused = work(pair)
         except CledEdgeError as error:
             if not report.read:
                 raise
             report.failure = error
             return
-        report.read += 1
+        report.count_fused(fused)
         report.clocks = pair.infrared.clock, pair.visible.clock
-        report.input_notes.update(fused.notes)
-        report.drift_px = registrar.drift_px if registrar else None
-        stages_ns = {IDLE: wait_ns, "decode": decode_ns, **fused.latency_ns}
+        report.drift_px = work.registrar.drift_px if work.registrar else None
+        stages_ns = {IDLE: wait_ns, drawing: drawn_ns, **fused.latency_ns}
         fused = replace(fused, latency_ns=stages_ns)
         if monitor:
             monitor.show(fused)
@@ -275,40 +219,58 @@ def _fuse_all(
             return
 
 
-def _fuse(
-    fuser: Fuser, pair: FramePair, controls: Controls, registrar: Registrar | None, tiling: Tiling | None
-) -> FusedFrame:
-    """Register and fuse one pair; what is wrong with it names it."""
-    try:
-        if registrar:
-            return _fuse_registered(fuser, pair, controls, registrar, tiling)
-        return _fuse_same_size(fuser, pair, controls, tiling)
-    except (OptionError, OutOfMemoryError, SizeMismatchError) as error:
-        raise type(error)(f"pair {pair.name}: {error}") from error
-    except MemoryError as error:
-        height, width = pair.visible.image.shape[:2]
-        raise OutOfMemoryError(
-            f"pair {pair.name}: there is too little memory for {height}x{width}; needed more, or smaller images; "
-            "fuse them in tiles"
-        ) from error
+@dataclass
+class _Work:
+    """What is done to each pair. dead_since_ns: since when both cameras are lost. size: of what was shown last."""
 
+    fuser: Fuser
+    box: ControlBox
+    registrar: Registrar | None
+    tiling: Tiling | None
+    dead_since_ns: int | None = None
+    size: Size | None = None
 
-def _fuse_registered(
-    fuser: Fuser, pair: FramePair, controls: Controls, registrar: Registrar, tiling: Tiling | None
-) -> FusedFrame:
-    """Warp, fuse, and show one camera alone where the other sees nothing."""
-    start_ns = time.perf_counter_ns()
-    pair = registrar(pair, fuser.thermal)
-    warped_ns = time.perf_counter_ns()
-    fused = _fuse_same_size(fuser.with_thermal(WHITE_HOT), pair, controls, tiling)
-    fused_ns = time.perf_counter_ns()
-    fused = bordered(fused, registrar.validity)
-    register_ns = warped_ns - start_ns + time.perf_counter_ns() - fused_ns
-    return replace(fused, latency_ns={"register": register_ns, **fused.latency_ns})
+    def __call__(self, pair: FramePair) -> FusedFrame:
+        """Register and fuse one pair; what is wrong with it names it."""
+        if pair.degraded == BOTH_LOST:
+            return self._dead(pair)
+        self.dead_since_ns = None
+        try:
+            fused = (self._registered if self.registrar else self._fused)(pair)
+        except (OptionError, OutOfMemoryError, SizeMismatchError) as error:
+            raise type(error)(f"pair {pair.name}: {error}") from error
+        except MemoryError as error:
+            height, width = pair.visible.image.shape[:2]
+            raise OutOfMemoryError(
+                f"pair {pair.name}: there is too little memory for {height}x{width}; needed more, or smaller images; "
+                "fuse them in tiles"
+            ) from error
+        self.size = fused.picture.shape[0], fused.picture.shape[1]
+        return fused
 
+    def _registered(self, pair: FramePair) -> FusedFrame:
+        """Warp, fuse, and show one camera alone where the other sees nothing."""
+        if self.registrar is None:
+            return self._fused(pair)
+        start_ns = time.perf_counter_ns()
+        pair = self.registrar(pair, self.fuser.thermal)
+        register_ns = time.perf_counter_ns() - start_ns
+        fused = self._fused(pair, self.fuser.with_thermal(WHITE_HOT))
+        return replace(fused, latency_ns={"register": register_ns, **fused.latency_ns})
 
-def _fuse_same_size(fuser: Fuser, pair: FramePair, controls: Controls, tiling: Tiling | None) -> FusedFrame:
-    if tiling:
+    def _fused(self, pair: FramePair, fuser: Fuser | None = None) -> FusedFrame:
+        """Fuse a pair of one size; what a camera does not see, as one that is lost, the other one shows."""
+        fuser, controls = fuser or self.fuser, self.box.current
+        if self.tiling is None:
+            return fuser.fuse_pair(pair, controls)
         images = fuser.image(pair.infrared), fuser.image(pair.visible)
-        return timed(fuse_tiled(fuser, *images, controls, tiling), pair)
-    return fuser(pair.infrared, pair.visible, controls)
+        return completed(fuse_tiled(fuser, *images, controls, self.tiling), pair)
+
+    def _dead(self, pair: FramePair) -> FusedFrame:
+        """Return a dark image with words, of the size that was shown last."""
+        now_ns = time.monotonic_ns()
+        if self.dead_since_ns is None:
+            self.dead_since_ns = now_ns
+        shape = pair.visible.image.shape
+        size = self.size or (self.registrar.size if self.registrar else (shape[0], shape[1]))
+        return timed(dead_tile(pair, size, (now_ns - self.dead_since_ns) / 1e9, self.fuser.color_order), pair)

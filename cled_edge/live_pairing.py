@@ -11,7 +11,7 @@ import numpy as np
 
 from cled_edge.camera.clock_map import ClockMap
 from cled_edge.errors import OptionError
-from cled_edge.frame import ARRIVAL, MONOTONIC, ORDER, Frame, FramePair
+from cled_edge.frame import ARRIVAL, BOTH_LOST, INFRARED_LOST, MONOTONIC, ORDER, VISIBLE_LOST, Frame, FramePair
 from cled_edge.image import Uint8
 
 Modality = Literal["infrared", "visible"]
@@ -20,7 +20,6 @@ MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
 SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its jitter; when a source is stale
 START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
 DEAD_PERIOD_NS = 500_000_000
-BOTH_LOST = "both lost"
 _FUTURE_NS = 10_000_000
 _FASTER = 0.8  # of the other's period
 _INTERVALS = 9
@@ -314,7 +313,7 @@ class TimePairer:
         entry = fresh[0 if self.policy == "every" else -1]
         entries = [entry if index == living else None for index in (0, 1)]
         self._use(entries)
-        return self._degraded(entries, f"{MODALITIES[1 - living]} lost")
+        return self._degraded(entries, INFRARED_LOST if living else VISIBLE_LOST)
 
     def _degraded(self, entries: "list[_Entry | None]", said: str) -> FramePair:
         self.pairs += 1

@@ -19,18 +19,19 @@ _NAMED = 3  # stems that an error names before it only counts
 
 
 class PairedCameras:
-    """Two cameras whose frames are paired. Iterate over it once for the pairs; as a context it closes both.
+    """Two recordings whose frames are paired. Iterate over it once for the pairs; as a context it closes both.
 
-    Recordings that have times pair by them, see `paired_in_time`; all else in the order in which it comes.
-    is_live: whether either camera is. announced: frames that each says it holds, infrared first; None unless both do.
-    rate_hz: the slower camera's. files: what both read. left_out: frames passed over for want of a partner so far,
-    infrared first. crop_rows: rows that are cut off above and below the infrared, and off the visible where it has the
-    same height.
+    Those that have times pair by them, see `paired_in_time`; all else in the order in which it comes. Live cameras are
+    none of its kind, see `LivePairs`.
+    announced: frames that each says it holds, infrared first; None unless both do. rate_hz: the slower camera's. files:
+    what both read. left_out: frames passed over for want of a partner so far, infrared first. crop_rows: rows that are
+    cut off above and below the infrared, and off the visible where it has the same height.
     """
+
+    is_live = False
 
     def __init__(self, infrared: Camera, visible: Camera, crop_rows: tuple[int, int] = (0, 0)) -> None:
         self.infrared, self.visible, self.crop_rows = infrared, visible, crop_rows
-        self.is_live = infrared.is_live or visible.is_live
         counts = infrared.announced, visible.announced
         self.announced = None if counts[0] is None or counts[1] is None else (counts[0], counts[1])
         self.rate_hz = min((rate for rate in (infrared.rate_hz, visible.rate_hz) if rate), default=None)
@@ -47,7 +48,7 @@ class PairedCameras:
             yield FramePair(*cropped(infrared, visible, self.crop_rows))
 
     def _together(self) -> Iterator[tuple[Frame, Frame]]:
-        if self.is_live or self.infrared.has_names:
+        if self.infrared.has_names:
             yield from zip(self.infrared, self.visible, strict=False)
             return
         begins_with = start_together(self.infrared, self.visible)
@@ -186,8 +187,14 @@ def pair_cameras(
 
     names: see `pair_by_stem`. crop_rows: see `PairedCameras`.
 
-    OptionError if one has pictures and the other a stream; the errors of `pair_by_stem` for pictures.
+    OptionError if one has pictures and the other a stream, or one is live; the errors of `pair_by_stem` for pictures.
     """
+    for camera in (infrared, visible):
+        if camera.is_live:
+            raise OptionError(
+                f"{camera.address.text} is live; needed recordings here; pair live cameras with "
+                "cled_edge.live_pairs.open_cameras"
+            )
     if infrared.has_names != visible.has_names:
         raise OptionError(
             f"{infrared.address.text} and {visible.address.text} are of different kinds; "

@@ -60,21 +60,15 @@ class BoundedQueue(Generic[T]):
 class ReadAhead(Generic[T]):
     """Draws items on a thread of its own while the caller works on the last one.
 
-    newest_only: the items do not wait for the caller, who always gets the newest; `dropped` counts the others.
     is_stuck: the context has ended, and the thread still waits for an item, as from a camera that hangs. What it draws
     from must then be left alone: OpenCV crashes if a camera is closed under a thread that uses it.
     """
 
-    def __init__(self, items: Iterable[T], newest_only: bool = False) -> None:
+    def __init__(self, items: Iterable[T]) -> None:
         self._items = items
-        self._queue: BoundedQueue[tuple[T, int]] = BoundedQueue(drops=newest_only)
+        self._queue: BoundedQueue[tuple[T, int]] = BoundedQueue()
         self._is_stopped = threading.Event()
         self.is_stuck = False
-
-    @property
-    def dropped(self) -> int:
-        """Return how many items were overtaken."""
-        return self._queue.dropped
 
     def next(self) -> tuple[T, int] | None:
         """Return the next item and the nanoseconds it took to draw, or None at the end or once it is stopped.

@@ -19,27 +19,38 @@ KEPT_FRAMES = 10_000  # a robot runs for days
 _START_TICKS = 19  # field 22 of /proc/PID/stat, of which the process's name is the second
 
 
-class LatencyLog:
-    """Collects nanoseconds by stage over the last 10,000 frames; `total` is a frame's sum of stages, less its wait."""
+class SampleLog:
+    """Collects nanoseconds by name over the last 10,000 samples of each. Any thread may ask for the summary."""
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=KEPT_FRAMES))
 
+    def add(self, sample_ns: Mapping[str, int]) -> None:
+        """Add one sample of each name."""
+        for name, value in sample_ns.items():
+            self._samples[name].append(value)
+
+    def summary_ms(self) -> dict[str, dict[str, float]]:
+        """Return name -> {p50, p90, p99, max} in milliseconds."""
+        table = {}
+        for name, samples in tuple(self._samples.items()):
+            values = np.array(list(samples)) / 1e6  # a list is made at once, while another thread may add
+            row = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in PERCENTILES}
+            table[name] = {**row, "max": round(float(values.max()), 3)}
+        return table
+
+
+class LatencyLog(SampleLog):
+    """Collects a frame's nanoseconds by stage; `total` is their sum, less its wait."""
+
     def add(self, frame_ns: Mapping[str, int]) -> None:
         """Add one frame."""
-        for stage, value in frame_ns.items():
-            self._samples[stage].append(value)
-        self._samples["total"].append(sum(value for stage, value in frame_ns.items() if stage != IDLE))
+        super().add({**frame_ns, "total": sum(value for stage, value in frame_ns.items() if stage != IDLE)})
 
     def summary_ms(self) -> dict[str, dict[str, float]]:
         """Return stage -> {p50, p90, p99, max} in milliseconds, stages in the order of the frame's path."""
-        table = {}
-        for stage in (*STAGES, "total"):
-            if stage in self._samples:
-                values = np.array(list(self._samples[stage])) / 1e6  # list(): another thread may add
-                row = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in PERCENTILES}
-                table[stage] = {**row, "max": round(float(values.max()), 3)}
-        return table
+        table = super().summary_ms()
+        return {stage: table[stage] for stage in (*STAGES, "total") if stage in table}
 
 
 def process_age_s() -> float:

@@ -2,7 +2,8 @@
 
     python -m runtime.fuse_live 0 1 --out window --out fused.mp4
 
-Ctrl-C ends it; the video is closed properly. Every second it prints how old the frames are and what was dropped.
+Ctrl-C ends it; the video is closed properly. Every second it prints how old both frames are and how far apart. Both
+cameras give one size here; for two sizes see `cled-edge calibrate`.
 """
 
 import time
@@ -10,11 +11,13 @@ from typing import Annotated
 
 import typer
 
-from cled_edge import Controls, FramePair, FusedFrame, Fuser, open_camera
+from cled_edge import Controls, FramePair, FusedFrame, Fuser
 from cled_edge.ending import ends_on_signals
 from cled_edge.errors import one_line_errors
+from cled_edge.frame import BOTH_LOST
+from cled_edge.live_pairing import TimePairer
+from cled_edge.live_pairs import LivePairs, open_cameras
 from cled_edge.output.fanout import Fanout
-from cled_edge.pairing import pair_cameras
 from cled_edge.queues import ReadAhead
 
 STATUS_PERIOD_S = 1.0
@@ -22,42 +25,47 @@ STATUS_PERIOD_S = 1.0
 
 def main(
     infrared: Annotated[str, typer.Argument(help="address of the infrared camera")],
-    visible: Annotated[str, typer.Argument(help="address of the visible camera")],
+    visible: Annotated[str, typer.Argument(help="address of the visible camera, of the same size")],
     out: Annotated[list[str], typer.Option(help="window, a video or a folder; repeat for several")],
+    slop_ms: Annotated[float, typer.Option(help="most time between both frames of a pair")] = 150.0,
     strength_visible: Annotated[float, typer.Option(help="share of the visible degradation to remove")] = 1.0,
 ) -> None:
-    """Read on one thread, fuse on this one, write on one for each output."""
+    """Each camera reads on a thread of its own; fuse on this one, write on one for each output."""
     controls = Controls(strength_visible=strength_visible)
+    pairer = TimePairer(slop_ns=round(slop_ms * 1e6))
     with (
-        open_camera(infrared) as infrared_camera,
-        open_camera(visible) as visible_camera,
+        open_cameras(infrared, visible, pairer, tell=print) as pairs,
         Fuser.load(color_order="BGR") as fuser,  # as OpenCV reads and writes
     ):
-        pairs = pair_cameras(infrared_camera, visible_camera)
         outputs = Fanout(out, is_live=pairs.is_live, rate_hz=pairs.rate_hz)
-        reader = ReadAhead(pairs, newest_only=pairs.is_live)  # a live camera does not wait: take its newest pair
+        reader = pairs if isinstance(pairs, LivePairs) else ReadAhead(pairs)  # recordings wait for the loop
         with ends_on_signals(reader.stop), outputs, reader:
             loop(reader, fuser, controls, outputs)
+    if isinstance(pairs, LivePairs):
+        print(*(f"{name}: {ledger.as_dict()}" for name, ledger in pairs.ledgers.items()), sep="\n")
 
 
-def loop(reader: ReadAhead[FramePair], fuser: Fuser, controls: Controls, outputs: Fanout) -> None:
-    """Fuse until the cameras end, an output asks to stop, or Ctrl-C."""
-    status_s = time.monotonic()
+def loop(reader: LivePairs | ReadAhead[FramePair], fuser: Fuser, controls: Controls, outputs: Fanout) -> None:
+    """Fuse the newest pair there is, until the cameras end, an output asks to stop, or Ctrl-C."""
+    status_s = 0.0
     while drawn := reader.next():
-        pair, _decode_ns = drawn
-        fused = fuser(pair.infrared, pair.visible, controls)
+        pair, _drawn_ns = drawn
+        if pair.degraded == BOTH_LOST:  # comes twice a second, so that nobody takes the last frame for a live one
+            print("both cameras are lost")
+            continue
+        fused = fuser.fuse_pair(pair, controls)  # of one that is lost, the other alone
         if not outputs.put(fused):
             return
         if time.monotonic() - status_s >= STATUS_PERIOD_S:
             status_s = time.monotonic()
-            print(status_line(pair, fused, reader.dropped))
+            print(status_line(pair, fused))
 
 
-def status_line(pair: FramePair, fused: FusedFrame, dropped: int) -> str:
-    """Say which pair was fused last, how old its infrared frame is by which clock, and how many pairs were dropped."""
-    age_ns = fused.infrared_age_ns
-    age = "unknown" if age_ns is None else f"{age_ns / 1e6:.0f} ms"
-    return f"pair {fused.name}, age {age} (clock {pair.infrared.clock}), dropped {dropped}"
+def status_line(pair: FramePair, fused: FusedFrame) -> str:
+    """Say which pair was fused last, how old both frames were then, how far apart, and what is lost."""
+    times = {"infrared age": fused.infrared_age_ns, "visible age": fused.visible_age_ns, "skew": fused.skew_ns}
+    told = ", ".join(f"{name} {'unknown' if ns is None else f'{ns / 1e6:.0f} ms'}" for name, ns in times.items())
+    return f"pair {fused.name}: {told}{pair.degraded and f', {pair.degraded}'}"
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from cled_edge.errors import (
     SizeMismatchError,
     SourceUnreadableError,
 )
-from cled_edge.frame import Frame, FramePair, FusedFrame
+from cled_edge.frame import FramePair, FusedFrame
 from cled_edge.output import fanout
 from cled_edge.output.sink import Output, OutputSettings, output_address
 from tests.fakes.frames import pair_of
@@ -57,8 +57,10 @@ class Source:
     announced = None
     left_out = (0, 0)
 
-    def __init__(self, count: int, step: Step = nothing, is_live: bool = False) -> None:
-        self.count, self.step, self.drawn, self.is_live = count, step, 0, is_live
+    is_live = False
+
+    def __init__(self, count: int, step: Step = nothing) -> None:
+        self.count, self.step, self.drawn = count, step, 0
 
     def __iter__(self) -> Iterator[FramePair]:
         for index in range(self.count):
@@ -75,10 +77,10 @@ class Fuser:
         self.backend = SimpleNamespace(description="a fake")
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
 
-    def __call__(self, infrared: Frame, visible: Frame, controls: Controls) -> FusedFrame:
-        self.step(int(infrared.image[0, 0]))
-        images = visible.image, infrared.image, visible.image
-        return FusedFrame(*images, latency_ns={"network": 1_000_000}, name=visible.name)
+    def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
+        infrared, visible = pair.infrared.image, pair.visible.image
+        self.step(int(infrared[0, 0]))
+        return FusedFrame(visible, infrared, visible, latency_ns={"network": 1_000_000}, name=pair.name)
 
 
 class Sink(Output):
@@ -328,70 +330,21 @@ def test_a_handler_of_the_callers_own_is_left_to_it(run) -> None:
     assert (heard, report.interrupted, report.written) == ([signal.SIGTERM], False, 3)
 
 
-def test_a_camera_is_fused_at_its_newest_pair_and_the_others_are_counted(run) -> None:
-    """While pair 0 is fused, pairs 1 to 5 come; 5 is next."""
-    first_is_taken, five_are_there, rest_may_come = threading.Event(), threading.Event(), threading.Event()
-
-    def camera(index: int) -> None:
-        if index == 1:
-            first_is_taken.wait(5)
-        if index == 6:  # asked for only when pair 5 is handed over
-            five_are_there.set()
-            rest_may_come.wait(5)
-
-    def fuse(index: int) -> None:
-        if index == 0:
-            first_is_taken.set()
-            five_are_there.wait(5)
-        else:
-            rest_may_come.set()
-
-    sink = Sink()
-    report = run.bounded(Source(7, camera, is_live=True), Fuser(fuse), sink)
-    assert sink.names == ["0", "5", "6"]
-    assert (report.read, report.written, report.dropped) == (3, 3, 4)
-    assert report.as_dict()["dropped"] == 4
-
-
-def test_a_monitor_sees_each_frame_and_reads_the_report_while_the_run_goes_on(run) -> None:
-    class Watch:
-        def __init__(self) -> None:
-            self.names: list[str] = []
-            self.read: list[int] = []
-
-        def begin(self, status: Callable[[], dict]) -> None:
-            self.status = status
-            self.read.append(status()["read"])
-
-        def show(self, frame: FusedFrame) -> None:
-            self.names.append(frame.name)
-            self.read.append(self.status()["read"])
-            assert "network" in frame.latency_ns
-            assert "wait" in frame.latency_ns
-
-    watch = Watch()
-    report = run.bounded(Source(3), Fuser(), Sink(), monitor=watch)
-    assert watch.names == ["0", "1", "2"]
-    assert watch.read == [0, 1, 2, 3]
-    assert watch.status()["written"] == report.written == 3
-
-
 def test_a_change_of_controls_holds_from_the_next_frame_on(run) -> None:
     box, taken = ControlBox(Controls(balance=0.1)), []
 
     class Watched(Fuser):
-        def __call__(self, infrared: Frame, visible: Frame, controls: Controls) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
             taken.append(controls.balance)
             if len(taken) == 2:
                 box.change(balance=0.9)
-            return super().__call__(infrared, visible, controls)
+            return super().fuse_pair(pair, controls)
 
     run.bounded(Source(4), Watched(), Sink(), controls=box)
     assert taken == [0.1, 0.1, 0.9, 0.9]
 
 
-@pytest.mark.parametrize("is_live", [False, True])
-def test_memory_does_not_grow_with_the_run(run, is_live: bool) -> None:
+def test_memory_does_not_grow_with_the_run(run) -> None:
     alive: set[int] = set()
     most = 0
 
@@ -404,7 +357,7 @@ def test_memory_does_not_grow_with_the_run(run, is_live: bool) -> None:
                 most = max(most, len(alive))
                 yield pair
 
-    run.bounded(Counted(60, is_live=is_live), Fuser(), Sink())
+    run.bounded(Counted(60), Fuser(), Sink())
     # In the reader's hand, held, in the fuser; up to four held, in the writer; and names not yet bound anew.
     assert most <= 11
     assert not alive
@@ -438,14 +391,6 @@ def test_a_slow_output_that_drops_holds_up_neither_the_loop_nor_another(run) -> 
     assert by_output["out0"]["written"] <= 6
     assert by_output["out1"]["written"] + by_output["out1"]["dropped"] == 30
     assert report.written == by_output["out0"]["written"], "of the first output"
-
-
-def test_outputs_of_a_live_camera_drop_and_are_counted(run) -> None:
-    report = run.bounded(Source(9, stage, is_live=True), Fuser(), Sink(lambda _: time.sleep(0.2)))
-    (output,) = report.outputs
-    assert output["policy"] == "drop"
-    assert output["written"] + output["dropped"] == report.read
-    assert report.read + report.dropped == 9
 
 
 def test_a_slow_window_takes_a_quarter_of_the_loop_at_most(run) -> None:

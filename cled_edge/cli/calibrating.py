@@ -186,10 +186,11 @@ def _read(
 ) -> Shot:
     """Return up to `count` pairs of two sources, spread over them if they say how many they hold."""
     from cled_edge.data.naming import Names as Pattern  # noqa: PLC0415
-    from cled_edge.pairing import open_pair  # noqa: PLC0415
+    from cled_edge.live_pairing import TimePairer  # noqa: PLC0415
+    from cled_edge.live_pairs import open_cameras  # noqa: PLC0415
 
     pattern = Pattern.parse(names) if names else None
-    with open_pair(infrared, visible, names=pattern, crop_rows=crop) as cameras:
+    with open_cameras(infrared, visible, TimePairer(), names=pattern, crop_rows=crop) as cameras:
         every = max(1, min(cameras.announced) // count) if cameras.announced else 1
         pairs, called = [], []
         for index, pair in enumerate(cameras):

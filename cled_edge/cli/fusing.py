@@ -6,6 +6,7 @@ It is long because each option is a parameter.
 import os
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from cled_edge.cli.control_options import control_options
 from cled_edge.cli.infrared_options import InfraredCrop, InfraredPolarity, InfraredRange, Names, numbers_of
 from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFile
+from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
 from cled_edge.cli.serving import page_address, served
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.ending import INTERRUPTED
@@ -31,10 +33,11 @@ if TYPE_CHECKING:
 
     from cled_edge.config import RobotConfig
     from cled_edge.fuser import Fuser
-    from cled_edge.live import Report
+    from cled_edge.live_pairs import LivePairs
     from cled_edge.output.sink import OutputSettings
     from cled_edge.pairing import PairedCameras
     from cled_edge.registration.warp import Registrar
+    from cled_edge.run_report import Report
 
 
 # Longer than a screen: each option is a parameter.
@@ -96,6 +99,9 @@ def fuse(
     infrared_range: InfraredRange = None,
     infrared_polarity: InfraredPolarity = None,
     infrared_crop: InfraredCrop = None,
+    pairing: Pairing = None,
+    slop_ms: SlopMs = None,
+    hold_ms: HoldMs = None,
     *,
     given_controls: dict[str, Any],
     bundle: Annotated[
@@ -178,6 +184,9 @@ def fuse(
         "infrared_range": infrared_range and numbers_of(infrared_range, "--infrared-range", "LOW,HIGH", float),
         "infrared_polarity": infrared_polarity,
         "infrared_crop": infrared_crop and numbers_of(infrared_crop, "--infrared-crop", "ABOVE,BELOW", int),
+        "pairing": pairing,
+        "slop_ms": slop_ms,
+        "hold_ms": hold_ms,
         "calibration": calibration,
         "frame": frame,
         "frame_size": frame_size,
@@ -241,7 +250,8 @@ def run_fusion(
     from cled_edge.data.naming import Names  # noqa: PLC0415
     from cled_edge.fuser import Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_pairs  # noqa: PLC0415
-    from cled_edge.pairing import open_pair  # noqa: PLC0415
+    from cled_edge.live_pairing import TimePairer  # noqa: PLC0415
+    from cled_edge.live_pairs import open_cameras  # noqa: PLC0415
     from cled_edge.select import open_chosen  # noqa: PLC0415
     from cled_edge.thermal import Thermal  # noqa: PLC0415
     from cled_edge.tiling import Tiling  # noqa: PLC0415
@@ -251,6 +261,9 @@ def run_fusion(
     controls = Controls.from_mapping(config.controls, "the controls")
     cameras = config.cameras
     names = None if cameras.names is None else Names.parse(cameras.names)
+    pairer = TimePairer(
+        slop_ns=round(cameras.slop_ms * 1e6), hold_ns=round(cameras.hold_ms * 1e6), policy=cameras.pairing
+    )
     thermal = Thermal(cameras.infrared_range, cameras.infrared_polarity)
     areas = Areas(table.area() for table in config.areas)
     registrar = _registrar(config)
@@ -259,8 +272,13 @@ def run_fusion(
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
     bundle = Bundle.open(model.bundle, public_key=model.require_signature)
     with (
-        open_pair(
-            _camera(config, "infrared"), _camera(config, "visible"), names=names, crop_rows=cameras.infrared_crop
+        open_cameras(
+            _camera(config, "infrared"),
+            _camera(config, "visible"),
+            pairer,
+            names=names,
+            crop_rows=cameras.infrared_crop,
+            tell=partial(console.print, soft_wrap=True, markup=False, highlight=False),
         ) as pairs,
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out.
         Fuser(
@@ -317,7 +335,11 @@ def _registrar(config: "RobotConfig") -> "Registrar | None":
 
 
 def _tell_opened(
-    console: Console, config: "RobotConfig", pairs: "PairedCameras", fuser: "Fuser", outputs: "Sequence[OutputSettings]"
+    console: Console,
+    config: "RobotConfig",
+    pairs: "PairedCameras | LivePairs",
+    fuser: "Fuser",
+    outputs: "Sequence[OutputSettings]",
 ) -> None:
     """Print what was opened, a line each."""
     counts = pairs.announced or (None, None)
@@ -403,6 +425,22 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
     console.print(table)
 
 
+def _of_live(live: dict[str, Any]) -> "Iterator[str]":
+    """Yield the ages and what became of each camera's frames."""
+    told = [f"{name} {row['p50']:.0f} ms, at p99 {row['p99']:.0f} ms" for name, row in live["age_ms"].items()]
+    if live["skew_ms"]:
+        told.append(f"between both {live['skew_ms']['p50']:.0f} ms, at most {live['skew_ms']['max']:.0f} ms")
+    yield f"age when fused: {'; '.join(told)}"
+    for what, count in live["degraded"].items():
+        yield f"degraded: {counted(count, 'frame')}, {what}"
+    for name, ledger in live["ledger"].items():
+        dropped = "".join(f" + {count} {cause}" for cause, count in ledger["dropped"].items())
+        yield (
+            f"{name}: {ledger['received']} frames = {ledger['fused']} fused{dropped} + {ledger['unpaired']} unpaired + "
+            f"{ledger['pending']} pending; opened again {live['sources'][name]['reopened']} times"
+        )
+
+
 def _remarks(values: dict[str, Any], noted: "Sequence[str]") -> "Iterator[str]":
     """Yield what a reader of the report should know beside its first line."""
     if len(values["steps_ran"]) > 1:
@@ -414,15 +452,14 @@ def _remarks(values: dict[str, Any], noted: "Sequence[str]") -> "Iterator[str]":
         yield f"note: {note} ({count} of {values['read']} pairs)"
     if values["announced"] and any(count != values["written"] for count in values["announced"]):
         yield "announced: {} infrared, {} visible frames".format(*values["announced"])
-    if any(values["left_out"]):
+    if any(values["left_out"]) and not values["live"]:
         yield "left out: {} infrared, {} visible frames that have no partner in time".format(*values["left_out"])
     for output in values["outputs"]:
         for note in output["notes"]:
             yield f"note: {note}"
     if values["drift_px"] is not None:
         yield f"the cameras are {values['drift_px']:.1f} pixels from where their calibration has them"
-    if values["dropped"]:
-        yield f"dropped: {counted(values['dropped'], 'pair')} that a newer one overtook"
+    yield from _of_live(values["live"]) if values["live"] else ()
     for output in values["outputs"]:
         if output["dropped"]:
             yield f"dropped: {counted(output['dropped'], 'frame')} that {output['to']} was too slow for"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.errors import OptionError
-from cled_edge.frame import FramePair
+from cled_edge.frame import INFRARED_LOST, FramePair
 from cled_edge.image import Uint8, grey_from_any
 from cled_edge.registration.calibration import Calibration
 from cled_edge.registration.drift import DriftWatch
@@ -71,8 +71,10 @@ class Registrar:
     def __call__(self, pair: FramePair, thermal: Thermal = WHITE_HOT) -> FramePair:
         """Return the pair in one frame, both of `size`, with its validity. SizeMismatchError for other cameras.
 
+        A lost camera's blank frame is valid nowhere.
         thermal: how infrared values become grey: before they are warped, so that nothing beyond the border counts.
         """
+        pair = self._completed(pair) if pair.degraded else pair
         sizes = ((frame.image.shape[0], frame.image.shape[1]) for frame in (pair.infrared, pair.visible))
         self.calibration.check_sizes(*sizes)
         infrared = replace(pair.infrared, image=grey_from_any(pair.infrared.image, pair.infrared.color_order, thermal))
@@ -80,10 +82,22 @@ class Registrar:
             images = self._warp(infrared.image), self._view(pair.visible.image, self.size)
         else:
             images = self._view(infrared.image, self.size), self._warp(pair.visible.image)
-        self._watch.look(*images)
-        return FramePair(
-            replace(infrared, image=images[0]), replace(pair.visible, image=images[1]), validity=self.validity
-        )
+        validity = self.validity
+        if pair.degraded:
+            validity = validity.copy()
+            validity[:, :, 0 if pair.degraded == INFRARED_LOST else 1] = 0
+        else:
+            self._watch.look(*images)
+        frames = replace(infrared, image=images[0]), replace(pair.visible, image=images[1])
+        return replace(pair, infrared=frames[0], visible=frames[1], validity=validity)
+
+    def _completed(self, pair: FramePair) -> FramePair:
+        """Return a pair with one camera lost, whose blank frame has that camera's size: it may never have been seen."""
+        if pair.degraded == INFRARED_LOST:
+            blank = np.zeros(self.calibration.infrared_size, np.uint8)
+            return replace(pair, infrared=replace(pair.infrared, image=blank))
+        blank = np.zeros((*self.calibration.visible_size, 3), np.uint8)
+        return replace(pair, visible=replace(pair.visible, image=blank))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ def test_the_loop_is_short_and_writes_to_every_output(
     fuse_live.main(str(infrared), str(visible), [str(tmp_path / "fused"), f"visible={tmp_path / 'restored'}"])
     for folder in ("fused", "restored"):
         assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["a.png", "b.png", "c.png"]
-    assert "pair c, age unknown (clock order), dropped 0" in capsys.readouterr().out
+    assert "pair c: infrared age unknown, visible age unknown, skew unknown\n" in capsys.readouterr().out
 
 
 def test_a_folder_is_fused(write_pairs, tmp_path: Path) -> None:

@@ -1,0 +1,35 @@
+"""The options that say how the frames of two live cameras pair."""
+
+from typing import Annotated
+
+import typer
+
+from cled_edge.cli.options import PLACES, with_default
+
+Pairing = Annotated[
+    str | None,
+    typer.Option(
+        metavar="POLICY",
+        **with_default(
+            "of live cameras: latest; every: leave no frame out; deadline: wait for a nearer partner, at most the slop",
+            "latest",
+        ),
+        rich_help_panel=PLACES,
+    ),
+]
+SlopMs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS",
+        **with_default("of live cameras: the most time between both frames of a pair", "150"),
+        rich_help_panel=PLACES,
+    ),
+]
+HoldMs = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MS",
+        **with_default("of live cameras: the most age of a frame that is fused; then its camera counts as lost", "500"),
+        rich_help_panel=PLACES,
+    ),
+]

@@ -1,0 +1,225 @@
+"""Two live cameras as one source of pairs: each has its own threads, and the loop asks for the newest pair."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cled_edge.address import without_credentials
+from cled_edge.camera.live_source import LiveSource, SourceState
+from cled_edge.camera.source import is_live
+from cled_edge.data.naming import Names
+from cled_edge.errors import CledEdgeError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.frame import Frame, FramePair
+from cled_edge.live_pairing import MODALITIES, Ledger, TimePairer
+from cled_edge.pairing import PairedCameras, cropped, open_pair
+
+FIRST_WITHIN_NS = 12_000_000_000  # of one camera at least: what never gives a frame is wrong, not lost
+_TICK_S = 0.05
+_STOP_WITHIN_S = 0.5
+
+
+class LivePairs:
+    """Pairs of two live sources; as a context it starts both, and stops them at the end. Entering twice does nothing.
+
+    infrared, visible: they share one condition `arrived`. pairer: nobody else may use it. crop_rows: as for
+    `PairedCameras`. files: what they read, for recordings that are played in real time.
+    tell: called on the caller's thread with a line for each change of a source: lost, and why; back.
+    is_stuck: a camera did not end in time, and must be left alone.
+
+    A lost source is opened again for ever. Only a source that is wrong from the start raises: see `next`.
+    """
+
+    is_live = True
+    announced = None
+
+    def __init__(
+        self,
+        infrared: LiveSource,
+        visible: LiveSource,
+        pairer: TimePairer,
+        *,
+        crop_rows: tuple[int, int] = (0, 0),
+        files: tuple[Path, ...] = (),
+        tell: Callable[[str], None] = lambda _line: None,
+        now: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        if infrared.arrived is not visible.arrived:
+            raise OptionError("two live sources have a condition each; needed one that they share; give both the same")
+        self.infrared, self.visible, self.pairer = infrared, visible, pairer
+        self.crop_rows, self.files = crop_rows, files
+        self.is_stuck = False
+        self._tell, self._now = tell, now
+        self._arrived = infrared.arrived
+        self._states = ["", ""]
+        self._is_started = self._is_stopped = False
+        self._begin_ns = 0
+
+    @property
+    def sources(self) -> tuple[LiveSource, LiveSource]:
+        """Return both, infrared first."""
+        return self.infrared, self.visible
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Return the faster camera's rate, None before it is known."""
+        return max((source.rate_hz for source in self.sources if source.rate_hz), default=None)
+
+    @property
+    def states(self) -> tuple[str, str]:
+        """Return the states of both, see `SourceState`."""
+        return self.infrared.state.value, self.visible.state.value
+
+    @property
+    def ledgers(self) -> dict[str, Ledger]:
+        """Return what became of each camera's frames, from their arrival on."""
+        with self._arrived:
+            return {
+                name: replace(
+                    ledger,
+                    received=source.received,
+                    dropped=ledger.dropped + source.dropped,
+                    pending=ledger.pending + source.pending,
+                )
+                for source, (name, ledger) in zip(self.sources, self.pairer.ledgers.items(), strict=True)
+            }
+
+    @property
+    def left_out(self) -> tuple[int, int]:
+        """Return how many frames had no partner within the slop, infrared first."""
+        infrared, visible = self.pairer.ledgers.values()
+        return infrared.unpaired, visible.unpaired
+
+    @property
+    def dropped(self) -> int:
+        """Return how many frames of both were dropped, by whatever cause."""
+        return sum(ledger.dropped.total() for ledger in self.ledgers.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return settings, states, clocks and counts as plain JSON types. Any thread may ask."""
+        pairer = self.pairer
+        with self._arrived:
+            return {
+                "pairing": {
+                    "policy": pairer.policy,
+                    "slop_ms": pairer.slop_ns / 1e6,
+                    "hold_ms": pairer.hold_ns / 1e6,
+                },
+                "sources": dict(zip(MODALITIES, (source.as_dict() for source in self.sources), strict=True)),
+                "clocks": pairer.clocks,
+                "ledger": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},
+            }
+
+    def next(self) -> tuple[FramePair, int] | None:
+        """Wait for the newest pair, and return it with the nanoseconds that pairing took; None at the end.
+
+        The end is a call of `stop`, or that of two recordings. SourceMissingError if a camera is not there at the
+        start, SourceUnreadableError if none gives a first frame within 12 s, OptionError for an address that is wrong.
+        """
+        with self._arrived:
+            while not self._is_stopped:
+                start_ns = time.perf_counter_ns()
+                is_over = all(source.state is SourceState.ENDED for source in self.sources)
+                for modality, source in zip(MODALITIES, self.sources, strict=True):
+                    for frame in source.take():
+                        self.pairer.put(modality, frame)
+                now_ns = self._now()
+                pair = self.pairer.next_pair(now_ns)
+                self._look(now_ns)
+                if pair:
+                    return self._completed(pair), time.perf_counter_ns() - start_ns
+                due_ns = self.pairer.due_ns
+                if is_over and (due_ns is None or not any(each.pending for each in self.pairer.ledgers.values())):
+                    return None
+                wait_s = _TICK_S if due_ns is None else min(_TICK_S, max(0.0, due_ns - now_ns) / 1e9)
+                self._arrived.wait(wait_s)
+        return None
+
+    def __iter__(self) -> Iterator[FramePair]:
+        """Yield the pairs of which no camera is lost, until the end; see `next`."""
+        while drawn := self.next():
+            if not drawn[0].degraded:
+                yield drawn[0]
+
+    def stop(self) -> None:
+        """Let `next` return None from now on, at once. Any thread may call it."""
+        self._is_stopped = True
+        if self._arrived.acquire(timeout=_STOP_WITHIN_S):
+            self._arrived.notify_all()
+            self._arrived.release()
+
+    def _look(self, now_ns: int) -> None:
+        """Tell how the sources change; raise what is wrong with one from the start."""
+        for index, (modality, source) in enumerate(zip(MODALITIES, self.sources, strict=True)):
+            state, before = source.state, self._states[index]
+            is_final = state is SourceState.ENDED or isinstance(source.error, SourceMissingError)
+            if is_final and isinstance(source.error, CledEdgeError) and not source.received:
+                raise source.error
+            if state is SourceState.LOST and before != state:
+                self._tell(f"{modality} camera is lost: {source.failure}")
+            elif state is SourceState.OPEN and before == SourceState.LOST:
+                self._tell(f"{modality} camera is back")
+            if state is not SourceState.OPENING:
+                self._states[index] = state
+        if not any(source.received for source in self.sources) and now_ns - self._begin_ns > FIRST_WITHIN_NS:
+            raise next(
+                (source.error for source in self.sources if isinstance(source.error, CledEdgeError)),
+                SourceUnreadableError(
+                    f"neither {self.infrared.shown} nor {self.visible.shown} gives a frame; needed one of both cameras "
+                    "at least; check their cables, power and addresses"
+                ),
+            )
+
+    def _completed(self, pair: FramePair) -> FramePair:
+        infrared, visible = cropped(pair.infrared, pair.visible, self.crop_rows)
+        validity = pair.validity
+        if validity is not None and len(validity) == len(pair.infrared.image) != len(infrared.image):
+            validity = validity[self.crop_rows[0] : len(validity) - self.crop_rows[1]]
+        return replace(pair, infrared=infrared, visible=visible, validity=validity, states=self.states)
+
+    def __enter__(self) -> "LivePairs":
+        if not self._is_started:
+            self._is_started, self._begin_ns = True, self._now()
+            for source in self.sources:
+                source.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.stop()
+        for source in self.sources:
+            if not source.stop(_STOP_WITHIN_S):
+                self.is_stuck = True
+
+
+def open_cameras(
+    infrared: str,
+    visible: str,
+    pairer: TimePairer,
+    *,
+    names: Names | None = None,
+    crop_rows: tuple[int, int] = (0, 0),
+    process: Callable[[Frame], Frame] | None = None,
+    tell: Callable[[str], None] = lambda _line: None,
+) -> LivePairs | PairedCameras:
+    """Return what pairs two addresses: two live cameras by `pairer`, two recordings as `open_pair` does.
+
+    process: done to each infrared frame of a live camera, as by a `ThermalStream`. tell: see `LivePairs`.
+    OptionError if one is live and the other is not; the errors of `open_pair` for recordings, which are opened here.
+    """
+    live = [is_live(address) for address in (infrared, visible)]
+    if not any(live):
+        return open_pair(infrared, visible, names=names, crop_rows=crop_rows)
+    if not all(live):
+        of_which = [without_credentials(address) for address in sorted((infrared, visible), key=is_live)]
+        raise OptionError(
+            f"{of_which[1]} is live and {of_which[0]} is a recording; needed two of one kind; give two live cameras, "
+            "or two recordings"
+        )
+    arrived = threading.Condition()
+    first = LiveSource(infrared, process=process, arrived=arrived)
+    return LivePairs(first, LiveSource(visible, arrived=arrived), pairer, crop_rows=crop_rows, tell=tell)

@@ -1,0 +1,296 @@
+"""Two live sources as pairs, and the loop on them: states, loss and return, the end, and that each frame is counted."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from cled_edge import live
+from cled_edge.address import Address
+from cled_edge.camera.live_source import LiveSource
+from cled_edge.camera.source import Camera
+from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.frame import BOTH_LOST, MONOTONIC, Frame, FramePair, FusedFrame
+from cled_edge.live_pairing import MODALITIES, TimePairer
+from cled_edge.live_pairs import LivePairs, open_cameras
+from cled_edge.output import fanout
+from cled_edge.output.sink import Output, output_address
+
+SHAPES = (4, 6), (4, 6, 3)
+MS = 1_000_000
+
+
+def until(is_true: Callable[[], object], within_s: float = 5) -> None:
+    end = time.monotonic() + within_s
+    while not is_true():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.002)
+
+
+class Fed(Camera):
+    """Gives what a test feeds it: frames, an error to raise, or None for the end; it ends too once it is not wanted."""
+
+    is_live = True
+    rate_hz = 30.0
+
+    def __init__(self, index: int) -> None:
+        super().__init__(Address("fake", "fake", "fake"))
+        self.index, self.count, self.items = index, 0, queue.Queue()
+        self.unwanted = threading.Event()
+
+    def feed(self, level: int, taken_ns: int | None) -> None:
+        stamp_ns = time.monotonic_ns() if taken_ns is None else taken_ns
+        self.items.put(Frame(np.full(SHAPES[self.index], level, np.uint8), stamp_ns, MONOTONIC, self.count, "fake"))
+        self.count += 1
+
+    def __iter__(self) -> Iterator[Frame]:
+        while not self.unwanted.is_set():
+            with suppress(queue.Empty):
+                item = self.items.get(timeout=0.02)
+                if item is None:
+                    return
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+
+
+class Rig:
+    """Two fed cameras, their sources and pairs. cameras: the current ones; a lost camera is opened as another."""
+
+    def __init__(self, *, errors: tuple[Exception | None, Exception | None] = (None, None), **pairing) -> None:
+        self.cameras = [Fed(0), Fed(1)]
+        self.lines: list[str] = []
+        arrived = threading.Condition()
+
+        def opener(index: int) -> Callable[[str], Camera]:
+            def open_(_address: str) -> Camera:
+                if errors[index]:
+                    raise errors[index]
+                self.cameras[index].unwanted = self.sources[index]._stopping
+                return self.cameras[index]
+
+            return open_
+
+        self.sources = [LiveSource(name, open=opener(k), arrived=arrived) for k, name in enumerate(MODALITIES)]
+        self.pairs = LivePairs(*self.sources, TimePairer(**pairing), tell=self.lines.append)
+
+    def feed(self, index: int, level: int = 9, taken_ns: int | None = None) -> None:
+        """Feed a frame, and wait until it has arrived."""
+        before = self.sources[index].received
+        self.cameras[index].feed(level, taken_ns)
+        until(lambda: self.sources[index].received > before)
+
+    def feed_until(self, is_true: Callable[[], object], *indexes: int, level: int = 9) -> None:
+        """Feed frames all the time: a slow machine may find one too old."""
+        for _ in range(500):
+            for index in indexes:
+                self.feed(index, level)
+            if is_true():
+                return
+            time.sleep(0.01)
+        raise AssertionError("it did not come")
+
+    def lose(self, index: int) -> None:
+        lost, self.cameras[index] = self.cameras[index], Fed(index)
+        lost.items.put(SourceUnreadableError("its cable is out; needed a camera; plug it in"))
+
+    def close(self) -> None:
+        for camera in self.cameras:
+            camera.items.put(None)
+
+
+@pytest.fixture
+def rig():
+    made = []
+
+    def make(**settings) -> Rig:
+        made.append(Rig(**settings))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_the_newest_pair_comes_with_states_and_ages_and_every_frame_is_counted(rig) -> None:
+    built = rig()
+    with built.pairs as pairs:
+        now_ns = time.monotonic_ns()
+        for index, earlier_ms in ((0, 40), (1, 70), (1, 38), (1, 5)):
+            built.feed(index, taken_ns=now_ns - earlier_ms * MS)
+        pair, spent_ns = pairs.next()
+        assert pair.states == ("open", "open")
+        assert pair.skew_ns == -35 * MS
+        assert all(age < 5000 * MS for age in pair.ages_ns(time.monotonic_ns()))
+        assert 0 < spent_ns < 1000 * MS
+    told = pairs.as_dict()
+    assert told["ledger"]["visible"]["dropped"] == {"overtaken": 2}
+    for source, ledger in zip(built.sources, pairs.ledgers.values(), strict=True):
+        assert ledger.holds
+        assert ledger.received == source.received
+    assert told["sources"]["infrared"]["state"] == "ended"
+    assert pairs.rate_hz == 30
+
+
+def test_who_waits_is_woken_by_a_frame_and_by_stop(rig) -> None:
+    built = rig()
+    with built.pairs as pairs, ThreadPoolExecutor(1) as pool, stopped(pairs):
+        asked = pool.submit(pairs.next)
+        built.feed(0)
+        built.feed(1)
+        assert asked.result(5) is not None
+        asked = pool.submit(pairs.next)
+        pairs.stop()
+        assert asked.result(5) is None
+
+
+def test_one_lost_camera_leaves_the_other_until_it_is_back(rig) -> None:
+    built = rig(hold_ns=300 * MS)
+    with built.pairs as pairs:
+        built.feed(0)
+        built.feed(1)
+        assert pairs.next()[0].degraded == ""
+        built.lose(0)
+        until(lambda: built.sources[0].state == "lost")
+        time.sleep(0.3)  # until what it gave is older than the hold
+        built.feed(1, level=7)
+        pair, _ = pairs.next()
+        assert (pair.degraded, pair.states[0], pair.visible.image[0, 0, 0]) == ("infrared lost", "lost", 7)
+        built.feed(0)
+        built.feed(1)
+        assert pairs.next()[0].degraded == ""
+    assert built.lines == [
+        "infrared camera is lost: its cable is out; needed a camera; plug it in",
+        "infrared camera is back",
+    ]
+    assert built.sources[0].reopened == 1
+
+
+@pytest.mark.parametrize("error", [SourceMissingError("no such device"), OptionError("no such format")])
+def test_a_camera_that_is_wrong_from_the_start_ends_the_run(rig, error: Exception) -> None:
+    with rig(errors=(None, error)).pairs as pairs, pytest.raises(type(error), match="no such"):
+        pairs.next()
+
+
+def test_two_cameras_that_never_give_a_frame_end_the_run(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cled_edge.live_pairs.FIRST_WITHIN_NS", 30 * MS)
+    with rig().pairs as pairs, pytest.raises(SourceUnreadableError, match="neither infrared nor visible gives"):
+        pairs.next()
+
+
+def test_two_recordings_that_ended_are_the_end(rig) -> None:
+    built = rig()
+    with built.pairs as pairs:
+        built.feed(0)
+        built.feed(1)
+        built.close()
+        until(lambda: {source.state for source in built.sources} == {"ended"})
+        assert pairs.next() is not None
+        assert pairs.next() is None
+
+
+def test_rows_are_cut_off_both_and_off_what_is_valid(rig) -> None:
+    built = rig()
+    built.pairs.crop_rows = (0, 1)
+    with built.pairs as pairs:
+        built.feed(0)
+        built.feed(1)
+        pair, _ = pairs.next()
+        assert (pair.infrared.image.shape, pair.visible.image.shape) == ((3, 6), (3, 6, 3))
+
+
+def test_sources_without_a_common_condition_are_refused() -> None:
+    with pytest.raises(OptionError, match="needed one that they share"):
+        LivePairs(LiveSource("a"), LiveSource("b"), TimePairer())
+
+
+def test_a_live_camera_and_a_recording_are_refused(tmp_path) -> None:
+    (tmp_path / "visible").mkdir()
+    with pytest.raises(OptionError, match=r"/dev/video9 is live and .*visible is a recording"):
+        open_cameras("/dev/video9", str(tmp_path / "visible"), TimePairer())
+
+
+@contextmanager
+def stopped(pairs: LivePairs) -> Iterator[None]:
+    """Stop the pairs at the end, so that nobody waits for a run that a failed test left behind."""
+    try:
+        yield
+    finally:
+        pairs.stop()
+
+
+class FakeFuser:
+    """Returns what it got."""
+
+    color_order = "BGR"
+    thermal = None
+    backend = SimpleNamespace(description="a fake")
+    bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
+
+    def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+        images = pair.visible.image, pair.infrared.image, pair.visible.image
+        ages = pair.ages_ns(time.monotonic_ns())
+        return FusedFrame(
+            *images, name=pair.name, degraded=pair.degraded, infrared_age_ns=ages[0], skew_ns=pair.skew_ns
+        )
+
+
+class Sink(Output):
+    def __init__(self) -> None:
+        super().__init__(output_address("fake"))
+        self.frames: list[FusedFrame] = []
+
+    def write(self, frame: FusedFrame) -> bool:
+        self.frames.append(frame)
+        return True
+
+
+def test_the_loop_goes_on_while_cameras_are_lost_and_shows_that_they_are(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, sink = rig(hold_ns=150 * MS), Sink()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
+
+    def shown(degraded: str) -> list[FusedFrame]:
+        return [frame for frame in sink.frames if frame.degraded == degraded]
+
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, FakeFuser(), ["fake"])
+        built.feed_until(lambda: shown(""), 0, 1)
+        built.lose(0)
+        built.feed_until(lambda: shown("infrared lost"), 1)
+        built.lose(1)
+        until(lambda: len(shown(BOTH_LOST)) >= 2)
+        whole = len(shown(""))
+        built.feed_until(lambda: len(shown("")) > whole, 0, 1, level=4)
+        built.pairs.stop()
+        report = run.result(5)
+    dead = shown(BOTH_LOST)[0].picture
+    assert dead.shape == SHAPES[1]
+    assert dead.max() < 250
+    assert shown("")[-1].picture.max() == 4
+    told = report.as_dict()
+    assert report.failure is None
+    assert told["live"]["degraded"]["infrared lost"] == len(shown("infrared lost"))
+    assert told["live"]["degraded"][BOTH_LOST] == len(shown(BOTH_LOST))
+    assert set(told["live"]["age_ms"]) == {"infrared"}
+    assert told["live"]["skew_ms"]["max"] < 150
+    assert told["live"]["sources"]["visible"]["reopened"] == 1
+    assert all(ledger["holds"] for ledger in told["live"]["ledger"].values())
+    assert told["outputs"][0]["policy"] == "drop"
+    assert "pair" in told["latency_ms"]
+    assert len({frame.name for frame in sink.frames}) == len(sink.frames)
+
+
+def test_a_live_run_ends_after_so_many_frames(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = rig()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: Sink())
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, FakeFuser(), ["fake"], max_frames=1)
+        built.feed_until(run.done, 0, 1)
+        report = run.result(5)
+    assert (report.read, report.interrupted, report.is_stuck) == (1, False, False)
