@@ -84,12 +84,15 @@ def start_together(infrared: Camera, visible: Camera) -> tuple[str, ...]:
     """Let two recordings that seem to be of one clock count their time from one origin; return what to say of it.
 
     They seem so if they begin up to a minute apart by their own stamps. Up to a quarter of a second is the encoder's
-    delay, which differs between cameras that start at once.
+    delay, which differs between cameras that start at once. Two topics of bags are of one clock.
     """
     starts = infrared.start_ns, visible.start_ns
     if starts[0] is None or starts[1] is None:
         return ()
     apart_s = (starts[0] - starts[1]) / 1e9
+    if infrared.tells_time and visible.tells_time:
+        infrared.origin_ns = visible.origin_ns = min(starts[0], starts[1])
+        return ()
     if not _DELAY_S < abs(apart_s) < _ONE_CLOCK_S:
         return ()
     infrared.origin_ns = visible.origin_ns = min(starts[0], starts[1])

@@ -20,7 +20,9 @@ from cled_edge.errors import CledEdgeError, OptionError, SourceMissingError, Sou
 from cled_edge.frame import Frame
 
 CAMERAS = {  # scheme -> module:class
+    "bag": "cled_edge.camera.bag:Bag",
     "folder": "cled_edge.camera.picture_folder:PictureFolder",  # a folder or a glob
+    "mcap": "cled_edge.camera.bag:Bag",
     "paced": "cled_edge.camera.paced:PacedCamera",  # a recording in real time
     "picture": "cled_edge.camera.single_picture:SinglePicture",
     "synthetic": "cled_edge.camera.synthetic:SyntheticCamera",
@@ -38,6 +40,7 @@ class Camera(ABC):
     pair by name. announced: how many frames it says it holds, None if it does not say. rate_hz: frames a second, None
     if it has no rate. files: what it reads, in that order; nothing may write over them. start_ns: the stamp of a
     recording's first frame by its own clock, None if it has none; origin_ns: the stamp from which its times count.
+    tells_time: start_ns is of a clock that others share, as of one bag, and no encoder's delay is in it.
     oddities: what was wrong with frames so far, and how often.
     """
 
@@ -48,6 +51,7 @@ class Camera(ABC):
     files: tuple[Path, ...] = ()
     start_ns: int | None = None
     origin_ns: int = 0
+    tells_time: bool = False
 
     def __init__(self, address: Address) -> None:
         if not address.place:
@@ -83,6 +87,7 @@ def open_camera(address: str) -> Camera:
     """Open the camera at an address.
 
     `0`, `/dev/video2`, `/dev/v4l/by-id/NAME`: a V4L2 device. A path of a video, a picture or a folder; a glob.
+    `mcap:FILE?topic=TOPIC`, `bag:FOLDER?topic=TOPIC`: images of a bag of ROS 2.
     `paced:ADDRESS`: a recording in real time. `synthetic:infrared`, `synthetic:visible`: the rendered street.
     A URL of `rtsp`, `rtsps`, `http`, `https`, `udp` or `tcp`: a stream from the network.
     `v4l2:`, `video:`, `picture:` or `folder:` before it says which kind is meant, as in `folder:0`.
@@ -137,6 +142,8 @@ def camera_address(text: str) -> Address:
 def _scheme_of(place: str) -> str:
     if place.startswith(_DEVICES):
         return "v4l2"
+    if place.partition("?topic=")[0].endswith((".mcap", ".db3")):
+        return "bag"
     path = Path(place)
     if place.isascii() and place.isdecimal():
         device = Path(f"/dev/video{place}")
