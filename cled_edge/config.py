@@ -15,7 +15,7 @@ from cled_edge.files import Reader
 from cled_edge.json_text import needed, shown
 from cled_edge.live_pairing import HOLD_NS, SLOP_NS, PairingPolicy
 from cled_edge.output.sink import OutputSettings, Policy, Shown
-from cled_edge.thermal import Polarity
+from cled_edge.thermal import Gain, Polarity, Thermal, ThermalStream
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,7 +39,8 @@ class _Table(BaseModel):
 class Cameras(_Table):
     """`[cameras]`: the addresses of both, see `cled_edge.camera.source.open_camera`; how they pair and are registered.
 
-    infrared_range, infrared_polarity: see `cled_edge.thermal.Thermal`. infrared_crop: rows cut off above and below.
+    infrared_range, infrared_polarity, infrared_repair: see `cled_edge.thermal.Thermal`. infrared_gain, infrared_lock_s,
+    infrared_kelvin_per_count: see `cled_edge.thermal.ThermalStream`. infrared_crop: rows cut off above and below.
     pairing, slop_ms, hold_ms: of live cameras, see `TimePairer`.
     calibration: the file of `cled-edge calibrate`. frame, frame_size, distance_m: see `Registrar`.
     """
@@ -49,6 +50,10 @@ class Cameras(_Table):
     names: tuple[str, str] | None = Field(default=None, strict=False)
     infrared_range: tuple[float, float] | None = Field(default=None, strict=False)
     infrared_polarity: Polarity = "white-hot"
+    infrared_gain: Gain = "auto"
+    infrared_lock_s: float | None = Field(default=None, gt=0)
+    infrared_repair: bool = True
+    infrared_kelvin_per_count: float | None = Field(default=None, gt=0)
     infrared_crop: tuple[_Rows, _Rows] = Field(default=(0, 0), strict=False)
     pairing: PairingPolicy = "latest"
     slop_ms: float = Field(default=SLOP_NS / 1e6, gt=0)
@@ -57,6 +62,16 @@ class Cameras(_Table):
     frame: Literal["infrared", "visible"] = "visible"
     frame_size: str | None = None
     distance_m: float | None = Field(default=None, gt=0)
+
+    def thermal_stream(self) -> ThermalStream:
+        """Return what takes the frames of the infrared camera; OptionError for a value that is not allowed."""
+        return ThermalStream(
+            Thermal(self.infrared_range, self.infrared_polarity, self.infrared_repair),
+            gain=self.infrared_gain,
+            lock_after_s=self.infrared_lock_s,
+            kelvin_per_count=self.infrared_kelvin_per_count,
+            crop_rows=self.infrared_crop,
+        )
 
 
 class Model(_Table):

@@ -38,7 +38,6 @@ from cled_edge.image import (
     Uint8,
     check_color_order,
     grey_from_any,
-    is_colored,
     is_flat,
     rgb_from_any,
     swapped,
@@ -60,12 +59,8 @@ from cled_edge.tensors import (
     row_inputs,
     shares_of,
 )
-from cled_edge.thermal import Thermal
+from cled_edge.thermal import COLORED, Thermal, is_colored
 
-COLORED = (
-    "an infrared image is coloured: its luma is taken for heat, which is wrong for a palette such as rainbow; save it "
-    "in grey, or as counts"
-)
 FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes through as it is"
 
 

@@ -15,7 +15,6 @@ from cled_edge.thermal import FLAT_LEVELS, WHITE_HOT, Thermal
 Uint8 = NDArray[np.uint8]
 Float32 = NDArray[np.float32]
 ColorOrder = Literal["RGB", "BGR"]
-_LARGE = 100_000  # values
 
 
 def check_color_order(color_order: str) -> None:
@@ -74,15 +73,6 @@ def is_flat(picture: NDArray[Any]) -> bool:
         if (part.max(axis=(0, 1)).astype(np.int32) - part.min(axis=(0, 1)) > FLAT_LEVELS).any():
             return False
     return True
-
-
-def is_colored(picture: NDArray[Any]) -> bool:
-    """Say whether a tenth of an image's pixels are of a strong colour, as a palette makes them."""
-    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype.kind != "u" or not picture.size:
-        return False
-    sparse = picture[::4, ::4] if picture.size > _LARGE else picture
-    spread = sparse.max(axis=2).astype(np.int32) - sparse.min(axis=2)
-    return float(np.mean(spread > np.iinfo(picture.dtype).max // 8)) > 0.1
 
 
 def swapped(color: NDArray[Any]) -> Uint8:

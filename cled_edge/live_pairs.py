@@ -208,12 +208,12 @@ def open_cameras(
 ) -> LivePairs | PairedCameras:
     """Return what pairs two addresses: two live cameras by `pairer`, two recordings as `open_pair` does.
 
-    process: done to each infrared frame of a live camera, as by a `ThermalStream`. tell: see `LivePairs`.
+    process: done to each infrared frame before the crop, as by a `ThermalStream`. tell: see `LivePairs`.
     OptionError if one is live and the other is not; the errors of `open_pair` for recordings, which are opened here.
     """
     live = [is_live(address) for address in (infrared, visible)]
     if not any(live):
-        return open_pair(infrared, visible, names=names, crop_rows=crop_rows)
+        return open_pair(infrared, visible, names=names, crop_rows=crop_rows, process=process)
     if not all(live):
         of_which = [without_credentials(address) for address in sorted((infrared, visible), key=is_live)]
         raise OptionError(

@@ -1,7 +1,7 @@
 """Which infrared frame belongs to which visible one: by name for pictures, by time for recordings."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -25,13 +25,20 @@ class PairedCameras:
     none of its kind, see `LivePairs`.
     announced: frames that each says it holds, infrared first; None unless both do. rate_hz: the slower camera's. files:
     what both read. left_out: frames passed over for want of a partner so far, infrared first. crop_rows: rows that are
-    cut off above and below the infrared, and off the visible where it has the same height.
+    cut off above and below the infrared, and off the visible where it has the same height. process: what becomes of
+    each infrared frame before that, in their order.
     """
 
     is_live = False
 
-    def __init__(self, infrared: Camera, visible: Camera, crop_rows: tuple[int, int] = (0, 0)) -> None:
-        self.infrared, self.visible, self.crop_rows = infrared, visible, crop_rows
+    def __init__(
+        self,
+        infrared: Camera,
+        visible: Camera,
+        crop_rows: tuple[int, int] = (0, 0),
+        process: Callable[[Frame], Frame] | None = None,
+    ) -> None:
+        self.infrared, self.visible, self.crop_rows, self.process = infrared, visible, crop_rows, process
         counts = infrared.announced, visible.announced
         self.announced = None if counts[0] is None or counts[1] is None else (counts[0], counts[1])
         self.rate_hz = min((rate for rate in (infrared.rate_hz, visible.rate_hz) if rate), default=None)
@@ -45,7 +52,8 @@ class PairedCameras:
         belong together, OptionError if the crop leaves no row.
         """
         for infrared, visible in self._together():
-            yield FramePair(*cropped(infrared, visible, self.crop_rows))
+            processed = self.process(infrared) if self.process else infrared
+            yield FramePair(*cropped(processed, visible, self.crop_rows))
 
     def _together(self) -> Iterator[tuple[Frame, Frame]]:
         if self.infrared.has_names:
@@ -184,11 +192,16 @@ def cropped(infrared: Frame, visible: Frame, rows: tuple[int, int]) -> tuple[Fra
 
 
 def pair_cameras(
-    infrared: Camera, visible: Camera, *, names: Names | None = None, crop_rows: tuple[int, int] = (0, 0)
+    infrared: Camera,
+    visible: Camera,
+    *,
+    names: Names | None = None,
+    crop_rows: tuple[int, int] = (0, 0),
+    process: Callable[[Frame], Frame] | None = None,
 ) -> PairedCameras:
     """Pair two cameras: pictures by name, two single pictures whatever their names, streams by time.
 
-    names: see `pair_by_stem`. crop_rows: see `PairedCameras`.
+    names: see `pair_by_stem`. crop_rows, process: see `PairedCameras`.
 
     OptionError if one has pictures and the other a stream, or one is live; the errors of `pair_by_stem` for pictures.
     """
@@ -215,11 +228,16 @@ def pair_cameras(
         matched = pair_by_stem(infrared.files, visible.files, names=names)
         infrared.choose([path for _, path, _ in matched])
         visible.choose([path for _, _, path in matched])
-    return PairedCameras(infrared, visible, crop_rows)
+    return PairedCameras(infrared, visible, crop_rows, process)
 
 
 def open_pair(
-    infrared: str, visible: str, *, names: Names | None = None, crop_rows: tuple[int, int] = (0, 0)
+    infrared: str,
+    visible: str,
+    *,
+    names: Names | None = None,
+    crop_rows: tuple[int, int] = (0, 0),
+    process: Callable[[Frame], Frame] | None = None,
 ) -> PairedCameras:
     """Open two cameras by their addresses and pair them. Raises the errors of `open_camera` and `pair_cameras`."""
     first = open_camera(infrared)
@@ -229,7 +247,7 @@ def open_pair(
         first.close()
         raise
     try:
-        return pair_cameras(first, second, names=names, crop_rows=crop_rows)
+        return pair_cameras(first, second, names=names, crop_rows=crop_rows, process=process)
     except CledEdgeError:
         first.close()
         second.close()

@@ -1,5 +1,6 @@
 """Pairing: by stem for pictures, by sequence for streams, and what does not fit together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 import pytest
 
 from cled_edge.errors import NoPairsError, OptionError, SourceMissingError, SourceUnreadableError, UnmatchedStemsError
-from cled_edge.frame import MEDIA
+from cled_edge.frame import MEDIA, Frame
 from cled_edge.pairing import cropped, open_pair, pair_by_stem
 from tests.fakes.frames import frame_of, write_timed_video, write_video
 
@@ -207,6 +208,21 @@ def test_a_crop_cuts_rows_off_the_infrared_and_off_a_visible_of_its_height(visib
     assert cropped(frame_of(infrared), frame_of(visible), (0, 0))[0].image is infrared
     with pytest.raises(OptionError, match="the crop cuts 15 and 5 rows off 20 of the infrared"):
         cropped(frame_of(infrared), frame_of(visible), (15, 5))
+
+
+def test_each_infrared_frame_is_processed_in_order_and_before_the_crop(write_pairs) -> None:
+    infrared, visible = write_pairs(("a", "b", "c"))
+    taken = []
+
+    def process(frame: Frame) -> Frame:
+        taken.append((frame.name, len(frame.image)))
+        return replace(frame, image=frame.image + np.uint8(1), event="shutter")
+
+    with open_pair(str(infrared), str(visible), crop_rows=(0, 2), process=process) as pairs:
+        fused = list(pairs)
+    rows = len(fused[0].visible.image)
+    assert taken == [("a", rows + 2), ("b", rows + 2), ("c", rows + 2)]
+    assert all(pair.infrared.event == "shutter" and not pair.visible.event for pair in fused)
 
 
 def test_files_of_unequal_page_counts_are_refused(tmp_path: Path, rng) -> None:

@@ -17,7 +17,17 @@ from rich.table import Column, Table
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.advice import advice
 from cled_edge.cli.control_options import control_options
-from cled_edge.cli.infrared_options import InfraredCrop, InfraredPolarity, InfraredRange, Names, numbers_of
+from cled_edge.cli.infrared_options import (
+    InfraredCrop,
+    InfraredGain,
+    InfraredLockS,
+    InfraredPolarity,
+    InfraredRange,
+    InfraredRepair,
+    KelvinPerCount,
+    Names,
+    numbers_of,
+)
 from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFile
 from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
@@ -98,6 +108,10 @@ def fuse(
     names: Names = None,
     infrared_range: InfraredRange = None,
     infrared_polarity: InfraredPolarity = None,
+    infrared_gain: InfraredGain = None,
+    infrared_lock_s: InfraredLockS = None,
+    infrared_repair: InfraredRepair = None,
+    infrared_kelvin_per_count: KelvinPerCount = None,
     infrared_crop: InfraredCrop = None,
     pairing: Pairing = None,
     slop_ms: SlopMs = None,
@@ -183,6 +197,10 @@ def fuse(
         "names": names,
         "infrared_range": infrared_range and numbers_of(infrared_range, "--infrared-range", "LOW,HIGH", float),
         "infrared_polarity": infrared_polarity,
+        "infrared_gain": infrared_gain,
+        "infrared_lock_s": infrared_lock_s,
+        "infrared_repair": infrared_repair,
+        "infrared_kelvin_per_count": infrared_kelvin_per_count,
         "infrared_crop": infrared_crop and numbers_of(infrared_crop, "--infrared-crop", "ABOVE,BELOW", int),
         "pairing": pairing,
         "slop_ms": slop_ms,
@@ -253,7 +271,7 @@ def run_fusion(
     from cled_edge.live_pairing import TimePairer  # noqa: PLC0415
     from cled_edge.live_pairs import open_cameras  # noqa: PLC0415
     from cled_edge.select import open_chosen  # noqa: PLC0415
-    from cled_edge.thermal import Thermal  # noqa: PLC0415
+    from cled_edge.thermal import WHITE_HOT  # noqa: PLC0415
     from cled_edge.tiling import Tiling  # noqa: PLC0415
 
     model, run = config.model, config.run
@@ -264,7 +282,7 @@ def run_fusion(
     pairer = TimePairer(
         slop_ns=round(cameras.slop_ms * 1e6), hold_ns=round(cameras.hold_ms * 1e6), policy=cameras.pairing
     )
-    thermal = Thermal(cameras.infrared_range, cameras.infrared_polarity)
+    stream = cameras.thermal_stream()
     areas = Areas(table.area() for table in config.areas)
     registrar = _registrar(config)
     address = page_address(config)
@@ -278,11 +296,12 @@ def run_fusion(
             pairer,
             names=names,
             crop_rows=cameras.infrared_crop,
+            process=stream,
             tell=partial(console.print, soft_wrap=True, markup=False, highlight=False),
         ) as pairs,
-        # BGR, as OpenCV reads and writes: no image is swapped on its way in or out.
+        # BGR, as OpenCV reads and writes: no image is swapped on its way in or out. What leaves the stream is grey.
         Fuser(
-            bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR", thermal=thermal, areas=areas
+            bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR", thermal=WHITE_HOT, areas=areas
         ) as fuser,
     ):
         if fuser.backend.facts.chosen:
@@ -292,7 +311,7 @@ def run_fusion(
             _tell_opened(console, config, pairs, fuser, outputs)
 
         def end(report: "Report", failure: BaseException | None = None) -> None:
-            noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {thermal}"]
+            noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {stream}"]
             _end(report, noted, run.as_json, failure, quiet=console.quiet)
 
         box = ControlBox(controls, check=fuser.refuse_unfit)

@@ -16,7 +16,8 @@ _NAMES = (
 )
 _RANGE = "what becomes black and white, in the camera's counts, such as 7000,9000"
 _POLARITY = "white-hot, or black-hot: heat is dark"
-_STRETCHED, _EQUAL, _HOT = "8 bit as it is, 16 bit stretched image by image", "equal names", "white-hot"
+_GAIN = "auto: 16 bit steady over time, 8 bit as it is; stream: both steady; image: 16 bit stretched one by one"
+_STRETCHED, _EQUAL, _HOT = "8 bit as it is, 16 bit by its gain", "equal names", "white-hot"
 
 Names = Annotated[
     tuple[str, str] | None,
@@ -27,6 +28,30 @@ InfraredRange = Annotated[
 ]
 InfraredPolarity = Annotated[
     str | None, typer.Option(metavar="NAME", **with_default(_POLARITY, _HOT), rich_help_panel=INPUTS)
+]
+InfraredGain = Annotated[
+    str | None, typer.Option(metavar="NAME", **with_default(_GAIN, "auto"), rich_help_panel=INPUTS)
+]
+InfraredLockS = Annotated[
+    float | None,
+    typer.Option(metavar="S", **with_default("hold the gain after so many s", "never"), rich_help_panel=INPUTS),
+]
+InfraredRepair = Annotated[
+    bool | None,
+    typer.Option(
+        "--infrared-repair/--no-infrared-repair",
+        **with_default("replace dead and hot pixels", "--infrared-repair"),
+        rich_help_panel=INPUTS,
+    ),
+]
+KelvinPerCount = Annotated[
+    float | None,
+    typer.Option(
+        "--infrared-kelvin-per-count",
+        metavar="K",
+        **with_default("of a camera whose counts are temperatures, such as 0.01", "none"),
+        rich_help_panel=INPUTS,
+    ),
 ]
 InfraredCrop = Annotated[
     str | None,

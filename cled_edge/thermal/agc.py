@@ -16,7 +16,8 @@ _LOW, _HIGH, _PEAK = 0.5, 97.0, 99.95  # percentiles of the scene
 _UPPER, _TAIL = 90.0, 0.6
 # Both ends of the body rest while they lie between these percentiles: most scenes then move nothing at all.
 _LOW_RESTS, _HIGH_RESTS = (0.05, 3.0), (_UPPER, 99.7)
-_NARROWEST = 20.0  # body in noises: a bare wall is not stretched until its noise looks like a scene
+# Of the body, in noises, and in counts at least: a bare wall is not stretched until its noise looks like a scene.
+_NARROWEST, _NARROWEST_COUNTS = 20.0, 30.0
 _BODY_S, _REST_S, _PEAK_S = 1.5, 60.0, 0.5  # time constants: of the body, where it rests, and of what is hot
 
 
@@ -120,7 +121,7 @@ class Agc:
 
 def _wide_enough(tone: Tone, noise: float) -> Tone:
     """Return a tone whose body is wide enough for the noise, and whose hot part is no steeper than its body."""
-    lacking = max(_NARROWEST * noise, _NARROWEST / 2) - (tone.high - tone.low)
+    lacking = max(_NARROWEST * noise, _NARROWEST_COUNTS) - (tone.high - tone.low)
     if lacking > 0:
         tone = replace(tone, low=tone.low - lacking / 2, high=tone.high + lacking / 2)
     return replace(tone, top=max(tone.top, tone.high + (_MOST - _BRIGHT) / tone.slope))

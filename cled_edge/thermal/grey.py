@@ -13,6 +13,10 @@ from cled_edge.thermal.bad_pixels import repaired
 
 Polarity = Literal["white-hot", "black-hot"]
 FLAT_LEVELS = 2  # grey levels, and counts, between the darkest and the brightest pixel of a flat image
+COLORED = (
+    "an infrared image is coloured: its luma is taken for heat, which is wrong for a palette such as rainbow; save it "
+    "in grey, or as counts"
+)
 _BAND_ROWS = 256
 _EDGE_ROWS = 4  # of an image of 32 rows or more, where cameras put rows of telemetry
 _LARGE = 100_000  # pixels
@@ -67,6 +71,15 @@ class Thermal:
 
 
 WHITE_HOT = Thermal(repair_pixels=False)  # of what is mended and grey already, and of images that are no camera's
+
+
+def is_colored(picture: NDArray[Any]) -> bool:
+    """Say whether a tenth of an image's pixels are of a strong colour, as a palette makes them."""
+    if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype.kind != "u" or not picture.size:
+        return False
+    sparse = picture[::4, ::4] if picture.size > _LARGE else picture
+    spread = sparse.max(axis=2).astype(np.int32) - sparse.min(axis=2)
+    return float(np.mean(spread > np.iinfo(picture.dtype).max // 8)) > 0.1
 
 
 def stretched(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

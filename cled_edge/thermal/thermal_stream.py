@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cled_edge.errors import OptionError
 from cled_edge.thermal.agc import Agc
 from cled_edge.thermal.bad_pixels import StuckPixels, repaired
-from cled_edge.thermal.grey import Thermal, band_of, scene_of, stretched
+from cled_edge.thermal.grey import COLORED, Thermal, band_of, is_colored, scene_of, stretched
 from cled_edge.thermal.shutter import ShutterWatch, Sight
 
 Gain = Literal["auto", "stream", "image"]
@@ -69,6 +69,7 @@ class ThermalStream:
         one by one; "stream" is steady for 8 bit too; "image" stretches 16 bit image by image. A range in counts wins.
     lock_after_s: the gain is held from then on; None never holds it.
     kelvin_per_count: of a camera that gives temperatures, such as 0.01; None if it does not.
+    crop_rows: rows above and below that show nothing of the scene, such as telemetry. They come out black.
 
     is_locked: may be set at any time, from any thread: the gain is held while it is true. events: how many frames had
     which. bad_pixels: how many are known to stay.
@@ -81,6 +82,7 @@ class ThermalStream:
         gain: Gain = "auto",
         lock_after_s: float | None = None,
         kelvin_per_count: float | None = None,
+        crop_rows: tuple[int, int] = (0, 0),
     ) -> None:
         if gain not in get_args(Gain):
             raise OptionError(f"the infrared gain is {gain!r}; known: {', '.join(get_args(Gain))}; choose one")
@@ -89,6 +91,7 @@ class ThermalStream:
                 raise OptionError(f"{name} is {value}; needed a number above 0; correct it")
         self.thermal = Thermal() if thermal is None else thermal
         self.gain, self.lock_after_s, self.kelvin_per_count = gain, lock_after_s, kelvin_per_count
+        self.crop_rows = crop_rows
         self.events: Counter[str] = Counter()
         self._agc = Agc()
         self._begin_s: float | None = None
@@ -144,11 +147,13 @@ class ThermalStream:
     def __call__(self, frame: F) -> F:
         """Return the frame in 8-bit grey, (H, W), with its event. What is no image of 8 or 16 bit passes as it is."""
         values = _one_channel(frame)
-        if values is None:
-            return frame
+        above, below = self.crop_rows
+        if values is None or min(above, below) < 0 or above + below >= len(values):
+            return frame  # whoever takes or crops it says so
         if self._newest is not None and not self._follows(frame, values, self._newest):
             self._forget()
         self._before, self._newest = frame, values
+        values = values[above : len(values) - below]
         time_s = frame.sequence * _ORDER_S if frame.clock == _ORDER else frame.timestamp_ns / 1e9
         has_counts = values.dtype == np.uint16 or self.gain == "stream"
         sight = self._watch.see(values, time_s, has_level=has_counts)
@@ -158,8 +163,11 @@ class ThermalStream:
         event = frame.event or sight.event
         if event:
             self.events[event] += 1
-        notes = (*frame.notes, SEEN) if sight.event else frame.notes
-        return replace(frame, image=self._grey, event=event, notes=notes)
+        notes = (*((COLORED,) if is_colored(frame.image) else ()), *((SEEN,) if sight.event else ()))
+        grey = self._grey
+        if above or below:
+            grey = np.pad(grey, ((above, below), (0, 0)))
+        return replace(frame, image=grey, event=event, notes=(*frame.notes, *notes))
 
     def _mended(self, values: NDArray[Any]) -> NDArray[Any]:
         if not self.thermal.repair_pixels:

@@ -184,6 +184,15 @@ def test_numbered_pictures_of_one_recording_share_a_gain_and_others_do_not(rng) 
     assert np.array_equal(second("a_0009", "a_0010", other=unlike), alone)
 
 
+def test_rows_that_will_be_cut_off_do_not_count(rng) -> None:
+    stacked = np.vstack([wall(rng), rng.integers(0, 65536, (120, 160)).astype(np.uint16)])
+    frames = seen(ThermalStream(crop_rows=(0, 120)), [stacked, stacked])
+    alone = seen(ThermalStream(), [stacked[:120], stacked[:120]])
+    assert np.array_equal(frames[1].image[:120], alone[1].image)
+    assert frames[1].image.shape == (240, 160)
+    assert not frames[1].image[120:].any()
+
+
 def test_another_size_begins_anew(rng) -> None:
     stream = ThermalStream()
     seen(stream, [wall(rng) for _ in range(8)])
