@@ -23,7 +23,7 @@ test: .venv-dev/ready
 ROBOT_PINS = numpy==1.26.4 onnxruntime==1.23.2 opencv-python-headless==4.9.0.80
 test-robot:
 	$(PYTHON) -m venv build/robot/.venv
-	build/robot/.venv/bin/pip install $(PIP_FLAGS) -e .[openvino,report,serve,sign,benchmarks] $(ROBOT_PINS) hypothesis onnx pillow \
+	build/robot/.venv/bin/pip install $(PIP_FLAGS) -e .[bags,openvino,report,serve,sign,benchmarks] $(ROBOT_PINS) hypothesis onnx pillow \
 	    pytest scikit-image
 	build/robot/.venv/bin/python -m pytest tests --ignore tests/training --ignore tests/network --ignore tests/export
 

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
+from cled_edge.address import without_credentials
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.advice import advice
 from cled_edge.cli.control_options import control_options
@@ -96,8 +97,8 @@ def fuse(
         list[str] | None,
         typer.Option(
             metavar="OUT",
-            help="video, picture (of one pair), folder of PNGs (one per name), or 'window'; repeat for several; "
-            "infrared=OUT and visible=OUT take the restored images",
+            help="video, picture (of one pair), folder of PNGs (one per name), 'window', bag (.mcap) or rtsp://...; "
+            "repeat for several; VIEW=OUT takes another view, such as visible=, side-by-side= or overlay=",
             rich_help_panel=PLACES,
         ),
     ] = None,
@@ -370,7 +371,7 @@ def _tell_opened(
         )
     ]
     said += [f"bundle {fuser.bundle.path}, backend {fuser.backend.description}"]
-    said += [f"output {output.to}: {output.shows}" for output in outputs]
+    said += [f"output {without_credentials(output.to)}: {output.shows}" for output in outputs]
     for line in said:
         console.print(line, soft_wrap=True, markup=False, highlight=False)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
+from cled_edge.address import without_credentials
 from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.output.sink import Output, OutputSettings, Policy, open_output
@@ -143,7 +144,9 @@ class _Branch:
     def close(self, until_s: float | None) -> BaseException | None:
         """Wait for its thread, close the output if it was opened, and return what writing or closing raised."""
         if not self.queue.has_ended(None if until_s is None else max(0.0, until_s - time.monotonic())):
-            return OutputError(f"{self.settings.to} did not take its last frame in time; look at its disk")
+            return OutputError(
+                f"{without_credentials(self.settings.to)} did not take its last frame in time; look at its disk"
+            )
         failure = self.queue.failure()
         if not self._is_open or (self.output.on_main_thread and until_s is not None):
             return failure
@@ -158,7 +161,7 @@ class _Branch:
     def report(self) -> dict[str, Any]:
         """Return what became of its frames, in plain JSON types."""
         return {
-            "to": self.settings.to,
+            "to": without_credentials(self.settings.to),
             "shows": self.settings.shows,
             "policy": self.policy,
             "written": self._written,

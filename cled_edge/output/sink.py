@@ -19,8 +19,12 @@ from cled_edge.output.view import shown_image
 
 OUTPUTS = {  # scheme -> module:class
     "folder": "cled_edge.output.png_folder:PngFolder",
+    "mcap": "cled_edge.output.bag_file:BagFile",
     "none": "cled_edge.output.nowhere:Nowhere",
     "picture": "cled_edge.output.picture_file:PictureFile",
+    "rerun": "cled_edge.output.rerun_log:RerunLog",
+    "rtsp": "cled_edge.output.rtsp_push:RtspPush",
+    "rtsps": "cled_edge.output.rtsp_push:RtspPush",
     "video": "cled_edge.output.video_writer:VideoWriter",
     "window": "cled_edge.output.window:Window",
 }
@@ -139,9 +143,9 @@ def open_output(settings: OutputSettings | str, rate_hz: float | None = None) ->
 def output_address(text: str) -> Address:
     """Return the parsed address of an output.
 
-    `window`: a window. A name with a video's suffix: that video; with a picture's: that picture. Any other path: a
-    folder of PNGs. `window:`, `video:`, `picture:` or `folder:` before it says which kind is meant. OptionError for an
-    unknown scheme, for another file's suffix, and for `-`.
+    `window`: a window. A name with a video's suffix: that video; with a picture's: that picture; `.mcap`: a bag. Any
+    other path: a folder of PNGs. `window:`, `video:`, `picture:` or another of `OUTPUTS` before it says which kind is
+    meant. OptionError for an unknown scheme, for another file's suffix, and for `-`.
     """
     explicit = explicit_address(text, OUTPUTS)
     if explicit:
@@ -155,8 +159,10 @@ def output_address(text: str) -> Address:
 
 def _scheme_of(text: str) -> str:
     suffix = Path(text).suffix.lower()
-    if suffix in VIDEO_SUFFIXES:
+    if Path(text.partition("?")[0]).suffix.lower() in VIDEO_SUFFIXES:
         return "video"
+    if suffix == ".mcap":
+        return "mcap"
     if Path(text).is_dir():
         return "folder"
     if suffix in PICTURE_SUFFIXES:

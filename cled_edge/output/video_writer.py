@@ -1,13 +1,15 @@
 """A video file as an output: it plays at the speed at which its frames were taken."""
 
 import math
+from collections.abc import Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from types import TracebackType
 
 import cv2
 import numpy as np
 
-from cled_edge.address import Address
+from cled_edge.address import Address, split_options
 from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import ORDER, FusedFrame
 from cled_edge.image import ColorOrder, Uint8, swapped
@@ -23,11 +25,22 @@ class VideoWriter(Output):
 
     It grows as NAME.partial.SUFFIX, which plays at any time, see `GrowingFile`, and takes its name when it is closed.
     If the disk is full it stays under that name, and the error says how many frames it holds.
+    `NAME.mp4?segment_s=60` begins a new file each minute of the frames' time, called NAME-20261128-084500.mp4 by UTC;
+    with `&keep=48` the oldest is deleted when this run has written more. now_utc: the time that names them.
     """
 
     def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
-        self.path = self.target = Path(address.place)
+        place, options = split_options(address.place, ("segment_s", "keep"))
+        self._segment_ns = round(_number(options, "segment_s") * 1e9) if "segment_s" in options else None
+        self._keep = round(_number(options, "keep")) if "keep" in options else None
+        if self._keep is not None and self._segment_ns is None:
+            raise OptionError(f"{address.text} keeps some segments and has none; needed segment_s; give it too")
+        self.now_utc: Callable[[], datetime] = lambda: datetime.now(timezone.utc)
+        self.path = self.target = Path(place)
+        self._name = self.path
+        self._segments: list[Path] = []
+        self._begin_ns = 0
         if self.path.suffix.lower() not in VIDEO_SUFFIXES:
             raise OptionError(f"{address.text} names no video; give a name that ends in {', '.join(VIDEO_SUFFIXES)}")
         known_rate = self.rate_hz is not None and math.isfinite(self.rate_hz) and 0 < self.rate_hz <= 1000
@@ -39,11 +52,31 @@ class VideoWriter(Output):
         self._written = 0
 
     def __enter__(self) -> "VideoWriter":
+        self._open()
+        return self
+
+    def _open(self) -> None:
+        if self._segment_ns is not None:
+            self.path = self._segment_path()
         self._file = GrowingFile(self.path)
         if self._file.left:
             names = ", ".join(str(each) for each in self._file.left)
             self.notes.append(f"an earlier run that did not end left {names}; keep it, or remove it")
-        return self
+
+    def _segment_path(self) -> Path:
+        stem = f"{self._name.stem}-{self.now_utc():%Y%m%d-%H%M%S}"
+        free = [stem, *(f"{stem}-{number}" for number in range(2, 1000))]  # of segments under a second
+        names = (self._name.with_name(f"{each}{self._name.suffix}") for each in free)
+        return next(path for path in names if path not in self._segments)
+
+    def _next_segment(self, time_ns: int) -> None:
+        """Publish the file at work, begin another, and delete the oldest if there are more than to keep."""
+        self._segments.append(self.path)
+        self._publish()
+        self._open()
+        self._begin_ns = time_ns
+        if self._keep is not None and len(self._segments) > self._keep - 1:  # the one at work is one of them
+            self._segments.pop(0).unlink(missing_ok=True)
 
     def write(self, frame: FusedFrame) -> bool:
         """Append a frame at its time; all must have one size."""
@@ -60,9 +93,11 @@ class VideoWriter(Output):
             raise OutputError(
                 f"{name} is {height}x{width}, the video {self._size[0]}x{self._size[1]}; write to a folder instead"
             )
+        if self._segment_ns is not None and self._encoder and time_ns - self._begin_ns >= self._segment_ns:
+            self._next_segment(time_ns)
         try:
             encoder = self._encoder or self._started(height, width)
-            encoder.add(_even(_bgr(image, color_order)), time_ns)
+            encoder.add(even_bgr(image, color_order), time_ns - self._begin_ns)
         except OSError as error:
             raise self._failed(error) from error
         self._written += 1
@@ -99,6 +134,9 @@ class VideoWriter(Output):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Publish what was written, whatever ended it; without a frame nothing is left. OutputError if it cannot."""
+        self._publish()
+
+    def _publish(self) -> None:
         file, encoder = self._file, self._encoder
         if file is None:
             return
@@ -111,6 +149,16 @@ class VideoWriter(Output):
                 raise self._failed(failure) from failure
             file.publish()
         self._file = self._encoder = None
+
+
+def _number(options: dict[str, str], name: str) -> float:
+    try:
+        value = float(options[name])
+    except ValueError:
+        value = math.nan
+    if not 1 <= value <= 1e6:
+        raise OptionError(f"{name} is {options[name]!r}; needed a number from 1 to 1000000; correct it")
+    return value
 
 
 class Timeline:
@@ -134,6 +182,11 @@ class Timeline:
             next_ns = timestamp_ns - self._begin_ns
         self._last_ns = next_ns
         return next_ns
+
+
+def even_bgr(image: Uint8, color_order: ColorOrder) -> Uint8:
+    """Return an image as encoders take it: BGR, its last row or column repeated where a side is odd."""
+    return _even(_bgr(image, color_order))
 
 
 def _bgr(image: Uint8, color_order: ColorOrder) -> Uint8:

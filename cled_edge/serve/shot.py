@@ -4,7 +4,6 @@ import asyncio
 import threading
 import time
 from concurrent.futures import Executor, Future
-from dataclasses import asdict
 from typing import Any
 
 import cv2
@@ -13,8 +12,8 @@ import numpy as np
 from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8, swapped
+from cled_edge.output.facts import facts_of
 from cled_edge.output.view import VIEWS, shown_image
-from cled_edge.stage_times import IDLE
 
 WIDTHS_PX = (160, 320, 480, 640, 960, 1280)
 JPEG_QUALITY = 85
@@ -30,21 +29,7 @@ class Shot:
 
     def facts(self) -> dict[str, Any]:
         """Return what the page says of it, in plain JSON types; times in milliseconds, None where one is unknown."""
-        frame = self.frame
-        return {
-            "number": self.number,
-            "name": frame.name,
-            "size": list(frame.picture.shape[:2]),
-            "infrared_age_ms": ms(frame.infrared_age_ns),
-            "visible_age_ms": ms(frame.visible_age_ns),
-            "skew_ms": ms(frame.skew_ns),
-            "latency_ms": {stage: ms(value) for stage, value in frame.latency_ns.items()},
-            "total_ms": ms(total_ns(frame)),
-            "controls": asdict(frame.controls),
-            "degraded": frame.degraded,
-            "states": list(frame.states) if frame.states else None,
-            "notes": list(frame.notes),
-        }
+        return {"number": self.number, **facts_of(self.frame)}
 
     async def jpeg(self, view: str, width_px: int, pool: Executor) -> bytes:
         """Return a view as JPEG, made on a thread of `pool` unless somebody has asked for it before."""
@@ -88,13 +73,3 @@ def view_and_width(text: str) -> tuple[str, int]:
     if at and width not in map(str, WIDTHS_PX):
         raise OptionError(f"a view is to be {width[:10]!r} pixels wide; known: {', '.join(map(str, WIDTHS_PX))}")
     return name, int(width) if at else 0
-
-
-def ms(value_ns: int | None) -> float | None:
-    """Return milliseconds, None for None."""
-    return None if value_ns is None else round(value_ns / 1e6, 3)
-
-
-def total_ns(frame: FusedFrame) -> int:
-    """Return what a frame took, less what its thread idled."""
-    return sum(value for stage, value in frame.latency_ns.items() if stage != IDLE)

@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import FusedFrame
-from cled_edge.serve.shot import ms, total_ns
+from cled_edge.output.facts import ms, total_ns
 
 FRESH_S = 2.0  # a run whose newest fused frame is older is not healthy
 KEPT_POINTS = 1200

@@ -31,6 +31,9 @@ def fused(color_order: ColorOrder = "RGB", name: str = "a", size: tuple[int, int
         ("a/fused.MP4", "video", "a/fused.MP4"),
         ("video:fused.mkv", "video", "fused.mkv"),
         ("fused", "folder", "fused"),
+        ("a/run.mcap", "mcap", "a/run.mcap"),
+        ("fused.mp4?segment_s=60&keep=3", "video", "fused.mp4?segment_s=60&keep=3"),
+        ("rtsp://host:8554/fused", "rtsp", "//host:8554/fused"),
         ("folder:window", "folder", "window"),
         ("folder:fused.mp4", "folder", "fused.mp4"),
         ("./window", "folder", "./window"),
@@ -52,7 +55,10 @@ def test_a_modality_before_the_address_says_what_is_shown() -> None:
     [
         ({"to": ""}, "an address is empty"),
         ({"to": "-"}, "- is standard output, to which nothing is streamed; give a file or a folder"),
-        ({"to": "rtsp://host/a"}, f"unknown scheme 'rtsp'; known: {', '.join(sorted(OUTPUTS))}"),
+        (
+            {"to": "srt://me:secret@host/a"},
+            rf"address srt://\*\*\*@host/a has the unknown scheme 'srt'; known: {', '.join(sorted(OUTPUTS))}",
+        ),
         ({"to": "a.webm"}, "a.webm names a file; give a folder, a video"),
         ({"to": "a", "shows": "thermal"}, "shows is 'thermal'; needed one of picture, infrared, visible"),
         ({"to": "a", "policy": "hurry"}, "policy is 'hurry'; needed one of wait, drop"),
@@ -136,7 +142,7 @@ def test_a_window_shows_bgr_and_ends_on_q(color_order: ColorOrder, monkeypatch: 
 
 def test_every_kind_of_the_registry_loads(tmp_path: Path) -> None:
     for scheme in OUTPUTS:
-        name = "a.png" if scheme == "picture" else "a.mp4"
+        name = {"picture": "a.png", "rerun": "a.rrd"}.get(scheme, "a.mp4")
         assert open_output(f"{scheme}:{tmp_path / name}").address.scheme == scheme
 
 

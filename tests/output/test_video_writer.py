@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from datetime import datetime, timezone
 from pathlib import Path
 
 import cv2
@@ -14,7 +15,7 @@ import pytest
 # isort: split
 import av
 
-from cled_edge.errors import OutputError
+from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, ORDER, FusedFrame
 from cled_edge.output import encoder, growing_file
 from cled_edge.output.sink import open_output
@@ -149,3 +150,40 @@ def test_opencv_is_loaded_before_pyav(module: str) -> None:
     code = f"import sys, {module}; names = list(sys.modules); print(names.index('cv2') < names.index('av'))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+def test_a_segmented_video_begins_a_file_each_time_and_keeps_the_newest(tmp_path: Path) -> None:
+    minutes = iter(range(100))
+    video = open_output(f"{tmp_path}/a.mp4?segment_s=2&keep=3")
+    video.now_utc = lambda: datetime(2026, 11, 28, 8, next(minutes), tzinfo=timezone.utc)
+    with video:
+        for index in range(22):  # 11 s at two a second
+            video.write(fused(index, index * 500_000_000, MONOTONIC))
+            assert len(list(tmp_path.iterdir())) <= 3
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert files == ["a-20261128-080300.mp4", "a-20261128-080400.mp4", "a-20261128-080500.mp4"]
+    assert [times_in(tmp_path / name) for name in files] == [[0, 0.5, 1, 1.5], [0, 0.5, 1, 1.5], [0, 0.5]]
+
+
+def test_segments_of_one_second_have_names_of_their_own(tmp_path: Path) -> None:
+    video = open_output(f"{tmp_path}/a.mp4?segment_s=1")
+    video.now_utc = lambda: datetime(2026, 11, 28, tzinfo=timezone.utc)
+    with video:
+        for index in range(3):
+            video.write(fused(index, index * 10**9, MONOTONIC))
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["a-20261128-000000-2.mp4", "a-20261128-000000-3.mp4", "a-20261128-000000.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("segment_s=0", "segment_s is '0'; needed a number from 1"),
+        ("segment_s=", "segment_s is ''; needed a number"),
+        ("keep=3", "keeps some segments and has none; needed segment_s"),
+        ("segments_s=3", "unknown option 'segments_s'; did you mean segment_s"),
+    ],
+)
+def test_wrong_segments_are_refused(options: str, words: str) -> None:
+    with pytest.raises(OptionError, match=words):
+        open_output(f"a.mp4?{options}")
