@@ -11,7 +11,7 @@ import numpy as np
 
 from cled_edge.camera.clock_map import ClockMap
 from cled_edge.errors import OptionError
-from cled_edge.frame import ARRIVAL, BOTH_LOST, INFRARED_LOST, MONOTONIC, ORDER, VISIBLE_LOST, Frame, FramePair
+from cled_edge.frame import ARRIVAL, BOTH_LOST, INFRARED_LOST, MONOTONIC, ORDER, SENDER, VISIBLE_LOST, Frame, FramePair
 from cled_edge.image import Uint8
 
 Modality = Literal["infrared", "visible"]
@@ -21,6 +21,7 @@ SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its ji
 START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
 DEAD_PERIOD_NS = 500_000_000
 _FUTURE_NS = 10_000_000
+_AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
 _FASTER = 0.8  # of the other's period
 _INTERVALS = 9
 
@@ -125,7 +126,9 @@ class TimePairer:
     has_one_clock: the stamps of both cameras are of one clock, whatever its name, as of two recordings.
 
     Times are by `time.monotonic_ns`. Stamps of MONOTONIC and ARRIVAL are so already, all others go through a `ClockMap`
-    by their arrival. A frame with an event, a repeated stamp, one of the future or one that goes back is dropped.
+    by their arrival. The wall clocks of two SENDERs that seem to be less than 0.2 s apart are taken for one: both are
+    set by a time service, and one camera's way is longer.
+    A frame with an event, a repeated stamp, one of the future or one that goes back is dropped.
     OptionError for an unknown policy, and for times that are not positive.
     """
 
@@ -236,7 +239,11 @@ class TimePairer:
         last = self._streams[index].last
         if last and last.frame.clock == frame.clock and frame.timestamp_ns < last.frame.timestamp_ns:
             clock_map.restart()  # it was opened again, and counts from a new beginning
-        return clock_map.taken_ns(frame.timestamp_ns, arrival_ns)
+        taken_ns = clock_map.taken_ns(frame.timestamp_ns, arrival_ns)
+        other = self._maps.get(self._map_key(1 - index, frame.clock))
+        if frame.clock == SENDER and other and abs(clock_map.offset_ns - other.offset_ns) < _AGREE_NS:
+            return min(taken_ns, other.at_ns(frame.timestamp_ns))
+        return taken_ns
 
     def _chosen(self, now_ns: int) -> tuple[_Entry, _Entry] | None:
         """Return the pair to fuse now, the faster camera's frame first."""

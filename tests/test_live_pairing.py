@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cled_edge.errors import OptionError
-from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, Frame, FramePair
+from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, SENDER, Frame, FramePair
 from cled_edge.live_pairing import DEAD_PERIOD_NS, MODALITIES, START_NS, Modality, PairingPolicy, TimePairer
 
 MS = 1_000_000
@@ -215,6 +215,19 @@ def test_two_recordings_played_at_once_share_one_clock() -> None:
         pairer.put("visible", frame_at("visible", at, 1040, MEDIA))
         pair = pairer.next_pair((at + 1040) * MS)
         assert pair.skew_ns == 0
+
+
+@pytest.mark.parametrize(("ahead_ms", "wrong_ms"), [(0, 0), (-3000, 120)])
+def test_two_wall_clocks_that_seem_to_be_one_tell_which_camera_is_slow(ahead_ms: int, wrong_ms: int) -> None:
+    """The infrared comes 120 ms later than the visible; of clocks that are not one only arrivals are known."""
+    pairer, frames = TimePairer(policy="every"), []
+    for name, way_ms, ahead in (("infrared", 130, ahead_ms), ("visible", 10, 0)):
+        for _, frame in steady(name, 25, 5, way_ms):
+            stamp_ns = frame.timestamp_ns + (10**7 + ahead) * MS
+            frames.append((name, replace(frame, clock=SENDER, timestamp_ns=stamp_ns, notes=(str(frame.timestamp_ns),))))
+    pairs = [pair for _, pair in run(pairer, frames) if not pair.degraded]
+    true_ms = [(int(pair.infrared.notes[0]) - int(pair.visible.notes[0])) / MS for pair in pairs]
+    assert true_ms[60] == -wrong_ms
 
 
 def test_arrival_and_monotonic_stamps_compare_as_they_are() -> None:

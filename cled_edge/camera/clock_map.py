@@ -65,6 +65,10 @@ class ClockMap:
         elif self._above(point) < self._above(self._points[-1]):
             self._points[-1] = point
         self._offset_ns += min(0, self._above(point))
+        return self.at_ns(stamp_ns)
+
+    def at_ns(self, stamp_ns: int) -> int:
+        """Return when it was by `time.monotonic_ns`, when the camera's clock told that."""
         return stamp_ns + self._line(stamp_ns)
 
     def _line(self, stamp_ns: int) -> int:
