@@ -2,6 +2,7 @@
 # make test   set up .venv-dev with torch, run the tests in two processes (WORKERS=4: in four)
 # make dev    set up .venv-dev alone, with torch: for training, export and benchmarks
 # make test-robot PYTHON=python3.10   tests without torch, on onnxruntime 1.23.2, OpenCV 4.9 and NumPy 1.26
+# make test-robot PYTHON=python3.10 ROBOT_TESTS=tests/camera   or a part of them
 # make check  ruff, mypy, import contracts
 # make clean-room   install the wheel alone in a new environment, and verify the bundle in it there, without torch
 # make clean-room BUNDLE=bundles/mine   or another
@@ -21,11 +22,12 @@ test: .venv-dev/ready
 	.venv-dev/bin/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 ROBOT_PINS = numpy==1.26.4 onnxruntime==1.23.2 opencv-python-headless==4.9.0.80
+ROBOT_TESTS ?= tests
 test-robot:
 	$(PYTHON) -m venv build/robot/.venv
 	build/robot/.venv/bin/pip install $(PIP_FLAGS) -e .[bags,openvino,report,serve,sign,benchmarks] $(ROBOT_PINS) hypothesis onnx pillow \
-	    pytest scikit-image
-	build/robot/.venv/bin/python -m pytest tests --ignore tests/training --ignore tests/network --ignore tests/export
+	    pytest pytest-xdist scikit-image
+	build/robot/.venv/bin/python -m pytest -n $(WORKERS) --dist loadfile $(ROBOT_TESTS) --ignore tests/training --ignore tests/network --ignore tests/export
 
 check: .venv-dev/ready
 	.venv-dev/bin/ruff format --check .

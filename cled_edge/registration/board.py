@@ -116,7 +116,11 @@ def _found(plain: Float32, look: Uint8, grid: Grid, thoroughly: bool) -> Board |
     there, corners, squares = cv2.findChessboardCornersSBWithMeta(look, least, flags)
     if not there:
         return None
-    return _placed(plain, corners.reshape(*squares.shape[:2], 2).astype(np.float64), grid)
+    points = corners.reshape(*squares.shape[:2], 2).astype(np.float64)
+    (x0, y0), (x1, y1) = points[0, -1] - points[0, 0], points[-1, 0] - points[0, 0]
+    if x0 * y1 < y0 * x1:  # OpenCV 4.9 begins at any corner and may give them as a mirror shows them
+        points = points[::-1]
+    return _placed(plain, points, grid)
 
 
 def _placed(plain: Float32, points: NDArray[np.float64], grid: Grid) -> Board | None:

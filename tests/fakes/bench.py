@@ -1,6 +1,7 @@
 """What stands in for a machine in the tests of the benchmark: a clock that is told, calls that only tell it."""
 
 from collections.abc import Callable, Sequence
+from uuid import uuid4
 
 import psutil
 
@@ -67,7 +68,7 @@ def fake_record(
     """Return a record of these latencies: label -> rounds -> milliseconds."""
     results = [_result(label, rounds, rate_hz) for label, rounds in rounds_ms.items()]
     return Record(
-        run_id=run_id or str(id(results)),
+        run_id=run_id or uuid4().hex,
         created_utc="2026-01-01T00:00:00+00:00",
         valid=not reasons,
         invalid_reasons=list(reasons),
