@@ -17,7 +17,8 @@ from safetensors.numpy import load, save
 
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.facts import details, notes
-from cled_edge.backend.opener import open_backend
+from cled_edge.backend.opener import check_cuda, open_backend
+from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import STRENGTH_MAP, Controls
@@ -98,11 +99,13 @@ def verify(
     cases: Sequence[Case],
     opset: int = REFERENCE_OPSET,
     remarks: Remarks | None = None,
+    cuda: CudaOptions | None = None,
 ) -> list[CheckSpec]:
     """Run every case that the graphs of one precision and opset can take, step by step and in one graph.
 
     Returns a check per size, form and number of steps: the worst of its cases; none if the backend has not that opset.
-    remarks: takes what else is to be said; without it, an engine that is missing is an EngineError.
+    remarks: takes what else is to be said; without it, an engine that is missing is an EngineError. cuda: of
+    `tensorrt` alone.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[Size, Form, int], CheckSpec] = {}
@@ -111,7 +114,7 @@ def verify(
     said: list[str] = []
     # A way at a time: ONNX Runtime keeps what a graph took at most, 5 GB of the lineage's at 480x640.
     for way in dict.fromkeys(way for _, steps in counted for way in _ways(steps)):
-        with Fuser(bundle, open_backend(choice, bundle), opset=opset, thermal=WHITE_HOT) as fuser:
+        with Fuser(bundle, open_backend(choice, bundle, cuda=cuda), opset=opset, thermal=WHITE_HOT) as fuser:
             for case, steps in counted if opset in fuser.backend.opsets else ():
                 check = _check(fuser, opset, case, way[0], remarks) if way in _ways(steps) else None
                 if check is not None:
@@ -125,9 +128,18 @@ def verify(
 
 
 def verify_all(
-    bundle: Bundle, choices: Sequence[BackendChoice], cases: Sequence[Case], remarks: Remarks | None = None
+    bundle: Bundle,
+    choices: Sequence[BackendChoice],
+    cases: Sequence[Case],
+    remarks: Remarks | None = None,
+    cuda: CudaOptions | None = None,
 ) -> list[tuple[BackendChoice, CheckSpec]]:
-    """Run the cases on every backend, at every opset for which the bundle has graphs of its precision."""
+    """Run the cases on every backend, at every opset for which the bundle has graphs of its precision.
+
+    cuda: for those of `choices` that are `tensorrt`; OptionError if none is.
+    """
+    if not any(choice.name == "tensorrt" for choice in choices):
+        check_cuda(choices[0], cuda)
     checks = []
     for choice in choices:
         graphs = bundle.manifest.graphs.values()
@@ -135,7 +147,8 @@ def verify_all(
         for opset in sorted({graph.opset for graph in graphs if graph.precision == choice.graphs}) or (
             REFERENCE_OPSET,
         ):
-            checks += [(choice, check) for check in verify(bundle, choice, cases, opset, remarks)]
+            given = cuda if choice.name == "tensorrt" else None
+            checks += [(choice, check) for check in verify(bundle, choice, cases, opset, remarks, given)]
     return checks
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,11 @@ import pytest
 from safetensors.numpy import load, save
 from typer.testing import CliRunner
 
+from cled_edge.bundle.manifest import GOLDEN_NAME
 from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.cli.app import app
 from cled_edge.contract import Controls
-from cled_edge.errors import BackendError, BundleCorruptError, BundleMissingError, ParityError
+from cled_edge.errors import BackendError, BundleCorruptError, BundleMissingError, OptionError, ParityError
 from cled_edge.fuser import Fuser
 from cled_edge.verify import Case, judge, read_golden, verify, write_golden
 from tests.bundle.test_reader import edit_manifest
@@ -78,7 +80,9 @@ def test_a_wrong_backend_is_found(cases, monkeypatch, change, verdict: str) -> N
     from cled_edge import verify as module
 
     opened = module.open_backend
-    monkeypatch.setattr(module, "open_backend", lambda choice, bundle: Wrong(opened(choice, bundle), change))
+    monkeypatch.setattr(
+        module, "open_backend", lambda choice, bundle, cuda: Wrong(opened(choice, bundle, cuda=cuda), change)
+    )
     checks = verify(Bundle.open(), "onnxruntime", cases[:1])
     assert verdict in {check.verdict for check in checks if check.form == "step by step"}
 
@@ -114,7 +118,7 @@ def test_verifying_nothing_is_no_success(monkeypatch: pytest.MonkeyPatch) -> Non
 
     done = CliRunner().invoke(app, ["verify", "--backend", "onnxruntime:fp16"])
     assert isinstance(done.exception, BackendError)
-    assert "has no fp16 graphs, only fp32" in str(done.exception)
+    assert "has no fp16 graphs for every size, only fp32" in str(done.exception)
     monkeypatch.setattr(module, "read_golden", lambda bundle: [])
     done = CliRunner().invoke(app, ["verify", "--backend", "onnxruntime"])
     assert isinstance(done.exception, ParityError)
@@ -144,9 +148,28 @@ def described(content: bytes) -> dict[str, str]:
     return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
 
 
+@pytest.mark.parametrize(
+    ("count", "size", "said"), [(257, (16, 16), "257 cases, over 256"), (1, (640, 704), "640x704")]
+)
+def test_golden_data_that_take_all_day_or_all_memory_are_refused(count: int, size: tuple[int, int], said: str) -> None:
+    """The shipped bundle has graphs for 512x640 at most: larger images would take memory that nobody foresaw."""
+    infrared, visible = np.zeros(size, np.uint8), np.zeros((*size, 3), np.uint8)
+    case = Case(infrared, visible, Controls(1), {"picture": visible}).sampled(0)
+    bundle = replace(Bundle.open(), _contents={GOLDEN_NAME: write_golden([case] * count)})
+    with pytest.raises(BundleCorruptError, match=said):
+        read_golden(bundle)
+
+
+def test_a_binding_to_cuda_is_of_tensorrt_alone() -> None:
+    done = CliRunner().invoke(app, ["verify", "--backend", "onnxruntime", "--cuda-binding", "pycuda"])
+    assert isinstance(done.exception, OptionError)
+    assert "options of CUDA are given for backend onnxruntime" in str(done.exception)
+
+
 def test_a_bundle_without_the_graphs_that_a_backend_runs_says_how_to_get_them() -> None:
     with pytest.raises(
-        BackendError, match=r"has no fp16 graphs, only fp32; take one of those, or a bundle with graphs in fp16"
+        BackendError,
+        match=r"has no fp16 graphs for every size, only fp32; take one of those, or a bundle with graphs in fp16",
     ):
         Fuser.load(backend="onnxruntime:fp16")
     assert Controls().steps is None

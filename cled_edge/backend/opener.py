@@ -30,10 +30,11 @@ def open_backend(
             "backend is auto, needed one by name; measure which is fastest here with cled_edge.select.choose(bundle, "
             "threads, size) and give its choice, or open it with cled_edge.select.open_chosen"
         )
-    if choice.graphs not in bundle.manifest.precisions():
+    known = _runnable(choice, bundle)
+    if choice.graphs not in known:
         raise BackendError(
-            f"backend {choice}: {bundle.path} has no {choice.graphs} graphs, only "
-            f"{', '.join(bundle.manifest.precisions())}; take one of those, or a bundle with graphs in {choice.graphs}"
+            f"backend {choice}: {bundle.path} has no {choice.graphs} graphs for every size, only {', '.join(known)}; "
+            f"take one of those, or a bundle with graphs in {choice.graphs}"
         )
     options = {"options": cuda} if choice.name == "tensorrt" else {}
     return backend_type(choice.name)(bundle, choice, threads, **options)
@@ -72,8 +73,12 @@ def precisions_here(name: str) -> tuple[str, ...]:
 
 def backends_of(bundle: "Bundle") -> list[BackendChoice]:
     """Return what this machine can run of a bundle: of `available_backends`, those whose graphs it has."""
-    known = bundle.manifest.precisions()
-    return [choice for choice in available_backends() if choice.graphs in known]
+    return [choice for choice in available_backends() if choice.graphs in _runnable(choice, bundle)]
+
+
+def _runnable(choice: BackendChoice, bundle: "Bundle") -> tuple[str, ...]:
+    """Return the precisions of a bundle's graphs that a backend can run: only engines are of one size anyway."""
+    return bundle.manifest.precisions(any_size=choice.name != "tensorrt")
 
 
 def backend_type(name: str) -> "BackendType":

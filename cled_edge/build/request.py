@@ -38,14 +38,17 @@ def chosen_graphs(
 
     options: their size is that of the pictures; what is returned has the size that the graph takes, as the fuser gives
     it: padded, unless the graph is of just that size. graphs: roles or names of graphs. None given means all that
-    fusing needs: step, fusion and, where the bundle has them, the loops of `steps` (None: the bundle's default) with
-    and without a map. EngineError for what is asked for and not there.
+    fusing needs: the loops of `steps` (None: the bundle's default) with and without a map, where the bundle has them,
+    and step and fusion, which it may lack in this precision if it has a loop. EngineError for what is asked for and
+    not there.
     """
     steps = steps or bundle.manifest.schedule.default_steps
     found: dict[tuple[str, str], Chosen] = {}
     for one in options:
+        loops = _names(bundle, has, one, "fused_loop", steps, needed="fused_loop" in graphs)
         for what in graphs or get_args(GraphRole):
-            for name in _names(bundle, has, one, what, steps, needed=bool(graphs)):
+            is_needed = bool(graphs) or (what != "fused_loop" and not loops)
+            for name in loops if what == "fused_loop" else _names(bundle, has, one, what, steps, needed=is_needed):
                 sized = _sized(bundle.manifest, name, one)
                 check_sizes(bundle, name, sized)
                 found[name, sized.canonical_json()] = name, sized
@@ -65,7 +68,7 @@ def _names(
         for maps in (((), MAPS) if is_loop else ((),))
     ]
     found = [name for name in names if name is not None]
-    if not found and (needed or not is_loop):
+    if not found and needed:
         opset = options.opset or (f"up to {has.newest_opset}" if has.newest_opset else "any")
         wanted = f" of {counted(steps, 'step')}" if is_loop else ""
         raise EngineError(

@@ -250,7 +250,8 @@ class Manifest(_Model):
         }
         return found.get(size, found.get(None))
 
-    def precisions(self) -> tuple[GraphPrecision, ...]:
-        """Return those of its graphs at the reference opset."""
-        found = {graph.precision for graph in self.graphs.values() if graph.opset == REFERENCE_OPSET}
+    def precisions(self, *, any_size: bool) -> tuple[GraphPrecision, ...]:
+        """Return those of its graphs at the reference opset, or only those in which it has graphs of any size."""
+        graphs = [graph for graph in self.graphs.values() if graph.opset == REFERENCE_OPSET]
+        found = {graph.precision for graph in graphs if graph.size is None or not any_size}
         return tuple(precision for precision in get_args(GraphPrecision) if precision in found)

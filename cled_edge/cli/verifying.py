@@ -32,6 +32,9 @@ def verify(
         ),
     ] = None,
     require_signature: RequireSignature = None,
+    cuda_binding: Annotated[
+        str, typer.Option(help="of backend tensorrt: cuda (NVIDIA's) or pycuda", rich_help_panel=MODEL)
+    ] = "cuda",
     as_json: Annotated[bool, typer.Option("--json", help="print the checks as JSON", rich_help_panel=REPORT)] = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -39,6 +42,7 @@ def verify(
     """Run a bundle's golden pairs here and compare with what its network made of them where it was exported."""
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
     from cled_edge.backend.opener import backends_of  # noqa: PLC0415
+    from cled_edge.backend.tensorrt.run_options import CudaOptions  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
     from cled_edge.select import resolved  # noqa: PLC0415
     from cled_edge.verify import Remarks, read_golden, verify_all  # noqa: PLC0415
@@ -51,7 +55,7 @@ def verify(
     with status_lines(
         lambda: f"verifying {opened.path} on {', '.join(map(str, choices))}", console, status_period_s(verbose=verbose)
     ):
-        checks = verify_all(opened, choices, read_golden(opened), remarks)
+        checks = verify_all(opened, choices, read_golden(opened), remarks, CudaOptions(cuda_binding))
     left_out = remarks.left_out
     if left_out and not checks:
         raise left_out[0]

@@ -565,6 +565,8 @@ def test_a_trial_holds_what_the_graphs_compute(size: tuple[int, int]) -> None:
     whole = tuple(side + -side % multiple for side in size)
     backend = open_backend("onnxruntime", nano)
     for name, spec in nano.manifest.graphs.items():
+        if spec.size is not None:
+            continue
         trial = make_trial(nano, name, whole)
         outputs = dict(zip(trial.expected, backend.run(name, trial.inputs), strict=True))
         assert trial.inputs.keys() == {tensor.name for tensor in spec.inputs}
@@ -687,6 +689,30 @@ def test_the_command_builds_keeps_and_rebuilds(
     assert cli(monkeypatch, "build", bundle.path, *modes) == 0
     sizes = [row["options"]["size"] for row in json.loads(capsys.readouterr().out)]
     assert sizes == [[32, 32], [56, 90], [64, 96]]
+
+
+@pytest.mark.parametrize("release", ["8.6", "10.3", "11.4"])
+def test_the_shipped_bundle_builds_in_one_command(
+    release: str, tmp_path: Path, fake: Fake, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In FP16, as nobody has to say: a loop of the one size, of which the engine is then found at that size."""
+    fake(release)
+    for size in ("480x640", "512x640"):
+        assert cli(monkeypatch, "build", "--size", size, "--engines", tmp_path / "engines", "--json") == 0
+        (row,) = json.loads(capsys.readouterr().out)
+        assert (row["graph"]["name"], row["graph"]["precision"]) == (f"fused_loop-fp16-{size}", "fp16")
+        assert row["options"]["size"] == list(parse_size(size))
+
+
+def test_the_typed_loops_of_the_shipped_bundle_compute_what_its_others_do() -> None:
+    nano, size = Bundle.open(), (480, 640)
+    name = "fused_loop-fp16-480x640"
+    assert [manifest.size for manifest in nano.manifest.graphs.values() if manifest.size] == [size, (512, 640)]
+    trial = make_trial(nano, name, size)
+    outputs = dict(zip(trial.expected, open_backend("onnxruntime", nano).run(name, trial.inputs), strict=True))
+    assert judged(trial, outputs, BuildOptions(size=size), size, "").verdict == "OK"
+    with pytest.raises(BackendError, match="has no fp16 graphs for every size, only fp32"):
+        open_backend("onnxruntime:fp16", nano)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def write_house(folder: Path) -> Path:
     for name in ("llvip", "m3fd", "msrs", "roadscene"):
         _write_pairs(house / "DATA" / "pairs" / name, _HELD_OUT + _TRAINED)
     _write_videos(house / "demo")
-    for name in ("nano", "jetson"):  # of commands that take minutes
+    for name in ("nano", "mine"):  # of commands that take minutes
         shutil.copytree(ROOT / "cled_edge" / "bundles" / "nano", house / "bundles" / name)
     _write_program(house / "bin" / "cled-edge", "python -m cled_edge.cli")
     return house
