@@ -14,7 +14,7 @@ _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL)  # two letters or mo
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//.*)", re.DOTALL)
 _USER = re.compile(r"(?<=://)\S*@")  # up to the last @: a password may hold one, and a slash
 _SECRET = re.compile(
-    r"(?i)\b(user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
+    r"(?i)\b((?:user|proxy)-(?:id|pw)|user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
 )
 
 

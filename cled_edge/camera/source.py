@@ -22,6 +22,7 @@ from cled_edge.frame import Frame
 CAMERAS = {  # scheme -> module:class
     "bag": "cled_edge.camera.bag:Bag",
     "folder": "cled_edge.camera.picture_folder:PictureFolder",  # a folder or a glob
+    "gst": "cled_edge.camera.gstreamer:GstreamerCamera",
     "mcap": "cled_edge.camera.bag:Bag",
     "paced": "cled_edge.camera.paced:PacedCamera",  # a recording in real time
     "picture": "cled_edge.camera.single_picture:SinglePicture",
@@ -89,6 +90,7 @@ def open_camera(address: str) -> Camera:
     `0`, `/dev/video2`, `/dev/v4l/by-id/NAME`: a V4L2 device. A path of a video, a picture or a folder; a glob.
     `mcap:FILE?topic=TOPIC`, `bag:FOLDER?topic=TOPIC`: images of a bag of ROS 2.
     `paced:ADDRESS`: a recording in real time. `synthetic:infrared`, `synthetic:visible`: the rendered street.
+    `gst:PIPELINE`: of GStreamer, where OpenCV has it.
     A URL of `rtsp`, `rtsps`, `http`, `https`, `udp` or `tcp`: a stream from the network.
     `v4l2:`, `video:`, `picture:` or `folder:` before it says which kind is meant, as in `folder:0`.
     Raises SourceMissingError, SourceUnreadableError, NoPairsError for a folder without pictures, and OptionError for an

@@ -12,7 +12,7 @@ from cled_edge.address import without_credentials
 from cled_edge.camera import network_stream
 from cled_edge.camera.picture_folder import find_pictures
 from cled_edge.camera.source import CAMERAS, camera_address, is_live
-from cled_edge.errors import NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import BackendError, NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import ORDER
 
 
@@ -92,7 +92,7 @@ def test_a_folder_yields_its_pictures_in_order_as_they_are_stored(tmp_path: Path
 def test_every_kind_of_the_registry_loads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_stream, "OPEN_WITHIN_S", 0.2)
     for scheme in CAMERAS:
-        with pytest.raises((SourceMissingError, SourceUnreadableError, OptionError)):
+        with pytest.raises((SourceMissingError, SourceUnreadableError, OptionError, BackendError)):
             list(open_camera(f"{scheme}://127.0.0.1:1/none/at/all.png"))
 
 
