@@ -69,6 +69,7 @@ class _Stream:
         self.last: _Entry | None = None
         self.first_arrival_ns: int | None = None
         self.period_ns: float | None = None
+        self.has_ended = False
         self._keep = keep
         self._taken: deque[int] = deque(maxlen=_INTERVALS)
 
@@ -86,8 +87,8 @@ class _Stream:
             self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
 
     def reaches(self, taken_ns: int) -> bool:
-        """Whether a frame came that was not taken earlier: the nearest to that time is known then."""
-        return self.last is not None and self.last.taken_ns >= taken_ns
+        """Whether a frame came that was not taken earlier, or none will: the nearest to that time is known then."""
+        return self.has_ended or (self.last is not None and self.last.taken_ns >= taken_ns)
 
     def before(self, entry: _Entry | None) -> list[_Entry]:
         entries = list(self.entries)
@@ -199,6 +200,11 @@ class TimePairer:
         if stream.is_full:
             self._retire(index)
 
+    def end(self) -> None:
+        """Take it that no more frames come: nothing waits for a nearer partner, and nothing counts as lost."""
+        for stream in self._streams:
+            stream.has_ended = True
+
     def next_pair(self, now_ns: int) -> FramePair | None:
         """Return the pair that is to be fused now, None if there is none; `due_ns` is then when to ask again at last.
 
@@ -304,6 +310,8 @@ class TimePairer:
 
     def _without_a_camera(self, now_ns: int) -> FramePair | None:
         """Return the living camera's frame with a blank one, or two blank ones; None while both live."""
+        if all(stream.has_ended for stream in self._streams):
+            return None
         lost = [self._is_lost(self._streams[k], self._streams[1 - k], now_ns) for k in (0, 1)]
         if all(lost):
             if self._dead_ns is not None and now_ns < self._dead_ns + DEAD_PERIOD_NS:

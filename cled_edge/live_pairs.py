@@ -4,7 +4,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,7 +11,7 @@ from cled_edge.address import without_credentials
 from cled_edge.camera.live_source import LiveSource, SourceState
 from cled_edge.camera.source import is_live
 from cled_edge.data.naming import Names
-from cled_edge.errors import CledEdgeError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError
 from cled_edge.frame import Frame, FramePair
 from cled_edge.live_pairing import MODALITIES, Ledger, TimePairer
 from cled_edge.pairing import PairedCameras, cropped, open_pair
@@ -26,7 +25,7 @@ class LivePairs:
     """Pairs of two live sources; as a context it starts both, and stops them at the end. Entering twice does nothing.
 
     infrared, visible: they share one condition `arrived`. pairer: nobody else may use it. crop_rows: as for
-    `PairedCameras`. files: what they read, for recordings that are played in real time.
+    `PairedCameras`. files: what both read, if they are recordings that are played in real time.
     tell: called on the caller's thread with a line for each change of a source: lost, and why; back.
     is_stuck: a camera did not end in time, and must be left alone.
 
@@ -43,14 +42,14 @@ class LivePairs:
         pairer: TimePairer,
         *,
         crop_rows: tuple[int, int] = (0, 0),
-        files: tuple[Path, ...] = (),
         tell: Callable[[str], None] = lambda _line: None,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         if infrared.arrived is not visible.arrived:
             raise OptionError("two live sources have a condition each; needed one that they share; give both the same")
         self.infrared, self.visible, self.pairer = infrared, visible, pairer
-        self.crop_rows, self.files = crop_rows, files
+        self.crop_rows = crop_rows
+        self.files = (*infrared.files, *visible.files)
         self.is_stuck = False
         self._tell, self._now = tell, now
         self._arrived = infrared.arrived
@@ -126,14 +125,16 @@ class LivePairs:
                 for modality, source in zip(MODALITIES, self.sources, strict=True):
                     for frame in source.take():
                         self.pairer.put(modality, frame)
+                if is_over:
+                    self.pairer.end()
                 now_ns = self._now()
                 pair = self.pairer.next_pair(now_ns)
                 self._look(now_ns)
                 if pair:
                     return self._completed(pair), time.perf_counter_ns() - start_ns
-                due_ns = self.pairer.due_ns
-                if is_over and (due_ns is None or not any(each.pending for each in self.pairer.ledgers.values())):
+                if is_over:
                     return None
+                due_ns = self.pairer.due_ns
                 wait_s = _TICK_S if due_ns is None else min(_TICK_S, max(0.0, due_ns - now_ns) / 1e9)
                 self._arrived.wait(wait_s)
         return None
@@ -155,9 +156,8 @@ class LivePairs:
         """Tell how the sources change; raise what is wrong with one from the start."""
         for index, (modality, source) in enumerate(zip(MODALITIES, self.sources, strict=True)):
             state, before = source.state, self._states[index]
-            is_final = state is SourceState.ENDED or isinstance(source.error, SourceMissingError)
-            if is_final and isinstance(source.error, CledEdgeError) and not source.received:
-                raise source.error
+            if source.fatal:
+                raise source.fatal
             if state is SourceState.LOST and before != state:
                 self._tell(f"{modality} camera is lost: {source.failure}")
             elif state is SourceState.OPEN and before == SourceState.LOST:
@@ -221,5 +221,5 @@ def open_cameras(
             "or two recordings"
         )
     arrived = threading.Condition()
-    first = LiveSource(infrared, process=process, arrived=arrived)
-    return LivePairs(first, LiveSource(visible, arrived=arrived), pairer, crop_rows=crop_rows, tell=tell)
+    sources = LiveSource(infrared, process=process, arrived=arrived), LiveSource(visible, arrived=arrived)
+    return LivePairs(*sources, pairer, crop_rows=crop_rows, tell=tell)

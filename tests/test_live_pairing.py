@@ -239,6 +239,16 @@ def test_arrival_and_monotonic_stamps_compare_as_they_are() -> None:
     assert "drift" not in pairer.clocks["infrared"]
 
 
+@pytest.mark.parametrize("policy", ["latest", "every", "deadline"])
+def test_at_the_end_nothing_waits_and_nothing_counts_as_lost(policy: PairingPolicy) -> None:
+    pairer = TimePairer(policy=policy)
+    put(pairer, (0, 33, 66), (5, 38, 71))
+    pairer.end()
+    pairs = [pairer.next_pair(80 * MS) for _ in range(1 if policy == "latest" else 3)]
+    assert [times_ms(pair) for pair in pairs][-1] == (66, 71)
+    assert pairer.next_pair(10_000 * MS) is None
+
+
 def test_pairs_are_numbered_though_cameras_count_anew() -> None:
     pairer = TimePairer()
     names = []
