@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 # Grey levels: below the scene, of its body, and above it for what is hot. A hot thing that enters then compresses
 # what is hot, and leaves the body as it is.
-_DARK, _BRIGHT, _MOST = 8.0, 208.0, 255.0
+_DARK, _BRIGHT, _MOST = 8.0, 160.0, 255.0
 _LOW, _HIGH, _PEAK = 0.5, 97.0, 99.95  # percentiles of the scene
 # The body ends no farther above its upper end than that lies above the middle, times this: more than a bell has. So
 # hot things on up to a tenth of the image are not taken for it.
@@ -23,7 +23,7 @@ _BODY_S, _REST_S, _PEAK_S = 1.5, 60.0, 0.5  # time constants: of the body, where
 
 @dataclass(frozen=True)
 class Tone:
-    """A curve from counts to grey of two straight parts: 8 at `low`, 208 at `high`, and 255 at `top` and above."""
+    """A curve from counts to grey: 8 at `low`, straight to 160 at `high`, then ever flatter to 255 at `top` and above."""
 
     low: float
     high: float
@@ -38,9 +38,11 @@ class Tone:
     def levels(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return grey levels, 0 to 255, not rounded."""
         body = np.maximum((counts - np.float32(self.low)) * np.float32(self.slope) + np.float32(_DARK), 0)
-        rise = (_MOST - _BRIGHT) / (self.top - self.high)
-        hot = np.minimum((counts - np.float32(self.high)) * np.float32(rise) + np.float32(_BRIGHT), _MOST)
-        return np.asarray(np.where(counts <= self.high, body, hot), np.float32)
+        beyond, width = np.maximum(counts - np.float32(self.high), 0), self.top - self.high
+        bend = _bend(self.slope, width)
+        share = np.log1p(beyond * np.float32(bend)) / math.log1p(bend * width) if bend else beyond / np.float32(width)
+        hot = np.minimum(share, 1) * np.float32(_MOST - _BRIGHT)
+        return np.asarray(np.minimum(body, np.float32(_BRIGHT)) + hot, np.float32)
 
     @property
     def slope(self) -> float:
@@ -81,7 +83,7 @@ class Agc:
 
         middle, upper = at(50), at(_UPPER)
         high = min(at(_HIGH), upper + _TAIL * (upper - middle))
-        wanted = _wide_enough(Tone(at(_LOW), high, at(_PEAK)), noise)
+        wanted = _gentle(Tone(*_apart_enough(at(_LOW), high, noise), at(_PEAK)))
         if self.tone is None:
             self.tone = wanted
             return self.tone
@@ -90,6 +92,7 @@ class Agc:
         # A scene without tails has its percentiles close together.
         low = _between(self.tone.low, min(low_rests[0], wanted.low - 0.05 * width), max(low_rests[1], wanted.low))
         high = _between(self.tone.high, min(high_rests[0], wanted.high), max(high_rests[1], wanted.high + 0.05 * width))
+        low, high = _apart_enough(low, high, noise)
         body, rest, peak = (1 - math.exp(-passed_s / constant) for constant in (_BODY_S, _REST_S, _PEAK_S))
         now = self.tone
         moved = Tone(
@@ -97,7 +100,7 @@ class Agc:
             now.high + body * (high - now.high) + rest * (wanted.high - high),
             now.top + peak * (wanted.top - now.top),
         )
-        self.tone = _wide_enough(moved, noise)
+        self.tone = _gentle(moved)
         return self.tone
 
     def bridge(self, scene: NDArray[Any], jump: float, before: float) -> None:
@@ -119,12 +122,29 @@ class Agc:
             self.tone = self.tone.moved(counts)
 
 
-def _wide_enough(tone: Tone, noise: float) -> Tone:
-    """Return a tone whose body is wide enough for the noise, and whose hot part is no steeper than its body."""
-    lacking = max(_NARROWEST * noise, _NARROWEST_COUNTS) - (tone.high - tone.low)
-    if lacking > 0:
-        tone = replace(tone, low=tone.low - lacking / 2, high=tone.high + lacking / 2)
+def _apart_enough(low: float, high: float, noise: float) -> tuple[float, float]:
+    """Return both ends of a body that is wide enough for the noise."""
+    lacking = max(0.0, max(_NARROWEST * noise, _NARROWEST_COUNTS) - (high - low))
+    return low - lacking / 2, high + lacking / 2
+
+
+def _gentle(tone: Tone) -> Tone:
+    """Return a tone whose hot part is no steeper than its body."""
     return replace(tone, top=max(tone.top, tone.high + (_MOST - _BRIGHT) / tone.slope))
+
+
+def _bend(slope: float, width: float) -> float:
+    """Return b > 0 so that log(1 + b x) / log(1 + b width) times the hot levels begins with `slope`; 0 for a line."""
+    levels = _MOST - _BRIGHT
+    if slope * width <= levels * 1.001:
+        return 0.0
+    few, many = 0.0, 1.0
+    while levels * many < slope * math.log1p(many * width):
+        many *= 2
+    for _ in range(40):
+        middle = (few + many) / 2
+        few, many = (middle, many) if levels * middle < slope * math.log1p(middle * width) else (few, middle)
+    return many
 
 
 def _between(value: float, low: float, high: float) -> float:
