@@ -23,7 +23,7 @@ _BODY_S, _REST_S, _PEAK_S = 1.5, 60.0, 0.5  # time constants: of the body, where
 
 @dataclass(frozen=True)
 class Tone:
-    """A curve from counts to grey: 8 at `low`, straight to 160 at `high`, then ever flatter to 255 at `top` and above."""
+    """A curve from counts to grey: 8 at `low`, straight to 160 at `high`, then ever flatter to 255 at `top`."""
 
     low: float
     high: float
