@@ -317,7 +317,7 @@ def run_fusion(
 
         box = ControlBox(controls, check=fuser.refuse_unfit)
         with (
-            served(address, config, box, fuser, console) as page,
+            served(address, config, box, fuser, console, stream) as page,
             progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance,
         ):
             report = fuse_pairs(

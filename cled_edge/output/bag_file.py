@@ -13,7 +13,7 @@ from cled_edge.address import Address
 from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, ORDER, Frame, FusedFrame
 from cled_edge.image import swapped
-from cled_edge.output.facts import facts_of
+from cled_edge.output.frame_facts import facts_of
 from cled_edge.output.growing_file import GrowingFile
 from cled_edge.output.ros_message import SCHEMAS, compressed_message, image_message, text_message
 from cled_edge.output.sink import Output, Shown

@@ -12,7 +12,7 @@ from cled_edge.address import Address
 from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import swapped
-from cled_edge.output.facts import facts_of
+from cled_edge.output.frame_facts import facts_of
 from cled_edge.output.sink import Output, Shown
 from cled_edge.output.view import shown_image
 

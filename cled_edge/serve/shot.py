@@ -12,7 +12,7 @@ import numpy as np
 from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8, swapped
-from cled_edge.output.facts import facts_of
+from cled_edge.output.frame_facts import facts_of
 from cled_edge.output.view import VIEWS, shown_image
 
 WIDTHS_PX = (160, 320, 480, 640, 960, 1280)

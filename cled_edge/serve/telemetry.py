@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import FusedFrame
-from cled_edge.output.facts import ms, total_ns
+from cled_edge.output.frame_facts import ms, total_ns
 
 FRESH_S = 2.0  # a run whose newest fused frame is older is not healthy
 KEPT_POINTS = 1200
@@ -119,6 +119,7 @@ class Telemetry:
             for what in ("written", "dropped"):
                 outputs.add_metric([output["to"], what], output[what])
         yield outputs
+        yield from _of_cameras(status.get("live") or {})
         controls = GaugeMetricFamily("cled_edge_control", "controls that hold now, but those not set", labels=["name"])
         for name, value in asdict(self._box.current).items():
             if value is not None:
@@ -134,6 +135,21 @@ class Telemetry:
             yield GaugeMetricFamily("cled_edge_newest_frame_seconds", "since the last fused", value=told["frame_age_s"])
         yield GaugeMetricFamily("cled_edge_rate_hz", "fused frames a second", value=self.rate_hz())
         yield GaugeMetricFamily("cled_edge_viewers", "open streams of the page", value=self.viewers)
+
+
+def _of_cameras(live: dict[str, Any]) -> Iterable[Metric]:
+    """Yield what became of the frames of live cameras, see `LivePairs.as_dict`."""
+    frames = CounterMetricFamily("cled_edge_camera_frames", "frames of a camera", labels=["modality", "what"])
+    for modality, ledger in live.get("ledger", {}).items():
+        for what in ("received", "fused", "held", "unpaired"):
+            frames.add_metric([modality, what], ledger[what])
+        for cause, count in ledger["dropped"].items():
+            frames.add_metric([modality, f"dropped: {cause}"], count)
+    yield frames
+    reopened = CounterMetricFamily("cled_edge_camera_reopened", "times a lost camera came back", labels=["modality"])
+    for modality, source in live.get("sources", {}).items():
+        reopened.add_metric([modality], source["reopened"])
+    yield reopened
 
 
 class _Asked:

@@ -21,6 +21,26 @@ from cled_edge.serve.server import PageAddress, PageServer
 SIZE = 48, 64
 TOKEN = "correct-horse-battery"  # noqa: S105 (of tests)
 
+_LEDGER = {
+    "received": 9,
+    "fused": 5,
+    "held": 2,
+    "unpaired": 1,
+    "pending": 0,
+    "dropped": {"overtaken": 3},
+    "holds": True,
+}
+_SOURCE = {"state": "open", "failure": None, "oddities": {"repeated": 1}, "reopened": 2, "rate_hz": 9.0}
+STATUS = {
+    "dropped": 3,
+    "outputs": [{"to": "a.mp4", "written": 5, "dropped": 1}],
+    "live": {
+        "pairing": {"policy": "latest", "slop_ms": 20.0, "hold_ms": 500.0},
+        "sources": {"infrared": _SOURCE, "visible": {**_SOURCE, "failure": "it is unplugged"}},
+        "ledger": {"infrared": _LEDGER, "visible": _LEDGER},
+    },
+}
+
 
 def scene(index: int = 0, **values: Any) -> FusedFrame:
     """A fused frame of one grey level, and inputs of others."""
@@ -84,7 +104,7 @@ def serve(box: ControlBox, tmp_path: Path) -> Iterator[Callable[..., PageServer]
         server = PageServer(place, box, about={"bundle": "fake"}, record_to=tmp_path / "rec", **more)
         server.__enter__()
         begun.append(server)
-        server.begin(lambda: {"dropped": 3, "outputs": [{"to": "a.mp4", "written": 5, "dropped": 1}]})
+        server.begin(lambda: STATUS)
         return server
 
     yield start

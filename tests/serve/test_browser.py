@@ -67,6 +67,8 @@ def test_sliders_change_the_image_and_the_page_says_what_the_run_says(feed, page
     assert box.current.balance == 0.9
     assert tab.inner_text("#infrared-state").split() == ["infrared", "stale", "40", "ms"]
     assert tab.locator(".tiles canvas").count() == 4
+    assert "dropped: overtaken 3 3" in " ".join(tab.inner_text("#cameras").split())
+    assert tab.inner_text("#failures") == "it is unplugged"
     tab.click("text=Side by side")
     tab.wait_for_function("() => document.querySelector('#main canvas').width === 192")
     tab.click("#defaults")

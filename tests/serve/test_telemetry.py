@@ -73,6 +73,8 @@ def test_metrics_are_in_prometheus_text_format(page: PageServer, client: Client)
         'cled_edge_age_seconds_bucket{le="0.05",modality="infrared"}': 2,
         'cled_edge_age_seconds_bucket{le="0.02",modality="infrared"}': 0,
         "cled_edge_skew_seconds_count": 2,
+        'cled_edge_camera_frames_total{modality="infrared",what="dropped: overtaken"}': 3,
+        'cled_edge_camera_reopened_total{modality="visible"}': 2,
         'cled_edge_control{name="balance"}': 0.5,
         'cled_edge_info{bundle="fake"}': 1,
         "cled_edge_healthy": 1,

@@ -198,29 +198,53 @@ function showStatus(status) {
   showRecording(status.recording);
   showThermal(status.thermal);
   if (performance.now() - state.touched > 1500) for (const each of controls) each.take(status.controls[each.name]);
+  showCameras(status.live);
   showStages(status.latency_ms || {});
   showFacts(status);
 }
 
 function showStages(stages) {
   const rows = Object.entries(stages).map(([name, row]) => {
-    const line = document.createElement("tr");
+    const line = rowOf(name, Object.values(row).map((value) => say(value)));
     line.className = name === "total" ? "total" : "";
-    for (const text of [name, ...Object.values(row).map((value) => say(value))]) {
-      line.append(Object.assign(document.createElement("td"), { textContent: text }));
-    }
     return line;
   });
   $("stages").tBodies[0].replaceChildren(...rows);
 }
 
+function rowOf(name, texts) {
+  const line = document.createElement("tr");
+  line.append(...[name, ...texts].map((text) => Object.assign(document.createElement("td"), { textContent: text })));
+  return line;
+}
+
+function showCameras(live) {
+  $("cameras").hidden = !live;
+  if (!live) return;
+  const sources = [live.sources.infrared, live.sources.visible];
+  const ledgers = [live.ledger.infrared, live.ledger.visible];
+  const causes = [...new Set(ledgers.flatMap((each) => Object.keys(each.dropped)))];
+  const odd = [...new Set(sources.flatMap((each) => Object.keys(each.oddities)))];
+  const rows = [
+    ["rate, Hz", sources.map((each) => say(each.rate_hz))],
+    ["received", ledgers.map((each) => each.received)],
+    ["fused", ledgers.map((each) => each.fused)],
+    ["fused again, held", ledgers.map((each) => each.held)],
+    ["unpaired", ledgers.map((each) => each.unpaired)],
+    ...causes.map((cause) => [`dropped: ${cause}`, ledgers.map((each) => each.dropped[cause] || 0)]),
+    ...odd.map((what) => [what, sources.map((each) => each.oddities[what] || 0)]),
+    ["opened again", sources.map((each) => each.reopened)],
+  ];
+  const { policy, slop_ms, hold_ms } = live.pairing;
+  $("pairing").textContent = `pairing ${policy}, slop ${say(slop_ms, 0)} ms, hold ${say(hold_ms, 0)} ms`;
+  $("cameras").querySelector("tbody").replaceChildren(...rows.map(([name, values]) => rowOf(name, values)));
+  $("failures").textContent = sources.map((each) => each.failure).filter(Boolean).join("; ");
+}
+
 function showFacts(status) {
-  const facts = [["fused", `${status.read ?? 0} pairs`], ["overtaken", `${status.dropped ?? 0} pairs`]];
-  if (status.left_out) facts.push(["without partner", `${status.left_out[0]} infrared, ${status.left_out[1]} visible`]);
-  for (const [name, ledger] of Object.entries(status.ledger || {})) {
-    const told = typeof ledger === "object" ? Object.entries(ledger).filter(([, n]) => typeof n !== "object" || Object.keys(n).length) : [["", ledger]];
-    facts.push([name, told.map(([what, n]) => `${what} ${typeof n === "object" ? Object.entries(n).map(([k, v]) => `${k} ${v}`).join(" ") : n}`).join(", ")]);
-  }
+  const facts = [["fused", `${status.read ?? 0} pairs`]];
+  if (!status.live) facts.push(["overtaken", `${status.dropped ?? 0} pairs`]);
+  if (status.left_out && !status.live) facts.push(["without partner", `${status.left_out[0]} infrared, ${status.left_out[1]} visible`]);
   for (const output of (status.outputs || []).filter((each) => each.to !== "none:")) {
     facts.push([output.to, `${output.written} written` + (output.dropped ? `, ${output.dropped} dropped` : "")]);
   }
