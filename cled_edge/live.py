@@ -273,4 +273,6 @@ class _Work:
             self.dead_since_ns = now_ns
         shape = pair.visible.image.shape
         size = self.size or (self.registrar.size if self.registrar else (shape[0], shape[1]))
-        return timed(dead_tile(pair, size, (now_ns - self.dead_since_ns) / 1e9, self.fuser.color_order), pair)
+        tile = dead_tile(pair, size, (now_ns - self.dead_since_ns) / 1e9, self.fuser.color_order)
+        infrared, visible = replace(pair.infrared, image=tile.infrared), replace(pair.visible, image=tile.visible)
+        return timed(tile, replace(pair, infrared=infrared, visible=visible))

@@ -57,6 +57,7 @@ class _Entry:
     frame: Frame
     taken_ns: int
     arrival_ns: int
+    came_ns: int
     is_fused: bool = False
 
 
@@ -67,7 +68,7 @@ class _Stream:
         self.entries: deque[_Entry] = deque()
         self.ledger = Ledger()
         self.last: _Entry | None = None
-        self.first_arrival_ns: int | None = None
+        self.first_came_ns: int | None = None
         self.period_ns: float | None = None
         self.has_ended = False
         self._keep = keep
@@ -80,8 +81,8 @@ class _Stream:
     def append(self, entry: _Entry) -> None:
         self.entries.append(entry)
         self.last = entry
-        if self.first_arrival_ns is None:
-            self.first_arrival_ns = entry.arrival_ns
+        if self.first_came_ns is None:
+            self.first_came_ns = entry.came_ns
         self._taken.append(entry.taken_ns)
         if len(self._taken) > 2:
             self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
@@ -116,13 +117,13 @@ class TimePairer:
     """Pairs the frames of two cameras by when they were taken. It has no thread, and no clock but the one it is told.
 
     slop_ns: the most by which the times of a pair may differ. Of several within it the nearest is taken.
-    hold_ns: the most age of a frame that is fused. When a camera's newest is older, the other one is fused alone, and
-        its pair says `degraded`. When both are, a blank pair comes at 2 Hz.
+    hold_ns: how long a frame is held after it came. When a camera gives no newer one, the other is then fused alone,
+        and its pair says `degraded`. When neither does, a blank pair comes at 2 Hz.
     policy: every pair has a new frame of the faster camera; the slower one's is held until a newer one is nearer.
         "latest": the newest frame, with the nearest that is there; it waits only while a nearer one is due within half
         a period of the faster camera. "deadline": each when its nearest is known, or when it waited for it as long as
         the slop; of those that waited longer only the newest. "every": all, each when its nearest is known, or when it
-        waited for it as long as the hold; they have no age limit, and only what `keep` cannot hold is dropped.
+        waited for it as long as the hold; only what `keep` cannot hold is dropped.
     keep: frames of a camera that are held at most; None is 8, and 32 for "every".
     has_one_clock: the stamps of both cameras are of one clock, whatever its name, as of two recordings.
 
@@ -183,8 +184,8 @@ class TimePairer:
                 }
         return told
 
-    def put(self, modality: Modality, frame: Frame) -> None:
-        """Take a camera's next frame."""
+    def put(self, modality: Modality, frame: Frame, now_ns: int | None = None) -> None:
+        """Take a camera's next frame. now_ns: when it is taken; None is when it arrived."""
         index = MODALITIES.index(modality)
         stream = self._streams[index]
         stream.ledger.received += 1
@@ -196,7 +197,7 @@ class TimePairer:
         taken_ns = self._taken_ns(index, frame, arrival_ns)
         if stream.last:
             taken_ns = max(taken_ns, stream.last.taken_ns + 1)  # the estimate moves; the order stays
-        stream.append(_Entry(frame, taken_ns, arrival_ns))
+        stream.append(_Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns))
         if stream.is_full:
             self._retire(index)
 
@@ -350,11 +351,9 @@ class TimePairer:
 
     def _is_lost(self, stream: _Stream, other: _Stream, now_ns: int) -> bool:
         if stream.last:
-            self._ask_by(stream.last.taken_ns + self.hold_ns + 1, now_ns)
-            return now_ns - stream.last.taken_ns > self.hold_ns
-        if other.first_arrival_ns is None:
-            return False
-        return now_ns - other.first_arrival_ns > START_NS
+            self._ask_by(stream.last.came_ns + self.hold_ns + 1, now_ns)
+            return now_ns - stream.last.came_ns > self.hold_ns
+        return other.first_came_ns is not None and now_ns - other.first_came_ns > START_NS
 
     def _ask_by(self, due_ns: int, after_ns: int = 0) -> None:
         if due_ns > after_ns:
@@ -394,5 +393,5 @@ class TimePairer:
         if self.policy == "every":
             return
         for index, stream in enumerate(self._streams):
-            while stream.entries and now_ns - stream.entries[0].taken_ns > self.hold_ns:
+            while stream.entries and now_ns - stream.entries[0].came_ns > self.hold_ns:
                 self._retire(index, "too old")

@@ -122,12 +122,12 @@ class LivePairs:
             while not self._is_stopped:
                 start_ns = time.perf_counter_ns()
                 is_over = all(source.state is SourceState.ENDED for source in self.sources)
+                now_ns = self._now()
                 for modality, source in zip(MODALITIES, self.sources, strict=True):
                     for frame in source.take():
-                        self.pairer.put(modality, frame)
+                        self.pairer.put(modality, frame, now_ns)
                 if is_over:
                     self.pairer.end()
-                now_ns = self._now()
                 pair = self.pairer.next_pair(now_ns)
                 self._look(now_ns)
                 if pair:

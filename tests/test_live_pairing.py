@@ -294,7 +294,7 @@ class Checked:
                 continue
             assert taken_ns >= self.last[name]  # never back in time
             if self.pairer.policy != "every":
-                assert now_ns - taken_ns <= self.pairer.hold_ns
+                assert now_ns - frame.arrival_ns <= self.pairer.hold_ns
             self.last[name] = taken_ns
 
     def check_law(self) -> None:

@@ -21,6 +21,7 @@ from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.live_pairs import LivePairs, open_cameras
 from cled_edge.output import fanout
 from cled_edge.output.sink import Output, output_address
+from cled_edge.output.view import shown_image
 
 SHAPES = (4, 6), (4, 6, 3)
 MS = 1_000_000
@@ -272,6 +273,7 @@ def test_the_loop_goes_on_while_cameras_are_lost_and_shows_that_they_are(rig, mo
     dead = shown(BOTH_LOST)[0].picture
     assert dead.shape == SHAPES[1]
     assert dead.max() < 250
+    assert shown_image(shown(BOTH_LOST)[0], "side-by-side").shape == (4, 18, 3)
     assert shown("")[-1].picture.max() == 4
     told = report.as_dict()
     assert report.failure is None

@@ -29,7 +29,7 @@ HoldMs = Annotated[
     float | None,
     typer.Option(
         metavar="MS",
-        **with_default("of live cameras: the most age of a frame that is fused; then its camera counts as lost", "500"),
+        **with_default("of live cameras: how long one's last frame is held; then the camera counts as lost", "500"),
         rich_help_panel=PLACES,
     ),
 ]
