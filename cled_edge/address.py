@@ -8,14 +8,10 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from cled_edge.errors import OptionError
+from cled_edge.errors import OptionError, without_credentials
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+-]+):(.*)", re.DOTALL)  # two letters or more: C: is a drive
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(//.*)", re.DOTALL)
-_USER = re.compile(r"(?<=://)\S*@")  # up to the last @: a password may hold one, and a slash
-_SECRET = re.compile(
-    r"(?i)\b((?:user|proxy)-(?:id|pw)|user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
-)
 
 
 @dataclass(frozen=True)
@@ -33,11 +29,6 @@ class Address:
     def shown(self) -> str:
         """Return the text without credentials."""
         return without_credentials(self.text)
-
-
-def without_credentials(text: str) -> str:
-    """Return a text in which the user, the password and the keys of every URL are three asterisks."""
-    return _SECRET.sub(r"\1=***", _USER.sub("***@", text))
 
 
 def explicit_address(text: str, schemes: Collection[str]) -> Address | None:

@@ -27,16 +27,33 @@ A message says what was seen, what was needed and what to do next, in one line.
 
 import io
 import os
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
+_USER = re.compile(r"(?<=://)\S*@")  # up to the last @: a password may hold one, and a slash
+_SECRET = re.compile(
+    r"(?i)\b((?:user|proxy)-(?:id|pw)|user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
+)
+
+
+def without_credentials(text: str) -> str:
+    """Return a text in which the user, the password and the keys of every URL are three asterisks."""
+    return _SECRET.sub(r"\1=***", _USER.sub("***@", text))
+
 
 class CledEdgeError(Exception):
-    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns.
+
+    Its text never holds a credential of a URL, wherever it is shown.
+    """
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        return without_credentials(super().__str__())
 
 
 class OptionError(CledEdgeError, ValueError):

@@ -7,11 +7,10 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
-from cled_edge.address import without_credentials
 from cled_edge.camera.live_source import LiveSource, SourceState
 from cled_edge.camera.source import is_live
 from cled_edge.data.naming import Names
-from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError
+from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError, without_credentials
 from cled_edge.frame import Frame, FramePair
 from cled_edge.live_pairing import MODALITIES, Ledger, TimePairer
 from cled_edge.pairing import PairedCameras, cropped, open_pair

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from cled_edge.address import without_credentials
 from cled_edge.camera.source import Camera, files_of, open_camera
-from cled_edge.errors import CledEdgeError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import CledEdgeError, SourceMissingError, SourceUnreadableError, without_credentials
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, ORDER, Frame
 
 _NS = 10**9

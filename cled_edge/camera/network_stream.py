@@ -10,11 +10,11 @@ import cv2  # noqa: F401 (before av, see video_file.py)
 # isort: split
 import av
 
-from cled_edge.address import Address, without_credentials
+from cled_edge.address import Address
 from cled_edge.camera.nal_units import NalUnits
 from cled_edge.camera.source import Camera
 from cled_edge.camera.video_file import image_of
-from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError, without_credentials
 from cled_edge.frame import ARRIVAL, SENDER, Frame
 
 OPEN_WITHIN_S, READ_WITHIN_S = 5.0, 3.0

@@ -14,7 +14,6 @@ import typer
 from rich.console import Console
 from rich.table import Column, Table
 
-from cled_edge.address import without_credentials
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.advice import advice
 from cled_edge.cli.control_options import control_options
@@ -35,7 +34,7 @@ from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
 from cled_edge.cli.serving import page_address, served
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.ending import INTERRUPTED
-from cled_edge.errors import OptionError, one_line_errors
+from cled_edge.errors import OptionError, one_line_errors, without_credentials
 from cled_edge.json_text import counted, json_of
 from cled_edge.progress import progress_bar
 
@@ -365,7 +364,8 @@ def _tell_opened(
     counts = pairs.announced or (None, None)
     rate = "unknown rate" if pairs.rate_hz is None else f"{pairs.rate_hz:g} Hz"
     said = [
-        f"{name} camera {address}: {'live' if pairs.is_live else f'{count or 0} frames announced'}, {rate}"
+        f"{name} camera {without_credentials(address or '')}: "
+        f"{'live' if pairs.is_live else f'{count or 0} frames announced'}, {rate}"
         for name, address, count in zip(
             ("infrared", "visible"), (config.cameras.infrared, config.cameras.visible), counts, strict=True
         )

@@ -48,7 +48,7 @@ def served(
     if address is None:
         yield None
         return
-    from cled_edge.address import without_credentials  # noqa: PLC0415
+    from cled_edge.errors import without_credentials  # noqa: PLC0415
     from cled_edge.serve.server import PageServer  # noqa: PLC0415
 
     about = {

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any
 
-from cled_edge.address import without_credentials
-from cled_edge.errors import OptionError, OutputError
+from cled_edge.errors import OptionError, OutputError, without_credentials
 from cled_edge.frame import FusedFrame
 from cled_edge.output.sink import Output, OutputSettings, Policy, open_output
 from cled_edge.queues import WriteBehind, WriteBetween

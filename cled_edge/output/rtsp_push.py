@@ -11,8 +11,8 @@ import cv2  # noqa: F401 (before av, see cled_edge.output.encoder)
 # isort: split
 import av
 
-from cled_edge.address import Address, without_credentials
-from cled_edge.errors import OutputError
+from cled_edge.address import Address
+from cled_edge.errors import OutputError, without_credentials
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8
 from cled_edge.output.encoder import H264, MJPEG, chosen_encoder

@@ -1,6 +1,8 @@
 """Streams from the network, on loopback: what they give, how a loss is told, and that no password is shown."""
 
 import socket
+import subprocess
+import sys
 import threading
 from fractions import Fraction
 
@@ -159,3 +161,25 @@ def test_a_source_comes_back_after_its_server() -> None:
         assert source.state is SourceState.OPEN
         server.cut()
         assert source.stop(20)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["fuse", "--out", "none:", "-v", "--json"],
+        ["fuse", "--out", "window:x"],
+        ["calibrate", "--out", "calibration.yaml"],
+        ["score", "--fused", "fused"],
+    ],
+)
+def test_no_command_shows_a_password(options: list[str], tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    address = f"rtsp://me:{MARK}@127.0.0.1:{closed_port()}/a?token={MARK}#bad"
+    command, *rest = options
+    cameras = ["--infrared", address, "--visible", address]
+    done = subprocess.run(
+        [sys.executable, "-m", "cled_edge.cli", command, *cameras, *rest], capture_output=True, text=True, check=False
+    )
+    assert done.returncode not in (0, 1)
+    assert "***@127.0.0.1" in done.stderr
+    assert MARK not in done.stdout + done.stderr

@@ -8,11 +8,17 @@ import numpy as np
 import pytest
 
 from cled_edge import open_camera
-from cled_edge.address import without_credentials
 from cled_edge.camera import network_stream
 from cled_edge.camera.picture_folder import find_pictures
 from cled_edge.camera.source import CAMERAS, camera_address, is_live
-from cled_edge.errors import BackendError, NoPairsError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import (
+    BackendError,
+    NoPairsError,
+    OptionError,
+    SourceMissingError,
+    SourceUnreadableError,
+    without_credentials,
+)
 from cled_edge.frame import ORDER
 
 
