@@ -15,12 +15,15 @@ class ControlBox:
 
     check: raises OptionError for controls that lie in their ranges, but that this run cannot apply, such as one that
     the bundle has not. Nothing changes then.
+    refusal: why the last change was withdrawn, see `withdraw`; "" if it was not.
     listeners: called after each change with the new controls, on the thread that changed them.
     """
 
     def __init__(self, controls: Controls | None = None, *, check: Listener = lambda _controls: None) -> None:
         self.listeners: list[Listener] = []
+        self.refusal = ""
         self._check = check
+        self._proven: Controls | None = None
         self._current = Controls() if controls is None else controls
         self._changing = threading.Lock()
 
@@ -43,7 +46,26 @@ class ControlBox:
             Controls.from_mapping(values, "a change of controls")
             changed = replace(self._current, **values)
             self._check(changed)
-            self._current = changed
+            self._current, self.refusal = changed, ""
             for listener in tuple(self.listeners):
                 listener(changed)
             return changed
+
+    def prove(self, controls: Controls) -> None:
+        """Take it that a frame was fused with these controls; the loop says so after each."""
+        self._proven = controls
+
+    def withdraw(self, controls: Controls, reason: str) -> bool:
+        """Go back to the controls of the last frame, and say whether others were tried: then these cannot be applied.
+
+        A slider must not end a run: what fails with a change is tried again without it.
+        """
+        with self._changing:
+            if self._proven is None or controls == self._proven:
+                return False
+            if self._current == controls:
+                self._current = self._proven
+            self.refusal = reason
+            for listener in tuple(self.listeners):
+                listener(self._current)
+            return True

@@ -6,7 +6,7 @@ Of recordings a thread reads the next pair ahead. Of live cameras the loop asks 
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +112,11 @@ def fuse_pairs(
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
-                _fuse_all(reader, _Work(fuser, box, registrar, tiling), fanout, report, max_frames, monitor)
+                for fused in _fused_frames(reader, _Work(fuser, box, registrar, tiling), report, fanout):
+                    if monitor:
+                        monitor.show(fused)
+                    if not fanout.put(fused) or report.read == max_frames:
+                        break
             report.interrupted = stopped.is_set()
     except KeyboardInterrupt:
         report.interrupted = True
@@ -181,27 +185,48 @@ def _refuse_overfull(pairs: PairedCameras | LivePairs, outputs: Sequence[Output]
             )
 
 
-def _fuse_all(
-    reader: ReadAhead[FramePair] | LivePairs,
-    work: "_Work",
-    fanout: Fanout,
-    report: Report,
-    max_frames: int | None,
-    monitor: Monitor | None,
-) -> None:
-    """Fuse on this thread until the source ends or is stopped, an output wants no more, or `max_frames` are done.
+def fused_frames(
+    pairs: PairedCameras | LivePairs,
+    fuser: Fuser,
+    controls: Controls | ControlBox | None = None,
+    *,
+    registrar: Registrar | None = None,
+    tiling: Tiling | None = None,
+) -> Iterator[FusedFrame]:
+    """Yield every pair fused, on the caller's thread: what `fuse_pairs` writes, for a loop of your own.
+
+        with open_cameras("0", "1") as pairs, Fuser.load() as fuser:
+            for fused in fused_frames(pairs, fuser): ...
+
+    Arguments as in `fuse_pairs`. Live cameras do not wait for the caller: the next frame is fused of the newest pair.
+    `FusedFrame.degraded` says what is lost. It ends where the sources do; leave the loop, and close the generator, to
+    end it before. Anything that is wrong with a pair is raised. Signals are left to the caller.
+    """
+    box = ControlBox.of(controls)
+    reader = pairs if isinstance(pairs, LivePairs) else ReadAhead(pairs)
+    report = _begun(pairs, fuser, box.current)
+    with reader:
+        yield from _fused_frames(reader, _Work(fuser, box, registrar, tiling), report)
+    if report.failure:
+        raise report.failure
+
+
+def _fused_frames(
+    reader: ReadAhead[FramePair] | LivePairs, work: "_Work", report: Report, fanout: Fanout | None = None
+) -> Iterator[FusedFrame]:
+    """Yield each pair fused, and count it, until the source ends or is stopped. fanout: what it waited is no work.
 
     What is wrong with a pair after the first ends it too, as the report's failure: what was fused before is kept.
     """
     drawing = "pair" if isinstance(reader, LivePairs) else "decode"
-    while report.read != max_frames:
+    while True:
         try:
             start_ns = time.perf_counter_ns()
             drawn = reader.next()
             if drawn is None:
                 return
             pair, drawn_ns = drawn
-            wait_ns = time.perf_counter_ns() - start_ns + fanout.waited_ns
+            wait_ns = time.perf_counter_ns() - start_ns + (fanout.waited_ns if fanout else 0)
             fused = work(pair)
         except CledEdgeError as error:
             if not report.read:
@@ -211,26 +236,38 @@ def _fuse_all(
         report.count_fused(fused)
         report.clocks = pair.infrared.clock, pair.visible.clock
         report.drift_px = work.registrar.drift_px if work.registrar else None
-        stages_ns = {IDLE: wait_ns, drawing: drawn_ns, **fused.latency_ns}
-        fused = replace(fused, latency_ns=stages_ns)
-        if monitor:
-            monitor.show(fused)
-        if not fanout.put(fused):
-            return
+        yield replace(fused, latency_ns={IDLE: wait_ns, drawing: drawn_ns, **fused.latency_ns})
 
 
 @dataclass
 class _Work:
-    """What is done to each pair. dead_since_ns: since when both cameras are lost. size: of what was shown last."""
+    """What is done to each pair.
+
+    controls: of the pair in work. dead_since_ns: since when both cameras are lost. size: of what was shown last.
+    """
 
     fuser: Fuser
     box: ControlBox
     registrar: Registrar | None
     tiling: Tiling | None
+    controls: Controls = field(default_factory=Controls)
     dead_since_ns: int | None = None
     size: Size | None = None
 
     def __call__(self, pair: FramePair) -> FusedFrame:
+        """Register and fuse one pair, with controls that changed if they can be applied, else with those before."""
+        self.controls = self.box.current
+        try:
+            fused = self._tried(pair)
+        except CledEdgeError as error:
+            if not self.box.withdraw(self.controls, str(error)):
+                raise
+            self.controls = self.box.current
+            fused = self._tried(pair)
+        self.box.prove(self.controls)
+        return fused
+
+    def _tried(self, pair: FramePair) -> FusedFrame:
         """Register and fuse one pair; what is wrong with it names it."""
         if pair.degraded == BOTH_LOST:
             return self._dead(pair)
@@ -260,7 +297,7 @@ class _Work:
 
     def _fused(self, pair: FramePair, fuser: Fuser | None = None) -> FusedFrame:
         """Fuse a pair of one size; what a camera does not see, as one that is lost, the other one shows."""
-        fuser, controls = fuser or self.fuser, self.box.current
+        fuser, controls = fuser or self.fuser, self.controls
         if self.tiling is None:
             return fuser.fuse_pair(pair, controls)
         images = fuser.image(pair.infrared), fuser.image(pair.visible)

@@ -18,6 +18,7 @@ from cled_edge.control_box import ControlBox
 from cled_edge.errors import (
     BackendError,
     CledEdgeError,
+    EngineError,
     OptionError,
     OutOfMemoryError,
     OutputError,
@@ -328,6 +329,62 @@ def test_a_handler_of_the_callers_own_is_left_to_it(run) -> None:
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (heard, report.interrupted, report.written) == ([signal.SIGTERM], False, 3)
+
+
+def test_a_monitor_sees_each_frame_and_reads_the_report_while_the_run_goes_on(run) -> None:
+    class Watch:
+        def __init__(self) -> None:
+            self.names: list[str] = []
+            self.read: list[int] = []
+
+        def begin(self, status: Callable[[], dict]) -> None:
+            self.status = status
+            self.read.append(status()["read"])
+
+        def show(self, frame: FusedFrame) -> None:
+            self.names.append(frame.name)
+            self.read.append(self.status()["read"])
+            assert {"wait", "network"} <= frame.latency_ns.keys()
+
+    watch = Watch()
+    report = run.bounded(Source(3), Fuser(), Sink(), monitor=watch)
+    assert watch.names == ["0", "1", "2"]
+    assert watch.read == [0, 1, 2, 3]
+    assert watch.status()["written"] == report.written == 3
+
+
+def test_controls_that_cannot_be_applied_are_withdrawn_and_no_frame_is_lost(run) -> None:
+    box, taken = ControlBox(Controls(steps=1)), []
+
+    class Limited(Fuser):
+        def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
+            if controls.steps != 1:
+                raise EngineError("there is no engine of 3 steps")
+            taken.append(pair.name)
+            if len(taken) == 2:
+                box.change(steps=3, balance=0.9)
+            return super().fuse_pair(pair, controls)
+
+    sink = Sink()
+    report = run.bounded(Source(4), Limited(), sink, controls=box)
+    assert sink.names == ["0", "1", "2", "3"]
+    assert report.failure is None
+    assert box.current == Controls(steps=1)
+    assert "there is no engine of 3 steps" in box.refusal
+
+
+def test_frames_are_iterated_over_as_the_outputs_get_them() -> None:
+    names = []
+    for fused in live.fused_frames(Source(5), Fuser(), ControlBox()):
+        assert "decode" in fused.latency_ns
+        names.append(fused.name)
+        if len(names) == 3:
+            break
+    assert names == ["0", "1", "2"]
+    broken = live.fused_frames(Source(5, failing(2, SourceUnreadableError("it broke"))), Fuser())
+    assert [next(broken).name for _ in range(2)] == ["0", "1"]
+    with pytest.raises(SourceUnreadableError, match="it broke"):
+        next(broken)
 
 
 def test_a_change_of_controls_holds_from_the_next_frame_on(run) -> None:

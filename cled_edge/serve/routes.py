@@ -66,6 +66,7 @@ class Page:
             "rate_now_hz": self.telemetry.rate_hz(),
             "viewers": self.telemetry.viewers,
             "controls": asdict(self.box.current),
+            "refusal": self.box.refusal,
             "recording": self.recorder.status(),
             "thermal": self._thermal_status(),
             "frame": self.shots.item.facts() if self.shots.item else None,

@@ -195,6 +195,7 @@ function showStatus(status) {
   $("rate").textContent = say(status.rate_now_hz);
   const told = status.health.status;
   if (!state.lost) chip("health", status.healthy ? (told === "ok" ? "good" : "warn") : "bad", told);
+  $("refusal").textContent = status.refusal;
   showRecording(status.recording);
   showThermal(status.thermal);
   if (performance.now() - state.touched > 1500) for (const each of controls) each.take(status.controls[each.name]);
