@@ -31,9 +31,9 @@ class Tone:
 
     def grey(self, counts: NDArray[Any]) -> NDArray[np.uint8]:
         """Return uint8 of uint8 or uint16 counts, the same shape, by one table."""
-        first, last = int(counts.min()), int(counts.max())
-        table = np.rint(self.levels(np.arange(first, last + 1, dtype=np.float32))).astype(np.uint8)
-        return np.take(table, counts - np.asarray(first, counts.dtype))
+        first, last = counts.min(), counts.max()
+        table = np.rint(self.levels(np.arange(int(first), int(last) + 1, dtype=np.float32))).astype(np.uint8)
+        return table.take(counts - first, mode="clip")  # with bounds checked it takes twice as long
 
     def levels(self, counts: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return grey levels, 0 to 255, not rounded."""

@@ -106,14 +106,18 @@ class StuckPixels:
         """Return a frame whose pixels of the map are the mean of the good ones beside them, up to two pixels away."""
         if not self.count:
             return values
-        good = 1 - self._map
-        known = (values * good).astype(np.float32)
+        rows, columns = np.nonzero(self._map)
+        framed = cv2.copyMakeBorder(values, 2, 2, 2, 2, cv2.BORDER_REFLECT_101)
+        good = cv2.copyMakeBorder(self._map, 2, 2, 2, 2, cv2.BORDER_REFLECT_101) == 0
         mended = values.copy()
-        for side in (5, 3):  # the nearest win
-            weight = cv2.boxFilter(good.astype(np.float32), -1, (side, side), normalize=False)
-            total = cv2.boxFilter(known, -1, (side, side), normalize=False)
-            where = (self._map > 0) & (weight > 0)
-            mended[where] = np.rint(total[where] / weight[where])
+        for reach in (2, 1):  # the nearest win
+            steps = np.arange(-reach, reach + 1) + 2
+            around = rows[:, None, None] + steps[:, None], columns[:, None, None] + steps
+            weights = good[around]
+            number = weights.sum(axis=(1, 2))
+            mean = (framed[around] * weights).sum(axis=(1, 2)) / np.maximum(number, 1)
+            has = number > 0
+            mended[rows[has], columns[has]] = np.rint(mean[has])
         return mended
 
 

@@ -19,7 +19,7 @@ COLORED = (
 )
 _BAND_ROWS = 256
 _EDGE_ROWS = 4  # of an image of 32 rows or more, where cameras put rows of telemetry
-_LARGE = 100_000  # pixels
+_LARGE, _SAMPLED = 100_000, 25_000  # pixels
 _FILL_SHARE = 0.02  # of the pixels along the edge that a value must have to be a fill
 
 
@@ -99,7 +99,7 @@ def band_of(counts: NDArray[np.uint16]) -> tuple[float, float]:
     What is no scene does not count: a value that fills an area far from all others, such as the 0 around a warped
     image; the outer rows, which may be telemetry; pixels that stand alone, dead or stuck. They come out black or white.
     """
-    low, high = percentiles(counts[scene_of(counts)[0]], 0.1, 99.9)
+    low, high = percentiles(counts[scene_of(counts)], 0.1, 99.9)
     if high - low <= FLAT_LEVELS:  # the scene is flat: what is around it may be all that there is to see
         low, high = int(counts.min()), int(counts.max())
     return float(low), float(high if high - low > FLAT_LEVELS else low)
@@ -112,8 +112,22 @@ def percentiles(counts: NDArray[Any], *shares: float) -> list[int]:
     return [int(value) for value in np.searchsorted(up_to, ranks, side="right")]
 
 
-def scene_of(counts: NDArray[Any]) -> tuple[NDArray[np.bool_], float]:
-    """Return which pixels show the scene, (H, W), all of them if that cannot be told; and their noise, in counts."""
+def sampled(values: NDArray[Any]) -> NDArray[Any]:
+    """Return every so manyth row and column of an image, so that no more than `_SAMPLED` pixels are left to count."""
+    step = max(1, math.ceil(math.sqrt(values.size / _SAMPLED)))
+    return np.ascontiguousarray(values[::step, ::step])
+
+
+def noise_of(values: NDArray[Any]) -> float:
+    """Return the noise of a pixel, in counts, by its distance from the median around it."""
+    if min(values.shape) < 3:
+        return 0.0
+    apart = cv2.absdiff(values, cv2.medianBlur(values, 3))
+    return 1.4826 * percentiles(sampled(np.asarray(apart, values.dtype)), 50)[0]
+
+
+def scene_of(counts: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which pixels show the scene, (H, W); all of them if that cannot be told."""
     everything = np.ones(counts.shape, np.bool_)
     inner = slice(_EDGE_ROWS, -_EDGE_ROWS) if len(counts) >= 8 * _EDGE_ROWS else slice(None)
     keep = np.zeros_like(everything)
@@ -124,14 +138,14 @@ def scene_of(counts: NDArray[Any]) -> tuple[NDArray[np.bool_], float]:
         keep &= around == 0
     sparse = (slice(None, None, 2),) * 2 if counts.size > _LARGE else ()  # a quarter tells as much, in less time
     if not keep[sparse].any() or min(counts.shape) < 3:
-        return everything, 0.0
+        return everything
     # A pixel stands alone if it is far from the median around it: beyond noise, and half of what the scene spans.
     smooth = np.asarray(cv2.medianBlur(np.ascontiguousarray(counts), 3), counts.dtype)
     apart = np.asarray(cv2.absdiff(counts, smooth), counts.dtype)
     sampled = keep[sparse]
     low, high = percentiles(smooth[sparse][sampled], 1, 99)
     noise = 1.4826 * percentiles(apart[sparse][sampled], 50)[0]
-    return keep & (apart <= max(8 * noise, (high - low) / 2, 1)), noise
+    return keep & (apart <= max(8 * noise, (high - low) / 2, 1))
 
 
 def _fills(counts: NDArray[Any]) -> list[int]:

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.thermal.grey import sampled
+
 SHUTTER = "shutter"
 _REMEMBERED = 24  # frames
 _KNOWN = 5  # differences from which what is usual is known
@@ -58,7 +60,7 @@ class ShutterWatch:
         camera's own gain has made of them: only then a jump or a flat image means a shutter.
         """
         inner = slice(4, -4) if len(values) >= 32 else slice(None)  # telemetry counts on while the image is frozen
-        image = values[inner].astype(np.float32)
+        image = sampled(values[inner]).astype(np.float32)
         last = self._last
         if last is None or last.shape != image.shape:
             return self._take(image, time_s)
@@ -103,21 +105,19 @@ def _jump(change: NDArray[np.float32], last: NDArray[np.float32], is_gap: bool) 
 
     A pause makes a smaller one, that fewer pixels share, one of a shutter.
     """
-    sparse = change[::2, ::2]
-    level = float(np.median(sparse))
+    level = float(np.median(change[::2, ::2]))
     least, shared = (0.05, 0.7) if is_gap else (0.15, 0.85)
     if abs(level) < max(least * _spread(last), 2):
         return 0.0
-    follows = float(np.mean((sparse * np.sign(level)) > abs(level) / 2))
+    follows = float(np.mean((change * np.sign(level)) > abs(level) / 2))
     return level if follows >= shared else 0.0
 
 
 def _drift(change: NDArray[np.float32]) -> float:
     """Return by how much the level of what holds still has drifted, in counts; 0 if less than half of it does."""
-    sparse = change[::2, ::2]
-    apart = np.abs(sparse - np.median(sparse))
+    apart = np.abs(change - np.median(change[::2, ::2]))
     still = apart <= 3 * (np.median(apart[::2, ::2]) + 1)
-    return float(sparse[still].mean()) if still.mean() > 0.5 else 0.0
+    return float(change[still].mean()) if still.mean() > 0.5 else 0.0
 
 
 def _spread(image: NDArray[np.float32]) -> float:

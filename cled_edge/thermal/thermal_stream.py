@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cled_edge.errors import OptionError
 from cled_edge.thermal.agc import Agc
 from cled_edge.thermal.bad_pixels import StuckPixels, repaired
-from cled_edge.thermal.grey import COLORED, Thermal, band_of, is_colored, scene_of, stretched
+from cled_edge.thermal.grey import COLORED, Thermal, band_of, is_colored, noise_of, sampled, scene_of, stretched
 from cled_edge.thermal.shutter import ShutterWatch, Sight
 
 Gain = Literal["auto", "stream", "image"]
@@ -182,8 +182,8 @@ class ThermalStream:
             return np.ascontiguousarray(values, dtype=np.uint8)
         if self.gain == "image":
             return stretched(values, *band_of(values))
-        pixels, noise = scene_of(values)
-        scene = values[pixels]
+        sample = sampled(values)
+        scene, noise = sample[scene_of(sample)], noise_of(values)
         if sight.jump:
             self._agc.bridge(scene, sight.jump, self._level)
         elif sight.passed_s > _FORGOTTEN_S:
