@@ -195,7 +195,7 @@ def fused_frames(
 ) -> Iterator[FusedFrame]:
     """Yield every pair fused, on the caller's thread: what `fuse_pairs` writes, for a loop of your own.
 
-        with open_cameras("0", "1") as pairs, Fuser.load() as fuser:
+        with open_cameras("0", "1", TimePairer()) as pairs, Fuser.load() as fuser:
             for fused in fused_frames(pairs, fuser): ...
 
     Arguments as in `fuse_pairs`. Live cameras do not wait for the caller: the next frame is fused of the newest pair.

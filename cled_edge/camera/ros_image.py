@@ -57,7 +57,18 @@ def _named(kind: str, name: str) -> Iterator[None]:
 
 def _raw(message: "_Cdr", name: str) -> tuple[NDArray[Any], ColorOrder]:
     height, width, encoding = message.number("I"), message.number("I"), message.text()
-    is_big_endian, step, data = message.number("B"), message.number("I"), message.octets()
+    is_big_endian, step = bool(message.number("B")), message.number("I")
+    return raw_image(height, width, encoding, is_big_endian, step, message.octets(), name)
+
+
+def raw_image(
+    height: int, width: int, encoding: str, is_big_endian: bool, step: int, data: Any, name: str
+) -> tuple[NDArray[Any], ColorOrder]:
+    """Return the image of the fields of a sensor_msgs Image, as `decode_image` does, of an array of its own.
+
+    data: bytes, or anything that has them as a buffer. SourceUnreadableError for another encoding; ValueError if there
+    are fewer bytes than height and step say.
+    """
     if encoding not in _ENCODINGS:
         raise SourceUnreadableError(
             f"{name} has images of encoding {encoding!r}; needed one of {', '.join(_ENCODINGS)}; republish the topic"

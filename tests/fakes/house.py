@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "runtime" / "OUTPUTS.md",
     ROOT / "runtime" / "PAGE.md",
     ROOT / "runtime" / "TENSORRT.md",
+    ROOT / "runtime" / "ros2" / "README.md",
     ROOT / "export" / "README.md",
     ROOT / "export" / "BUNDLE.md",
     ROOT / "training" / "README.md",

@@ -1,0 +1,1 @@
+"""The ROS 2 node of cled-edge, and its logic, which needs no ROS."""
