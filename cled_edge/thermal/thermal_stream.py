@@ -18,6 +18,7 @@ from cled_edge.thermal.shutter import ShutterWatch, Sight
 Gain = Literal["auto", "stream", "image"]
 SEEN = "the infrared camera closed its shutter: frozen frames are not taken for fresh ones"
 _ORDER, _ORDER_S = "order", 0.1  # the clock of what has no time, see `cled_edge.frame.ORDER`; seconds a frame then
+_JUMP_S = 1.0  # by which stamps and arrivals may differ
 _LONGEST_S, _FORGOTTEN_S = 0.3, 10.0  # a pause moves the gain as this long does; after that the gain starts anew
 
 _SETTLING = 0.2  # so much slower moves the gain soon after a shutter, while the level drifts
@@ -44,6 +45,8 @@ class _CameraFrame(Protocol):
     def notes(self) -> tuple[str, ...]: ...
     @property
     def event(self) -> str: ...
+    @property
+    def arrival_ns(self) -> int | None: ...
 
 
 F = TypeVar("F", bound=_CameraFrame)
@@ -94,7 +97,7 @@ class ThermalStream:
         self.crop_rows = crop_rows
         self.events: Counter[str] = Counter()
         self._agc = Agc()
-        self._begin_s: float | None = None
+        self._time_s = 0.0  # since the first frame
         self._newest: NDArray[Any] | None = None
         self._before: _CameraFrame | None = None
         self._forget()
@@ -152,14 +155,14 @@ class ThermalStream:
             return frame  # whoever takes or crops it says so
         if self._newest is not None and not self._follows(frame, values, self._newest):
             self._forget()
+        self._time_s += self._passed_s(frame)
         self._before, self._newest = frame, values
         values = values[above : len(values) - below]
-        time_s = frame.sequence * _ORDER_S if frame.clock == _ORDER else frame.timestamp_ns / 1e9
         has_counts = values.dtype == np.uint16 or self.gain == "stream"
-        sight = self._watch.see(values, time_s, has_level=has_counts)
+        sight = self._watch.see(values, self._time_s, has_level=has_counts)
         if sight.is_fresh or self._grey is None:
             self._grey = self.thermal.turned(self._fresh_grey(self._mended(values), sight, has_counts))
-        self._lock(time_s)
+        self._lock()
         event = frame.event or sight.event
         if event:
             self.events[event] += 1
@@ -196,9 +199,21 @@ class ThermalStream:
         self._level = float(tone.levels(scene.astype(np.float32)).mean())
         return tone.grey(values)
 
-    def _lock(self, time_s: float) -> None:
-        self._begin_s = time_s if self._begin_s is None else self._begin_s
-        if self.lock_after_s is not None and time_s - self._begin_s >= self.lock_after_s:
+    def _passed_s(self, frame: _CameraFrame) -> float:
+        """Return the time since the frame before, by the stamps; by the arrivals where their clock jumps."""
+        last = self._before
+        if last is None:
+            return 0.0
+        if frame.clock == _ORDER:
+            return _ORDER_S
+        passed_s = (frame.timestamp_ns - last.timestamp_ns) / 1e9
+        if frame.arrival_ns is not None and last.arrival_ns is not None:
+            arrived_s = (frame.arrival_ns - last.arrival_ns) / 1e9
+            return passed_s if frame.clock == last.clock and abs(passed_s - arrived_s) < _JUMP_S else arrived_s
+        return passed_s if frame.clock == last.clock else _ORDER_S
+
+    def _lock(self) -> None:
+        if self.lock_after_s is not None and self._time_s >= self.lock_after_s:
             self._agc.is_locked, self.lock_after_s = True, None
 
     def _follows(self, frame: _CameraFrame, values: NDArray[Any], last: NDArray[Any]) -> bool:

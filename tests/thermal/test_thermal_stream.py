@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from cled_edge.errors import OptionError
-from cled_edge.frame import ARRIVAL, ORDER, Frame
+from cled_edge.frame import ARRIVAL, MONOTONIC, ORDER, Frame
+from cled_edge.live_pairing import TimePairer
 from cled_edge.thermal import SHUTTER, Thermal, ThermalStream
 
 PERIOD_S = 0.1
@@ -197,6 +198,40 @@ def test_another_size_begins_anew(rng) -> None:
     stream = ThermalStream()
     seen(stream, [wall(rng) for _ in range(8)])
     assert stream(framed(wall(rng)[:60, :80], 0.9)).image.shape == (60, 80)
+
+
+def test_a_clock_that_jumps_is_no_pause_and_restarts_nothing(rng) -> None:
+    images = [wall(rng) for _ in range(13)]
+    images[12][:30] += 400
+
+    def last(stamp_s: float, clock: str) -> np.ndarray:
+        stream = ThermalStream()
+        for index, image in enumerate(images):
+            jumps = (stamp_s, clock) if index == 12 else (index / 10, ARRIVAL)
+            frame = stream(replace(framed(image, jumps[0], clock=jumps[1]), arrival_ns=index * 10**8))
+        assert not stream.events
+        return frame.image
+
+    steady = last(1.2, ARRIVAL)
+    assert np.array_equal(last(1e9, "sender"), steady)
+    assert np.array_equal(last(500.0, ARRIVAL), steady)
+
+
+def test_no_pair_has_a_frozen_frame(rng) -> None:
+    stream, pairer = ThermalStream(), TimePairer()
+    images = [wall(rng) for _ in range(12)]
+    images += [images[-1]] * 8 + [wall(rng, 2770) for _ in range(5)]
+    paired = []
+    for index, image in enumerate(images):
+        frame = stream(replace(framed(image, index / 10, index, MONOTONIC), arrival_ns=index * 10**8))
+        pairer.put("infrared", frame)
+        pairer.put("visible", replace(frame, image=image, event=""))
+        pair = pairer.next_pair(index * 10**8)
+        if pair and not pair.degraded:
+            paired.append(pair.infrared.sequence)
+    assert not set(paired) & set(range(12, 21))
+    assert pairer.ledgers["infrared"].dropped == {SHUTTER: 9}
+    assert set(range(21, 25)) <= set(paired)
 
 
 def test_stamps_that_stand_still_do_not_stop_the_gain(rng) -> None:
