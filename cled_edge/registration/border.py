@@ -1,31 +1,59 @@
 """What is shown where one camera sees nothing: the other one's restored image, softly joined to the fused one."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cled_edge.frame import FusedFrame
-from cled_edge.image import Uint8
+from cled_edge.image import Float32, Uint8
 
 
 def bordered(fused: FusedFrame, validity: Uint8) -> FusedFrame:
     """Return the fused frame with the restored visible where the infrared is not valid, and the other way round.
 
-    validity: see `FramePair`. The restored images stay as they are.
+    validity: see `FramePair`; it must not be changed between two calls. The restored images stay as they are.
     """
     picture = fused.picture
-    for index, other in ((0, fused.visible), (1, cv2.cvtColor(fused.infrared, cv2.COLOR_GRAY2BGR))):
-        mask = np.ascontiguousarray(validity[:, :, index])
-        if mask.min() == 255:
+    for index, border in enumerate(_borders(validity)):
+        if border is None:
             continue
+        other = fused.visible if index == 0 else cv2.cvtColor(fused.infrared, cv2.COLOR_GRAY2BGR)
         if picture is fused.picture:
             picture = picture.copy()
-        cv2.copyTo(other, cv2.inRange(mask, 0, 0), picture)
-        # The ramp is a few pixels wide: at 480x640 this takes 1.6 ms, to blend the whole image 2.4.
+        cv2.copyTo(other, border.outside, picture)
+        pixels = picture.reshape(-1, 3)
+        blended = border.share * pixels[border.ramp] + (1 - border.share) * other.reshape(-1, 3)[border.ramp]
+        pixels[border.ramp] = np.rint(blended).astype(np.uint8)
+    return replace(fused, picture=picture, validity=validity)
+
+
+@dataclass(frozen=True, eq=False)
+class _Border:
+    """Where a camera sees nothing, (H, W), 255 there; which pixels are on the ramp, and its share of them, (N, 1)."""
+
+    outside: Uint8
+    ramp: NDArray[np.intp]
+    share: Float32
+
+    @classmethod
+    def of(cls, mask: Uint8) -> "_Border | None":
+        """Return that of a mask, (H, W); None if the camera sees all."""
+        if mask.min() == 255:
+            return None
         ramp = np.flatnonzero(cv2.inRange(mask, 1, 254))
         share = mask.reshape(-1)[ramp, None].astype(np.float32) * np.float32(1 / 255)
-        pixels = picture.reshape(-1, 3)
-        blended = share * pixels[ramp] + (1 - share) * other.reshape(-1, 3)[ramp]
-        pixels[ramp] = np.rint(blended).astype(np.uint8)
-    return replace(fused, picture=picture, validity=validity)
+        return cls(np.asarray(cv2.inRange(mask, 0, 0), np.uint8), ramp, share)
+
+
+_known: list[tuple[Uint8, list[_Border | None]]] = []  # the last: to find them takes longer than to join the images
+
+
+def _borders(validity: Uint8) -> list[_Border | None]:
+    for known, borders in _known:
+        if known is validity:
+            return borders
+    found = [_Border.of(np.ascontiguousarray(validity[:, :, index])) for index in (0, 1)]
+    _known[:] = [(validity, found)]
+    return found

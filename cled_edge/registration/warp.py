@@ -57,6 +57,7 @@ class Registrar:
         pair = (self._warp.validity, other) if frame == "visible" else (other, self._warp.validity)
         self._watch = DriftWatch(self._warp.validity)
         self.validity: Uint8 = np.ascontiguousarray(np.stack(pair, axis=-1))
+        self._without: dict[str, Uint8] = {}
 
     @property
     def drift_px(self) -> float | None:
@@ -82,14 +83,20 @@ class Registrar:
             images = self._warp(infrared.image), self._view(pair.visible.image, self.size)
         else:
             images = self._view(infrared.image, self.size), self._warp(pair.visible.image)
-        validity = self.validity
-        if pair.degraded:
-            validity = validity.copy()
-            validity[:, :, 0 if pair.degraded == INFRARED_LOST else 1] = 0
-        else:
+        validity = self._validity_without(pair.degraded)
+        if not pair.degraded:
             self._watch.look(*images)
         frames = replace(infrared, image=images[0]), replace(pair.visible, image=images[1])
         return replace(pair, infrared=frames[0], visible=frames[1], validity=validity)
+
+    def _validity_without(self, degraded: str) -> Uint8:
+        """Return where both see something, or where the one does that is not lost."""
+        if not degraded:
+            return self.validity
+        if degraded not in self._without:
+            self._without[degraded] = self.validity.copy()
+            self._without[degraded][:, :, 0 if degraded == INFRARED_LOST else 1] = 0
+        return self._without[degraded]
 
     def _completed(self, pair: FramePair) -> FramePair:
         """Return a pair with one camera lost, whose blank frame has that camera's size: it may never have been seen."""

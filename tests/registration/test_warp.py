@@ -1,5 +1,7 @@
 """On the robot: pairs of two sizes become one, what one camera does not see is known, and drift is told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,20 @@ def test_the_infrared_lies_where_the_map_says_and_the_visible_stays() -> None:
     rows, columns = np.nonzero(seen.infrared.image > 128)
     assert (rows.mean(), columns.mean()) == (pytest.approx(103, abs=0.6), pytest.approx(183, abs=0.6))
     assert seen.name == "first"
+
+
+@pytest.mark.parametrize(("degraded", "lost"), [("infrared lost", 0), ("visible lost", 1)])
+def test_a_lost_camera_is_valid_nowhere_whatever_size_its_blank_frame_has(degraded: str, lost: int) -> None:
+    blanks = np.zeros((7, 9), np.uint8), np.zeros((7, 9, 3), np.uint8)
+    images = [street(0, INFRARED), street(0, VISIBLE)[:, :, None].repeat(3, axis=2)]
+    images[lost] = blanks[lost]
+    registrar = Registrar(CALIBRATION)
+    seen = registrar(replace(pair_of(*images), degraded=degraded, number=5))
+    assert seen.infrared.image.shape == seen.visible.image.shape[:2] == VISIBLE
+    assert not seen.validity[:, :, lost].any()
+    assert (seen.validity[:, :, 1 - lost] == registrar.validity[:, :, 1 - lost]).all()
+    assert (seen.degraded, seen.name) == (degraded, "000005")
+    assert (registrar.validity[100, 180] == 255).all()
 
 
 def test_validity_is_whole_inside_nothing_outside_and_soft_between() -> None:
