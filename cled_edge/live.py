@@ -53,7 +53,7 @@ def fuse_pairs(
     registrar: Registrar | None = None,
     tiling: Tiling | None = None,
     max_frames: int | None = None,
-    monitor: Monitor | None = None,
+    monitors: Sequence[Monitor] = (),
     advance: Callable[[], None] = lambda: None,
     overdue: Callable[[Report, BaseException | None], None] | None = None,
 ) -> Report:
@@ -69,7 +69,7 @@ def fuse_pairs(
     Ctrl-C, SIGTERM, SIGHUP and SIGPIPE end the run in order, and so does anything that is wrong with a pair after the
     first: outputs are closed and kept, and the report says so. That takes 2 s at most, even if a camera hangs: then
     `Report.is_stuck`. OptionError for an output that would overwrite an input, or that holds fewer frames than come.
-    monitor: watches the run, see there.
+    monitors: watch the run, see there.
     `advance` is called after each frame that the first output wrote, on the thread that wrote it.
     overdue: called on another thread if a frame is still being fused that long after a signal, when all outputs are
     closed and the report is complete; a program can leave there.
@@ -106,14 +106,14 @@ def fuse_pairs(
         if overdue:
             overdue(report, failed[0] if failed else None)
 
-    if monitor:
+    for monitor in monitors:
         monitor.begin(status)
     try:
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
                 for fused in _fused_frames(reader, _Work(fuser, box, registrar, tiling), report, fanout):
-                    if monitor:
+                    for monitor in monitors:
                         monitor.show(fused)
                     if not fanout.put(fused) or report.read == max_frames:
                         break

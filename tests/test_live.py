@@ -347,7 +347,7 @@ def test_a_monitor_sees_each_frame_and_reads_the_report_while_the_run_goes_on(ru
             assert {"wait", "network"} <= frame.latency_ns.keys()
 
     watch = Watch()
-    report = run.bounded(Source(3), Fuser(), Sink(), monitor=watch)
+    report = run.bounded(Source(3), Fuser(), Sink(), monitors=[watch])
     assert watch.names == ["0", "1", "2"]
     assert watch.read == [0, 1, 2, 3]
     assert watch.status()["written"] == report.written == 3

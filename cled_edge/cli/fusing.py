@@ -31,7 +31,7 @@ from cled_edge.cli.infrared_options import (
 from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
 from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFile
 from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
-from cled_edge.cli.serving import page_address, served
+from cled_edge.cli.serving import page_address, watched
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.ending import INTERRUPTED
 from cled_edge.errors import OptionError, one_line_errors, without_credentials
@@ -316,7 +316,7 @@ def run_fusion(
 
         box = ControlBox(controls, check=fuser.refuse_unfit)
         with (
-            served(address, config, box, fuser, console, stream) as page,
+            watched(address, config, box, fuser, console, stream) as monitors,
             progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance,
         ):
             report = fuse_pairs(
@@ -327,7 +327,7 @@ def run_fusion(
                 registrar=registrar,
                 tiling=tiling,
                 max_frames=run.max_frames,
-                monitor=page,
+                monitors=monitors,
                 advance=advance,
                 overdue=lambda late, failure: _leave(lambda: end(late, failure)),
             )

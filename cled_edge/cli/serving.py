@@ -1,4 +1,4 @@
-"""The page of a run that `--serve` asks for."""
+"""What watches a run: the page that `--serve` asks for, and the watchdog of a service."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from cled_edge.config import RobotConfig
     from cled_edge.control_box import ControlBox
     from cled_edge.fuser import Fuser
-    from cled_edge.serve.server import PageAddress, PageServer
+    from cled_edge.live import Monitor
+    from cled_edge.serve.server import PageAddress
     from cled_edge.thermal import ThermalStream
 
 
@@ -36,21 +37,26 @@ def page_address(config: "RobotConfig") -> "PageAddress | None":
 
 
 @contextmanager
-def served(
+def watched(
     address: "PageAddress | None",
     config: "RobotConfig",
     box: "ControlBox",
     fuser: "Fuser",
     console: Console,
     thermal: "ThermalStream | None" = None,
-) -> "Iterator[PageServer | None]":
-    """Serve the page while the context lasts, and say where; None without an address. thermal: see `PageServer`."""
-    if address is None:
-        yield None
-        return
+) -> "Iterator[list[Monitor]]":
+    """Yield what watches a run: the watchdog of a service, and the page if it has an address.
+
+    The page is served while the context lasts, and a line says where. thermal: see `PageServer`.
+    """
     from cled_edge.errors import without_credentials  # noqa: PLC0415
     from cled_edge.serve.server import PageServer  # noqa: PLC0415
+    from cled_edge.serve.watchdog import Watchdog  # noqa: PLC0415
 
+    if address is None:
+        with Watchdog() as watchdog:
+            yield [watchdog]
+        return
     about = {
         "host": socket.gethostname(),
         "infrared": without_credentials(config.cameras.infrared or ""),
@@ -59,6 +65,9 @@ def served(
         "backend": fuser.backend.description,
         "version": __version__,
     }
-    with PageServer(address, box, about=about, record_to=config.page.record_to, thermal=thermal) as page:
+    with (
+        Watchdog() as watchdog,
+        PageServer(address, box, about=about, record_to=config.page.record_to, thermal=thermal) as page,
+    ):
         console.print(f"page: {page.url}", soft_wrap=True, markup=False, highlight=False)
-        yield page
+        yield [watchdog, page]

@@ -17,6 +17,7 @@ PAGES = [
     ROOT / "runtime" / "PAGE.md",
     ROOT / "runtime" / "TENSORRT.md",
     ROOT / "runtime" / "ros2" / "README.md",
+    ROOT / "runtime" / "service" / "README.md",
     ROOT / "export" / "README.md",
     ROOT / "export" / "BUNDLE.md",
     ROOT / "training" / "README.md",
