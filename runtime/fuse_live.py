@@ -19,6 +19,7 @@ from cled_edge.live_pairing import TimePairer
 from cled_edge.live_pairs import LivePairs, open_cameras
 from cled_edge.output.fanout import Fanout
 from cled_edge.queues import ReadAhead
+from cled_edge.thermal import WHITE_HOT, ThermalStream
 
 STATUS_PERIOD_S = 1.0
 
@@ -34,8 +35,9 @@ def main(
     controls = Controls(strength_visible=strength_visible)
     pairer = TimePairer(slop_ns=round(slop_ms * 1e6))
     with (
-        open_cameras(infrared, visible, pairer, tell=print) as pairs,
-        Fuser.load(color_order="BGR") as fuser,  # as OpenCV reads and writes
+        open_cameras(infrared, visible, pairer, process=ThermalStream(), tell=print) as pairs,
+        # As OpenCV reads and writes; the stream has made grey of what the infrared camera gave.
+        Fuser.load(color_order="BGR", thermal=WHITE_HOT) as fuser,
     ):
         outputs = Fanout(out, is_live=pairs.is_live, rate_hz=pairs.rate_hz)
         reader = pairs if isinstance(pairs, LivePairs) else ReadAhead(pairs)  # recordings wait for the loop
