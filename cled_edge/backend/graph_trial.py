@@ -18,14 +18,15 @@ from math import ceil
 from pathlib import Path
 
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
-from cled_edge.backend.trial_process import NO_MEMORY, NO_TIME, Feed
+from cled_edge.backend.trial_process import NO_MEMORY, NO_RUN, NO_TIME, Feed
 from cled_edge.bundle.manifest import MANIFEST_NAME, GraphSpec
 from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.errors import BackendError, BundleCorruptError
+from cled_edge.json_text import shown
 from cled_edge.size import Size, padded
 
 TRIAL_SIZE: Size = (256, 320)
-MEMORY_BYTES = 2**30  # at 480x640; a graph of one larger size may take as much more
+MEMORY_MB = 900  # a graph of one size over 480x640 may take as many times more
 CPU_S = 2.5
 CPU_STARTS = 8.0  # what takes 0.3 s to start here takes 2 s on a small board, and so does all the rest
 WALL_S = 60.0  # for a machine that does much else
@@ -68,7 +69,7 @@ def _tried(content: bytes, spec: GraphSpec, multiple: int) -> str | None:
     share = max(1, ceil(size[0] * size[1] / _FULL_PX))
     job = {
         "feeds": _feeds(spec, size),
-        "memory_bytes": MEMORY_BYTES * share,
+        "memory_bytes": MEMORY_MB * share * 10**6,
         "cpu_s": CPU_S * share,
         "cpu_starts": CPU_STARTS * share,
     }
@@ -85,14 +86,16 @@ def _tried(content: bytes, spec: GraphSpec, multiple: int) -> str | None:
             f"no process could be started to try a graph of a stranger: {error.strerror}; sign the bundle and require "
             "its signature"
         ) from error
-    return _ending(done.returncode, share)
+    return _ending(done.returncode, done.stdout, share)
 
 
-def _ending(code: int, share: int) -> str | None:
+def _ending(code: int, said: bytes, share: int) -> str | None:
     if code == 0:
         return None
+    if code == NO_RUN:
+        return f"failed: {shown(said.decode(errors='replace'), 300)}"
     if code == NO_MEMORY:
-        return f"took over {share} GiB of memory"
+        return f"took over {MEMORY_MB * share} MB of memory"
     if code in (NO_TIME, -getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
         return f"took over {CPU_S * share:g} s of processor time"
     if code < 0:

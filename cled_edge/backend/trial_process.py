@@ -1,6 +1,6 @@
 """The child of `graph_trial`: limits itself, loads the graph from its standard input and runs it once.
 
-What ONNX Runtime merely refuses is no failure of the trial: who loads the graph next is told by it.
+What ONNX Runtime refuses to load is no failure of the trial: it refuses it again, to who loads it next, and as soon.
 """
 
 import json
@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 
 Feed = tuple[str, str, list[int]]  # name, NumPy's name of the type, shape
-NO_MEMORY, NO_TIME = 90, 91
+NO_MEMORY, NO_TIME, NO_RUN = 90, 91, 92
 _NO_MEMORY_WORDS = ("bad_alloc", "bfc_arena", "allocate memory", "out of memory", "length_error", "too large")
 
 
@@ -29,12 +29,20 @@ def main() -> None:
         options.intra_op_num_threads = 1
         options.log_severity_level = 4
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        session.run(None, {name: np.zeros(shape, dtype) for name, dtype, shape in job["feeds"]})
     except Exception as error:  # ONNX Runtime has no common base for what it raises
-        said = str(error).lower()
-        if isinstance(error, MemoryError) or any(words in said for words in _NO_MEMORY_WORDS):
+        os._exit(NO_MEMORY if _lacks_memory(error) else 0)
+    try:
+        session.run(None, {name: np.zeros(shape, dtype) for name, dtype, shape in job["feeds"]})
+    except Exception as error:  # likewise
+        if _lacks_memory(error):
             os._exit(NO_MEMORY)
+        os.write(1, " ".join(str(error).split())[:300].encode())
+        os._exit(NO_RUN)
     os._exit(0)
+
+
+def _lacks_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY_WORDS)
 
 
 def _limit(memory_bytes: int, cpu_s: float) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cled_edge.bundle.graph_limits import MAX_FIELDS, why_refused
+from cled_edge.bundle.graph_limits import MAX_FIELDS, MAX_NODES, why_refused
 from cled_edge.bundle.inspection import inspect_path
 from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.errors import BundleCorruptError
@@ -128,6 +128,11 @@ def test_what_is_no_message_is_refused(content: bytes) -> None:
 @pytest.mark.parametrize("value", [0, -0.0, 1e-7, 65504])
 def test_finite_weights_of_any_kind_are_plain(dtype: str, value: float) -> None:
     assert why_refused(weights_of(dtype, value).SerializeToString()) is None
+
+
+def test_more_nodes_than_any_export_has_are_refused() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"])] * (MAX_NODES + 1)
+    assert f"over {MAX_NODES} nodes" in (why_refused(model(nodes).SerializeToString()) or "")
 
 
 def test_reading_a_file_of_small_fields_ends_soon() -> None:
