@@ -15,7 +15,7 @@ from cled_edge.contract import Controls
 from cled_edge.control_box import ControlBox
 from cled_edge.ending import ends_on_signals
 from cled_edge.errors import CledEdgeError, OptionError, OutOfMemoryError, SizeMismatchError
-from cled_edge.frame import BOTH_LOST, FramePair, FusedFrame
+from cled_edge.frame import BOTH_LOST, MONOTONIC, FramePair, FusedFrame
 from cled_edge.fuser import Fuser, completed, timed
 from cled_edge.live_pairs import LivePairs
 from cled_edge.output.dead_tile import dead_tile
@@ -234,7 +234,8 @@ def _fused_frames(
             report.failure = error
             return
         report.count_fused(fused)
-        report.clocks = pair.infrared.clock, pair.visible.clock
+        if not pair.degraded:
+            report.clocks = pair.infrared.clock, pair.visible.clock
         report.drift_px = work.registrar.drift_px if work.registrar else None
         yield replace(fused, latency_ns={IDLE: wait_ns, drawing: drawn_ns, **fused.latency_ns})
 
@@ -312,4 +313,5 @@ class _Work:
         size = self.size or (self.registrar.size if self.registrar else (shape[0], shape[1]))
         tile = dead_tile(pair, size, (now_ns - self.dead_since_ns) / 1e9, self.fuser.color_order)
         infrared, visible = replace(pair.infrared, image=tile.infrared), replace(pair.visible, image=tile.visible)
-        return timed(tile, replace(pair, infrared=infrared, visible=visible))
+        tile = timed(tile, replace(pair, infrared=infrared, visible=visible))
+        return replace(tile, timestamp_ns=now_ns, clock=MONOTONIC)

@@ -55,6 +55,7 @@ class LivePairs:
         self._states = ["", ""]
         self._is_started = self._is_stopped = False
         self._begin_ns = 0
+        self._at_end: list[dict[str, Any]] = [{}, {}]  # state and failure: a source that is stopped has ended
 
     @property
     def sources(self) -> tuple[LiveSource, LiveSource]:
@@ -106,7 +107,10 @@ class LivePairs:
                     "slop_ms": pairer.slop_ns / 1e6,
                     "hold_ms": pairer.hold_ns / 1e6,
                 },
-                "sources": dict(zip(MODALITIES, (source.as_dict() for source in self.sources), strict=True)),
+                "sources": {
+                    name: {**source.as_dict(), **at_end}
+                    for name, source, at_end in zip(MODALITIES, self.sources, self._at_end, strict=True)
+                },
                 "clocks": pairer.clocks,
                 "ledger": {name: ledger.as_dict() for name, ledger in self.ledgers.items()},
             }
@@ -190,6 +194,9 @@ class LivePairs:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.stop()
+        if not any(self._at_end):
+            told = [source.as_dict() for source in self.sources]
+            self._at_end = [{name: each[name] for name in ("state", "failure")} for each in told]
         for source in self.sources:
             if not source.stop(_STOP_WITHIN_S):
                 self.is_stuck = True
