@@ -1,20 +1,25 @@
-"""H.264 as it comes by RTP, put together to whole units without waiting for the packet behind them."""
+"""H.264 as it comes by RTP, put together to whole frames without waiting for the packet behind them."""
+
+from collections import deque
 
 START = b"\x00\x00\x00\x01"
-_LEAST_FULL = 1000  # bytes: a smaller packet ends its unit, as long as nothing else was seen
+_SLICES = (1, 5)  # kinds of units that hold a part of the image
+_LEAST_SEEN, _REMEMBERED = 3, 32  # frames that tell how many slices one has
 
 
 class NalUnits:
     """Puts the pieces of a unit (a slice, or a set of parameters) together, as FFmpeg hands them on packet by packet.
 
     FFmpeg keeps the mark of a frame's last packet to itself, and its parser waits for the next frame: one period late.
-    The pieces of a unit are of one size but for the last, which is smaller; so it is known by its size. An encoder that
-    cuts otherwise breaks three frames, and from then on a unit ends where the next one begins.
+    The pieces of a unit are of one size but for the last, which is smaller. So it is known by its size, as soon as one
+    unit in pieces was seen, a key frame's. An encoder that cuts otherwise breaks three frames; from then on
+    `sizes_tell` is False, and a unit ends where the next one begins.
     """
 
     def __init__(self) -> None:
+        self.sizes_tell = True
         self._held = b""
-        self._full, self._before = _LEAST_FULL, 0
+        self._full, self._before = 0, 0  # bytes of a full piece, and of the piece before
         self._is_behind_whole = False
         self._count, self._wrong = 0, 0  # units that began; pieces that came behind a unit that was taken for whole
 
@@ -34,11 +39,44 @@ class NalUnits:
         else:  # of a unit that was taken for whole, or whose beginning was lost
             self._wrong += self._is_behind_whole
             self._is_behind_whole = False
+            self.sizes_tell = self.sizes_tell and self._wrong < 3 + self._count // 50
             return []
         self._before = size
         self._is_behind_whole = False
-        if self._wrong < 3 + self._count // 50 and size < self._full:
+        if self.sizes_tell and size < self._full:
             whole.append(self._held)
             self._held = b""
             self._is_behind_whole = True
+        return whole
+
+
+class EncodedFrames:
+    """Puts packets together to frames, each as soon as it has as many slices as frames had of late.
+
+    A frame with fewer, as one whose slice was lost, is whole when the next one begins.
+    """
+
+    def __init__(self) -> None:
+        self.units = NalUnits()
+        self._held = b""
+        self._time: int | None = None
+        self._slices = 0
+        self._counts: deque[int] = deque(maxlen=_REMEMBERED)
+
+    def add(self, data: bytes, time: int | None) -> list[tuple[bytes, int | None]]:
+        """Take a packet's bytes and the time of its frame; return the frames that are whole now, with their times."""
+        whole = []
+        for unit in self.units.add(data):
+            if time != self._time:
+                if self._held:
+                    whole.append((self._held, self._time))
+                if self._slices:
+                    self._counts.append(self._slices)
+                self._held, self._time, self._slices = b"", time, 0
+            self._held += unit
+            if unit[len(START)] & 31 in _SLICES:
+                self._slices += 1
+                if len(self._counts) >= _LEAST_SEEN and self._slices == max(self._counts):
+                    whole.append((self._held, time))
+                    self._held = b""
         return whole

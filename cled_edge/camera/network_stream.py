@@ -11,7 +11,7 @@ import cv2  # noqa: F401 (before av, see video_file.py)
 import av
 
 from cled_edge.address import Address
-from cled_edge.camera.nal_units import NalUnits
+from cled_edge.camera.nal_units import EncodedFrames
 from cled_edge.camera.source import Camera
 from cled_edge.camera.video_file import image_of
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError, without_credentials
@@ -64,18 +64,13 @@ class NetworkStream(Camera):
         is_cut = address.scheme.startswith("rtsp")
         self._container = self._opened(_UNPARSED if is_cut else _QUICK)
         self._stream = self._video()
-        self._units = NalUnits() if is_cut and self._stream.codec_context.name == "h264" else None
+        self._joined = EncodedFrames() if is_cut and self._stream.codec_context.name == "h264" else None
         if is_cut and self._stream.codec_context.name not in ("h264", "mjpeg"):
             self._container.close()
             self._container = self._opened(_QUICK)
             self._stream = self._video()
         context: Any = self._stream.codec_context
         context.thread_type = "SLICE"  # threads by frame would hold back as many frames
-        if self._units:
-            context.thread_count = 1
-            context.flags2 |= int(av.codec.context.Flags2.chunks)  # gives a frame with its last slice
-            # What is missing would be made up after every slice. A damaged one is an error instead.
-            context.options = {"enable_er": "0", "err_detect": "explode"}
         rate = self._stream.average_rate
         self.rate_hz = float(rate) if rate and 0 < rate <= 1000 else None
 
@@ -100,28 +95,29 @@ class NetworkStream(Camera):
     def _frames(self) -> Iterator[tuple[Any, int | None]]:
         """Yield decoded frames, and when they were taken by the sender's wall clock, in ns from 1970 if it tells."""
         walls: dict[int, int] = {}
-        broken, has_begun = None, False
+        decoder, is_new = self._stream.codec_context, False
+        has_begun = False  # before the first key frame nothing can be decoded, and nothing is wrong
         for packet in self._packets():
             wall_ns = _wall_ns(packet)
             if wall_ns is not None and packet.pts is not None:
                 walls[packet.pts] = wall_ns
                 if len(walls) > 64:
                     del walls[next(iter(walls))]
-            for part in self._parts(packet):
+            parts = self._parts(packet)
+            if self._joined and not self._joined.units.sizes_tell and not is_new:
+                # The frames that were broken look out of order, and the decoder would hold back as many for ever.
+                decoder, is_new = self._new_decoder(), True
+            for part in parts:
                 try:
-                    frames = self._stream.codec_context.decode(part)
+                    frames = decoder.decode(part)
                 except av.error.FFmpegError:
-                    if has_begun and (packet.pts is None or packet.pts != broken):
-                        self.oddities["corrupt"] += 1
-                    broken = packet.pts
+                    self.oddities["corrupt"] += has_begun
                     continue
                 for frame in frames:
                     has_begun = has_begun or frame.key_frame
-                    # FFmpeg 8 calls every frame corrupt whose slices come one by one.
-                    is_whole = frame.pts is None or frame.pts != broken if self._units else not frame.is_corrupt
-                    if has_begun and is_whole:
+                    if not frame.is_corrupt:
                         yield frame, walls.get(frame.pts)
-                    elif has_begun and not self._units:
+                    elif has_begun:
                         self.oddities["corrupt"] += 1
 
     def _packets(self) -> Iterator[Any]:
@@ -133,14 +129,19 @@ class NetworkStream(Camera):
         except (av.error.FFmpegError, OSError) as error:
             raise self._lost(error, READ_WITHIN_S) from None  # its words hold the address
 
+    def _new_decoder(self) -> Any:
+        decoder: Any = av.CodecContext.create("h264", "r")
+        decoder.extradata, decoder.thread_type = self._stream.codec_context.extradata, "SLICE"
+        return decoder
+
     def _parts(self, packet: Any) -> list[Any]:
-        """Return what the decoder takes: the packet, or the units that it completes."""
-        if self._units is None:
+        """Return what the decoder takes: the packet, or the frames that it completes."""
+        if self._joined is None:
             return [packet]
         parts = []
-        for unit in self._units.add(bytes(packet)):
-            part = av.Packet(unit)
-            part.pts, part.dts = packet.pts, packet.dts
+        for data, time_of in self._joined.add(bytes(packet), packet.pts):
+            part = av.Packet(data)
+            part.pts = part.dts = time_of
             part.time_base = packet.time_base
             parts.append(part)
         return parts
