@@ -39,7 +39,7 @@ from cled_edge.bundle.manifest import (
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import MAPS
 from cled_edge.errors import OptionError, OutputError, ParityError, one_line_errors
-from cled_edge.files import write_whole
+from cled_edge.files import make_folder, write_whole
 from cled_edge.json_text import json_of
 from cled_edge.network.checkpoint import load_checkpoint
 from cled_edge.network.sampler import CledFusion
@@ -69,9 +69,9 @@ def export_bundle(
     ParityError if any output is too far from eager; OutputError if `out` is something else than a bundle.
     """
     graph_set, name = graph_set or default_set(model), name or model.config.name
-    if out.exists() and not (out / MANIFEST_NAME).exists():
+    if out.is_symlink() or (out.exists() and not (out / MANIFEST_NAME).exists()):
         raise OutputError(f"{out} exists and is no bundle; choose another folder, or remove it")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(out.parent)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
         draft = _Draft(Path(scratch) / out.name, name, model, training)
         draft.write_graphs(graph_set, pairs)

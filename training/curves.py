@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 from cled_edge.errors import DataError, OptionError, one_line_errors
-from cled_edge.files import write_whole
+from cled_edge.files import Reader, write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,15 +48,19 @@ class Curves:
             self.begins.append(begin)
 
 
+_MAX_LOG_BYTES = 2**30
+_LOGS = Reader(DataError, DataError, "give the log.jsonl in a run's --out", follow_links=True)
+
+
 def read_curves(logs: Sequence[Path]) -> dict[str, Curves]:
     """Return the curves of each stage in the runs' `log.jsonl`, in the order given; DataError for one that is none."""
     found = {stage: Curves() for stage in STAGES}
     for path in logs:
         try:
-            lines: list[Line] = [json.loads(text) for text in path.read_text().splitlines()]
+            lines: list[Line] = [json.loads(text) for text in _LOGS.read(path, _MAX_LOG_BYTES).splitlines()]
             for stage, curves in found.items():
                 curves.add(line for line in lines if line["stage"] == stage)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} is no log.jsonl of a run ({error!r}); give the one in a run's --out") from error
     return {stage: curves for stage, curves in found.items() if "loss" in curves.logged}
 

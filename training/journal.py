@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from cled_edge.errors import OutputError
-from cled_edge.files import make_folder
+from cled_edge.files import make_folder, open_to_append
 from cled_edge.image import write_png
 
 
@@ -32,6 +32,8 @@ class Journal:
 
     def __init__(self, stage: str, out: Path, active: bool) -> None:
         self.stage, self.out = stage, out
+        if active:
+            make_folder(out / "curves")
         with _writing(out / "curves"):
             self.curves = SummaryWriter(str(out / "curves")) if active else None
 
@@ -50,8 +52,9 @@ class Journal:
         if self.curves is None:
             return
         line = {"stage": self.stage, "time_s": round(time.time(), 1), "iteration": iteration}
-        with _writing(self.out / "log.jsonl"), (self.out / "log.jsonl").open("a") as file:
-            file.write(json.dumps(line | {name: round(value, 5) for name, value in numbers.items()}) + "\n")
+        with _writing(self.out / "log.jsonl"), open_to_append(self.out / "log.jsonl") as file:
+            text = json.dumps(line | {name: round(value, 5) for name, value in numbers.items()})
+            file.write(f"{text}\n".encode())
         with _writing(self.out / "curves"):
             for name, value in numbers.items():
                 self.curves.add_scalar(f"{self.stage}/{name}", value, iteration)

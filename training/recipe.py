@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationErro
 
 from cled_edge.data.datasets import DataSet
 from cled_edge.errors import DataError
-from cled_edge.json_text import first_problem
+from cled_edge.files import Reader
+from cled_edge.json_text import MAX_JSON_BYTES, first_problem
 from cled_edge.network.presets import KINDS, ModelConfig, preset
 from cled_edge.schedule import ScheduleName
 from training.degradations import DEGRADATIONS, MODALITIES, Modality
@@ -245,11 +246,14 @@ def model_of(recipe: Recipe) -> ModelConfig:
     return replace(config, **changed, **chosen, kinds=recipe.data.kinds)
 
 
+_RECIPES = Reader(DataError, DataError, "give a recipe, such as training/recipes/nano.toml", follow_links=True)
+
+
 def read_recipe(path: Path) -> Recipe:
     """Return the recipe of a TOML file; a missing file, bad TOML or an unknown key is a one-line DataError."""
     try:
-        return Recipe.model_validate(tomllib.loads(path.read_text()))
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return Recipe.model_validate(tomllib.loads(_RECIPES.read(path, MAX_JSON_BYTES).decode()))
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise DataError(f"{path}: {error}") from error
     except ValidationError as error:
         raise DataError(f"{path}: {first_problem(error)} ({error.error_count()} problems in all)") from error
