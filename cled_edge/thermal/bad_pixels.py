@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 _AROUND = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1) if y or x)
 _CLUSTER = 3  # pixels that may be bad beside each other; four in a square are taken for a target
 _LEAST_SHARE = 1 / 12  # of the spread of the image by which a bad pixel stands out at least
-_NOISES = 10.0  # mean distances of a pixel from the median around it, in the whole image and in its block
+_NOISES = 11.0  # mean distances of a pixel from the median around it, in the whole image and in its block
 _BLOCK = 8  # pixels
 _LOOK_FRAMES, _LOOKS, _LARGEST = 5, 10, 6  # from look to look; looks until it is stuck; pixels of a cluster
 _MOVING_SHARE = 0.1  # of the pixels that move in a scene that moves
@@ -39,7 +39,7 @@ def repaired(values: NDArray[Any]) -> NDArray[Any]:
     framed = cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_REFLECT_101).ravel()
     steps = np.array([y * (width + 2) + x for y, x in _AROUND])
     centres = (rows + 1) * (width + 2) + columns + 1
-    around = np.sort(framed[centres[:, None] + steps], axis=1).astype(np.int32)
+    around = np.sort(framed[centres[:, None] + steps].astype(np.int32), axis=1)  # of 8 bit it takes twice as long
     low, high = around[:, _CLUSTER - 1], around[:, -_CLUSTER]
     own = framed[centres].astype(np.int32)
     beyond = np.maximum(own - high, low - own)
@@ -56,9 +56,7 @@ def repaired(values: NDArray[Any]) -> NDArray[Any]:
 def _busy(apart: NDArray[Any], most: int) -> NDArray[Any]:
     """Return the mean distance in each whole block, where none counts for more than `most`."""
     height, width = (side // _BLOCK for side in apart.shape)
-    whole = np.minimum(
-        apart[: height * _BLOCK, : width * _BLOCK], apart.dtype.type(min(most, np.iinfo(apart.dtype).max))
-    )
+    _, whole = cv2.threshold(apart[: height * _BLOCK, : width * _BLOCK], most, 0, cv2.THRESH_TRUNC)
     return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
