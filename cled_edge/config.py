@@ -135,6 +135,7 @@ class Run(_Table):
     """`[run]`: when the run ends, and how it reports."""
 
     max_frames: int | None = Field(default=None, ge=1)
+    evidence: bool = False
     as_json: bool = Field(default=False, alias="json")
 
 

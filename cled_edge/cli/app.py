@@ -14,6 +14,7 @@ from cled_edge.cli.benching import app as bench_app
 from cled_edge.cli.building import build, doctor
 from cled_edge.cli.calibrating import calibrate
 from cled_edge.cli.examples import examples_of
+from cled_edge.cli.explaining import explain
 from cled_edge.cli.fusing import fuse
 from cled_edge.cli.scoring import score
 from cled_edge.cli.signing import inspect, keygen, sign
@@ -40,7 +41,7 @@ def _root(
 
 
 _GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
-    "Images": (fuse, calibrate, score),
+    "Images": (fuse, calibrate, explain, score),
     "This machine": (doctor, build, verify),
     "Bundles": (inspect, sign, keygen),
 }

@@ -9,6 +9,10 @@ _EXAMPLES = {
         "cled-edge calibrate --infrared ir.mp4 --visible vis.mp4",
         "cled-edge calibrate --infrared ir --visible vis --board 9x6 --square-mm 30 --distance-m 2 --distance-m 10",
     ),
+    "explain": (
+        "cled-edge explain --infrared ir.png --visible vis.png --out report --steps 3",
+        "cled-edge explain --infrared ir.mp4 --visible vis.mp4 --out report --every 25 --pair 100",
+    ),
     "verify": (
         "cled-edge verify",
         "cled-edge verify bundles/mine --backend openvino --backend onnxruntime",

@@ -33,6 +33,7 @@ from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFi
 from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
 from cled_edge.cli.serving import page_address, watched
 from cled_edge.cli.signing import RequireSignature
+from cled_edge.cli.watching import Watch, evidence_line
 from cled_edge.ending import INTERRUPTED
 from cled_edge.errors import OptionError, one_line_errors, without_credentials
 from cled_edge.json_text import counted, json_of
@@ -172,6 +173,14 @@ def fuse(
         int | None,
         typer.Option(metavar="N", min=1, **with_default("stop after so many pairs", "all"), rich_help_panel=RUN),
     ] = None,
+    evidence: Annotated[
+        bool | None,
+        typer.Option(
+            "--evidence/--no-evidence",
+            **with_default("say once a second which degradations the inputs show", "--no-evidence"),
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     config: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="take options from a robot.toml; those given here win", rich_help_panel=RUN),
@@ -221,6 +230,7 @@ def fuse(
         "serve_token_file": serve_token_file,
         "record_to": record_to,
         "max_frames": max_frames,
+        "evidence": evidence,
         "as_json": as_json,
     }
     console = told_to(verbose=verbose, quiet=quiet)
@@ -310,9 +320,11 @@ def run_fusion(
         if verbose:
             _tell_opened(console, config, pairs, fuser, outputs)
 
+        line = evidence_line(console) if run.evidence else None
+
         def end(report: "Report", failure: BaseException | None = None) -> None:
             noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {stream}"]
-            _end(report, noted, run.as_json, failure, quiet=console.quiet)
+            _end(report, noted, run.as_json, failure, quiet=console.quiet, evidence=line.as_dict() if line else None)
 
         box = ControlBox(controls, check=fuser.refuse_unfit)
         with (
@@ -327,7 +339,7 @@ def run_fusion(
                 registrar=registrar,
                 tiling=tiling,
                 max_frames=run.max_frames,
-                monitors=monitors,
+                monitors=(*monitors, *((Watch(line),) if line else ())),
                 advance=advance,
                 overdue=lambda late, failure: _leave(lambda: end(late, failure)),
             )
@@ -383,9 +395,10 @@ def _end(
     failure: BaseException | None = None,
     *,
     quiet: bool = False,
+    evidence: dict[str, Any] | None = None,
 ) -> None:
-    """Print the report, then raise what ended the run early. noted: lines about the backend."""
-    values = report.as_dict()
+    """Print the report, then raise what ended the run early. noted: lines about the backend. evidence: the last."""
+    values = {**report.as_dict(), **({} if evidence is None else {"evidence": evidence})}
     if as_json:
         typer.echo(json_of({**values, "notes": noted}), nl=False)
     elif not quiet:

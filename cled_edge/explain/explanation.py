@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.evidence.likelihood import Modality
 from cled_edge.explain.pixel_origin import LEVELS, PixelOrigin, difference_levels, luma_levels
 from cled_edge.explain.spectrum import Spectrum, spectrum_of
 from cled_edge.explain.terms import TERMS, StepWeights
@@ -17,7 +18,7 @@ from cled_edge.frame import FusedFrame
 from cled_edge.image import Float32, Uint8, bytes_from_network
 from cled_edge.tensors import grey_of
 
-MODALITIES = ("infrared", "visible")
+MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
 
 
 @dataclass(frozen=True, eq=False)

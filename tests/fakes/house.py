@@ -15,6 +15,7 @@ PAGES = [
     ROOT / "runtime" / "README.md",
     ROOT / "runtime" / "OUTPUTS.md",
     ROOT / "runtime" / "PAGE.md",
+    ROOT / "runtime" / "EXPLAIN.md",
     ROOT / "runtime" / "TENSORRT.md",
     ROOT / "runtime" / "ros2" / "README.md",
     ROOT / "runtime" / "service" / "README.md",

@@ -1,0 +1,40 @@
+"""What `fuse --evidence` says while it runs: a line a second of what the inputs show."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from cled_edge.evidence.live_line import EvidenceLine
+    from cled_edge.frame import FusedFrame
+
+
+class Watch:
+    """A `Monitor` of `fuse_pairs` that looks for evidence."""
+
+    def __init__(self, line: "EvidenceLine") -> None:
+        self.line = line
+
+    def begin(self, status: Callable[[], dict[str, Any]]) -> None:
+        """Need no state of the run."""
+
+    def show(self, frame: "FusedFrame") -> None:
+        """Look at the inputs of a frame, if a second has gone by since the last one."""
+        from cled_edge.image import grey_from_any, rgb_from_any  # noqa: PLC0415
+
+        pair = frame.pair
+        if pair is not None and not pair.degraded:
+            self.line.see(
+                lambda: (
+                    grey_from_any(pair.infrared.image, pair.infrared.color_order),
+                    rgb_from_any(pair.visible.image, pair.visible.color_order),
+                )
+            )
+
+
+def evidence_line(console: Console) -> "EvidenceLine":
+    """Return what looks at a pair a second and prints a line on the console."""
+    from cled_edge.evidence.live_line import EvidenceLine  # noqa: PLC0415
+
+    return EvidenceLine(lambda line: console.print(f"evidence: {line}", soft_wrap=True, markup=False, highlight=False))

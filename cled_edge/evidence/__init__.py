@@ -1,0 +1,1 @@
+"""Named evidence of degradations: what formulas measure, and how likely each kind is by these measures."""

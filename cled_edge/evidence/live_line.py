@@ -1,0 +1,53 @@
+"""What a run shows just now, once a second: "infrared stripes .9; visible haze .7, noise .2"."""
+
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from cled_edge.evidence.likelihood import likely_kinds, summary_line
+from cled_edge.evidence.signs import signs_of
+from cled_edge.image import Uint8
+
+_PERIOD_NS = 1_000_000_000
+
+
+class Evidence(NamedTuple):
+    """How likely each kind of degradation is in a pair of images, as they came."""
+
+    infrared: dict[str, float]
+    visible: dict[str, float]
+
+    def __str__(self) -> str:
+        return f"infrared {summary_line(self.infrared)}; visible {summary_line(self.visible)}"
+
+
+def evidence_of(infrared: Uint8, visible: Uint8) -> Evidence:
+    """Return the evidence of a pair, grey (H, W) and RGB (H, W, 3), uint8; a few milliseconds at 480x640."""
+    return Evidence(likely_kinds(signs_of(infrared), "infrared"), likely_kinds(signs_of(visible), "visible"))
+
+
+class EvidenceLine:
+    """Looks at a pair once a second, and says what it saw. now: nanoseconds of a clock that never goes back.
+
+    tell: takes each line. latest: the last evidence, None before the first.
+    """
+
+    def __init__(self, tell: Callable[[str], None], now: Callable[[], int] = time.monotonic_ns) -> None:
+        self.tell, self.now = tell, now
+        self.latest: Evidence | None = None
+        self._due_ns: int | None = None
+
+    def see(self, images: Callable[[], tuple[Uint8, Uint8]]) -> None:
+        """Take note of a pair. images: returns grey (H, W) and RGB (H, W, 3); called if a second has gone by."""
+        now_ns = self.now()
+        if self._due_ns is not None and now_ns < self._due_ns:
+            return
+        self._due_ns = now_ns + _PERIOD_NS
+        self.latest = evidence_of(*images())
+        self.tell(str(self.latest))
+
+    def as_dict(self) -> dict[str, Any] | None:
+        """Return the last evidence as plain JSON types, None before the first."""
+        if self.latest is None:
+            return None
+        return {name: {kind: round(p, 3) for kind, p in kinds.items()} for name, kinds in self.latest._asdict().items()}
