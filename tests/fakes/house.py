@@ -13,6 +13,7 @@ PAGES = [
     ROOT / "README.md",
     ROOT / "CONTRIBUTING.md",
     ROOT / "runtime" / "README.md",
+    ROOT / "runtime" / "INSTALL.md",
     ROOT / "runtime" / "OUTPUTS.md",
     ROOT / "runtime" / "PAGE.md",
     ROOT / "runtime" / "EXPLAIN.md",
