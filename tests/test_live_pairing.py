@@ -389,3 +389,57 @@ def test_the_law_holds_over_many_frames_with_faults_of_every_kind(policy: Pairin
     assert checked.alone
     held = sum(len(stream.entries) for stream in checked.pairer._streams)
     assert held <= 64
+
+
+def lived(rate_hz: float, clock_pace: float, jitter_ms: float, stall_ms: tuple[float, float], dice: random.Random):
+    """Yield (taken, arrived, stamp) in ms of 60 s of a camera: 5 ms on its way at least, and 1 % of its frames lost."""
+    for k in range(round(60 * rate_hz)):
+        taken = 1000 * k / rate_hz
+        if dice.random() > 0.01 and not stall_ms[0] <= taken < stall_ms[1]:
+            yield taken, taken + 5 + dice.uniform(0, jitter_ms), (taken + 1e7) * clock_pace
+
+
+@pytest.mark.parametrize("inference_ms", [8, 25, 60])
+@pytest.mark.parametrize(
+    ("pace", "jitter_ms", "stalls_ms"),
+    [
+        (1.0, 0, ((0, 0), (0, 0))),
+        (1.02, 30, ((0, 0), (0, 0))),
+        (1.0, 30, ((20_000, 25_000), (0, 0))),
+        (0.98, 30, ((0, 0), (40_000, 45_000))),
+    ],
+    ids=["steady", "drift-and-jitter", "infrared-stalls", "visible-stalls"],
+)
+def test_ages_and_skews_are_as_small_as_the_loop_allows(pace, jitter_ms, stalls_ms, inference_ms: int) -> None:
+    """In virtual time: the loop infers, and asks when it is free, when a frame arrives, or when it was told to."""
+    dice, pairer, frames, taken_ms = random.Random(5), TimePairer(), [], {}
+    for name, rate_hz, clock_pace, stall_ms in zip(MODALITIES, (9, 30), (pace, 1.0), stalls_ms, strict=True):
+        for taken, arrived, stamp in lived(rate_hz, clock_pace, jitter_ms, stall_ms, dice):
+            frame = Frame(
+                IMAGES[MODALITIES.index(name)], round(stamp * MS), MEDIA, 0, name, arrival_ns=round(arrived * MS)
+            )
+            frames.append((name, frame))
+            taken_ms[id(frame)] = taken
+    frames.sort(key=lambda each: each[1].arrival_ns)
+    now_ns, place, ages, ways, skews, degraded = 0, 0, [], [], [], 0
+    while place < len(frames):
+        while place < len(frames) and frames[place][1].arrival_ns <= now_ns:
+            pairer.put(*frames[place], now_ns)
+            place += 1
+        pair = pairer.next_pair(now_ns)
+        if pair is None:
+            waits_ns = [each for each in (pairer.due_ns, place < len(frames) and frames[place][1].arrival_ns) if each]
+            now_ns = max(now_ns + 1, min(waits_ns, default=now_ns + 1))
+            continue
+        now_ns += inference_ms * MS
+        degraded += bool(pair.degraded)
+        if not pair.degraded and now_ns > 5000 * MS:
+            infrared, visible = (taken_ms[id(frame)] for frame in (pair.infrared, pair.visible))
+            ages.append(now_ns / MS - visible)
+            ways.append(pair.visible.arrival_ns / MS - visible)
+            skews.append(abs(infrared - visible))
+    assert len(ages) > 0.8 * 50 * min(30, 1000 / inference_ms)
+    assert max(skews) <= pairer.slop_ns / MS
+    assert np.percentile(ages, 99) <= inference_ms + 1000 / 30 + np.percentile(ways, 99)
+    assert bool(degraded) == any(end for _, end in stalls_ms)
+    assert all(ledger.holds for ledger in pairer.ledgers.values())
