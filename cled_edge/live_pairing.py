@@ -72,7 +72,9 @@ class _Stream:
         self.period_ns: float | None = None
         self.has_ended = False
         self._keep = keep
+        self.way_ns = 0.0
         self._taken: deque[int] = deque(maxlen=_INTERVALS)
+        self._ways: deque[int] = deque(maxlen=_INTERVALS)
 
     @property
     def is_full(self) -> bool:
@@ -84,6 +86,8 @@ class _Stream:
         if self.first_came_ns is None:
             self.first_came_ns = entry.came_ns
         self._taken.append(entry.taken_ns)
+        self._ways.append(entry.arrival_ns - entry.taken_ns)
+        self.way_ns = median(self._ways)
         if len(self._taken) > 2:
             self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
 
@@ -113,6 +117,12 @@ def _due_nearer(entry: _Entry, partner: _Entry, fast: _Stream, slow: _Stream) ->
     return until_ns if is_nearer and last.arrival_ns + slow.period_ns <= until_ns else 0
 
 
+def _longer_way(fast: _Stream, slow: _Stream, most_ns: int) -> int:
+    """Return by how much longer the slower camera's frames are on their way, 0 below half a period of the faster."""
+    longer_ns = round(slow.way_ns - fast.way_ns)
+    return min(longer_ns, most_ns) if fast.period_ns and longer_ns > fast.period_ns / 2 else 0
+
+
 class TimePairer:
     """Pairs the frames of two cameras by when they were taken. It has no thread, and no clock but the one it is told.
 
@@ -120,10 +130,11 @@ class TimePairer:
     hold_ns: how long a frame is held after it came. When a camera gives no newer one, the other is then fused alone,
         and its pair says `degraded`. When neither does, a blank pair comes at 2 Hz.
     policy: every pair has a new frame of the faster camera; the slower one's is held until a newer one is nearer.
-        "latest": the newest frame, with the nearest that is there; it waits only while a nearer one is due within half
-        a period of the faster camera. "deadline": each when its nearest is known, or when it waited for it as long as
-        the slop; of those that waited longer only the newest. "every": all, each when its nearest is known, or when it
-        waited for it as long as the hold; only what `keep` cannot hold is dropped.
+        "latest": the newest frame, with the nearest that is there; it waits while a nearer one is due within half a
+        period of the faster camera, and as long as the slower one's way is known to be longer.
+        "deadline": each when its nearest is known, or when it waited for it as long as the slop; of those that waited
+        longer only the newest. "every": all, each when its nearest is known, or when it waited for it as long as the
+        hold; only what `keep` cannot hold is dropped.
     keep: frames of a camera that are held at most; None is 8, and 32 for "every".
     has_one_clock: the stamps of both cameras are of one clock, whatever its name, as of two recordings.
 
@@ -260,7 +271,12 @@ class TimePairer:
         )
 
     def _newest(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+        longer_ns = _longer_way(fast, slow, self.slop_ns)
         for entry in reversed(fast.fresh()):
+            ripe_ns = entry.arrival_ns + longer_ns
+            if now_ns < ripe_ns and not slow.reaches(entry.taken_ns):
+                self._ask_by(ripe_ns)
+                continue
             partner = slow.nearest(entry.taken_ns, self.slop_ns)
             if partner is None:
                 continue

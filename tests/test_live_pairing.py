@@ -105,6 +105,15 @@ def test_of_two_steady_cameras_the_faster_sets_the_rate(policy: PairingPolicy, r
     assert max(skew_ms[20:-5]) < bound * 1000 / min(rates_hz)
 
 
+@pytest.mark.parametrize("way_ms", [0, 10, 60, 133])
+def test_frames_that_come_at_once_wait_for_those_that_are_longer_on_their_way(way_ms: float) -> None:
+    pairer = TimePairer()
+    pairs = list(run(pairer, steady("infrared", 30, 10, way_ms) + steady("visible", 30, 10)))
+    assert len(pairs) > 290
+    assert {pair.skew_ns for _, pair in pairs[20:-10]} == {0}
+    assert max(at - pair.taken_ns[1] / MS for at, pair in pairs[20:-10]) < way_ms + 40
+
+
 def test_every_pairs_all_frames_with_the_nearest_there_is() -> None:
     pairer = TimePairer(policy="every")
     dice = random.Random(3)
