@@ -11,7 +11,7 @@ Legend, symbol -> meaning -> place in the paper (t counts from 0 in code, from 1
 "Fully clean" is t = -1, where A = B = D = 0.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import numpy as np
@@ -21,8 +21,8 @@ from cled_edge.contract import MAX_STEPS, MIN_STEPS
 from cled_edge.errors import OptionError
 
 Float64 = NDArray[np.float64]
-ScheduleName = Literal["rddm09", "diffuir"]
-UpdateRule = Literal["eq6", "eq14"]
+ScheduleName = Literal["rddm09", "rddm09-noiseless", "diffuir"]
+UpdateRule = Literal["eq6", "eq12", "eq14"]
 
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
 TRAIN_STEPS = 1000
@@ -72,9 +72,11 @@ class Schedule:
 
     @classmethod
     def named(cls, name: str) -> "Schedule":
-        """Return the schedule `rddm09` or `diffuir`; any other name is an OptionError."""
+        """Return the schedule of a name of `SCHEDULE_NAMES`; any other name is an OptionError."""
         if name == "rddm09":
             return _rddm09()
+        if name == "rddm09-noiseless":
+            return replace(_rddm09(), name="rddm09-noiseless", start_noise=0.0, update="eq12")
         if name == "diffuir":
             return _diffuir()
         raise OptionError(f"schedule {name!r} is unknown; known: {', '.join(SCHEDULE_NAMES)}")
@@ -91,6 +93,8 @@ class Schedule:
 
         eq6   x_next = x0 + A' R + B' eps - D' x_in (Eq. 6 with the shared term of Eq. 10), where eps is the
               noise implied by Eq. 12: (x_t - x0 - A_t R + D_t x_in) / B_t. A' is A at the next t.
+        eq12  x_next = x0 + A' R - D' x_in: eq6 with eps = 0. A start without noise has none later, and what Eq. 12
+              then implies is the error of the estimate before, which eq6 would carry on.
         eq14  x_next = x_t - (A_t - A') R + (D_t - D') x_in, Eq. 14. The noise stays in the state, so the
               last row is replaced by x_next = x0, as the lineage does.
         """
@@ -100,6 +104,8 @@ class Schedule:
         if (update or self.update) == "eq6":
             keep = b_next / b
             coef = np.stack([keep, 1 - keep, a_next - keep * a, keep * d - d_next], axis=1)
+        elif (update or self.update) == "eq12":
+            coef = np.stack([np.zeros_like(a), np.ones_like(a), a_next, -d_next], axis=1)
         else:
             coef = np.stack([np.ones_like(a), np.zeros_like(a), a_next - a, d - d_next], axis=1)
             coef[-1] = (0.0, 1.0, 0.0, 0.0)

@@ -83,7 +83,7 @@ def scene(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 
 @pytest.mark.parametrize("steps", [1, 2, 3, 5, 10])
 @pytest.mark.parametrize("name", SCHEDULE_NAMES)
-@pytest.mark.parametrize("update", ["eq6", "eq14"])
+@pytest.mark.parametrize("update", ["eq6", "eq12", "eq14"])
 def test_oracle_lands_on_the_clean_picture(name: str, update, steps: int, scene) -> None:
     clean, x_in, noise = scene
     table = Schedule.named(name).step_table(steps, update)
@@ -106,6 +106,18 @@ def test_eq6_states_follow_the_forward_process(name: str, scene) -> None:
     for row, t_next in zip(table.coef[:-1], table.t[1:], strict=True):
         x_t = row[0] * x_t + row[1] * clean + row[2] * (x_in - clean) + row[3] * x_in
         np.testing.assert_allclose(x_t, state(t_next), atol=1e-12)
+
+
+def test_eq12_states_are_those_of_the_newest_estimate_without_noise(scene) -> None:
+    """Whatever the state was, the next is I_0 + A R - D I_in of the estimates: no error of an earlier one stays."""
+    estimate, x_in, wrong = scene
+    schedule = Schedule.named("rddm09-noiseless")
+    table = schedule.step_table(4)
+    assert table.start_noise == 0
+    for row, t_next in zip(table.coef[:-1], table.t[1:], strict=True):
+        x_next = row @ np.stack([wrong.ravel(), estimate.ravel(), (x_in - estimate).ravel(), x_in.ravel()])
+        a, d = schedule.residual_cum[t_next], schedule.shared_cum[t_next]
+        np.testing.assert_allclose(x_next, (estimate + a * (x_in - estimate) - d * x_in).ravel(), atol=1e-12)
 
 
 def test_shared_term_enters_with_a_plus(scene) -> None:
@@ -146,5 +158,5 @@ def test_steps_out_of_range_are_refused(steps: int) -> None:
 
 
 def test_unknown_schedule_names_the_known_ones() -> None:
-    with pytest.raises(OptionError, match="known: rddm09, diffuir"):
+    with pytest.raises(OptionError, match="known: rddm09, rddm09-noiseless, diffuir"):
         Schedule.named("cosine")

@@ -1,19 +1,23 @@
 """Our loop of light steps: a context once a frame, and a small correction of the residual per step (Eq. 10 to 15).
 
-    t = T   R_1 is what the context alone says: A_T = 1, the state holds nothing of the clean image
-    t < T   1 + x_in - R_k = light exp(2 e g) + e o,   light = 1 + x_in - r,   e = sqrt(A_t)
+    A_t > .999   R_1 is what a coarse look at x_in says: A_T = 1, the state holds nothing of the clean image
+    A_t > .7     R_2 is what the whole network says of x_in
+    A_t < .7     1 + x_in - R_k = light exp(2 e g) + e o,   light = 1 + x_in - r,   e = sqrt(A_t)
 
 r is the residual that the state tells of. By Eq. 12 without noise x_t = x_0 + A_t R - D_t x_in, so
 
     (1 - D_t) x_in - x_t = (1 - A_t) r.
 
-The gain g and the offset o are found by an expert, one for each interval of time: two 3x3 convolutions over what the
-context knows and the state shows. So a better state is a better start of the step, a state of an earlier frame is a
-start like any other, and where there is nothing to mend the residual stays as it is. A step has no norm, no mean and
-no change of size; what has to look at the whole image is in the context.
+The first two look at x_in alone: where so little of the clean image is in the state, what it tells is no better than
+what they know. They share all of the network but its finest block, so that one step costs less than two. From the third
+on a step corrects what the state tells. The gain g and the offset o are found by an expert: two 3x3 convolutions over
+what the context knows and the state shows. So a better state is a better start of the step, a state of an earlier frame
+is a start like any other, and where there is nothing to mend the residual stays as it is. Such a step has no norm, no
+mean and no change of size; what has to look at the whole image is in the context.
 
-Eq. 6 then gives the next state. In terms of r it is r' = w r + (1 - w) R_k with w of `StepTable.kept`: the unrolled
-loop carries the light from step to step, and no rounding is divided by 1 - A_t.
+Eq. 12 then gives the next state, by schedule `rddm09-noiseless` from R_k alone. In terms of r it is r' = w r + (1 - w)
+R_k with w of `StepTable.kept`, 0 there: the unrolled loop carries the light from step to step, and no rounding is
+divided by 1 - A_t.
 """
 
 from collections.abc import Iterator
@@ -28,25 +32,31 @@ from cled_edge.network.presets import UNetConfig
 from cled_edge.network.unet import EMBEDDING, SINUSOIDS, ColumnContext, PatchUNet, brightening, small_mlp
 from cled_edge.schedule import TIME_SCALE, Schedule, StepTable
 
-# Of A_t * 1000. Above the first the context speaks alone; then each interval has its expert, the last one the rest.
-_BOUNDS = (999.0, 800.0, 500.0)
+# Of A_t * 1000. Above the first the coarse look speaks, above the second the whole network; below each further one
+# begins an expert, and the last has the rest.
+_BOUNDS = (999.0, 700.0, 300.0)
 
 
 class Context(NamedTuple):
     """What the steps of a frame share.
 
-    features: (N, widths[0], h, w). embedding: (N, 64). kinds: (N, K), a logit per kind of degradation.
+    coarse: features before the finest block, (N, widths[0], h, w). embedding: (N, 64). kinds: (N, K), a logit per kind
+    of degradation. fine: features after the finest block; whole: the light of the clean estimate that they give, (N, 3
+    f^2, h, w). A graph of one step needs neither, and has neither.
     """
 
-    features: Tensor
+    coarse: Tensor
     embedding: Tensor
     kinds: Tensor
+    fine: Tensor
+    whole: Tensor
 
 
 class ExpertUNet(PatchUNet):
     """R = unet(x_t, x_in, time), as of ResidualUNet, by a context and one light step; time is (1,).
 
-    `context` and `step` are the same for a loop that works out the context once.
+    `context` and `step` are the same for a loop that works out the context once. The names of what it shares with
+    ResidualUNet are the same: the weights of a one-pass network give the second estimate as they are.
     """
 
     residual_cum: Tensor
@@ -58,10 +68,14 @@ class ExpertUNet(PatchUNet):
         width, channels = config.widths[0], 3 * config.unshuffle**2
         self.begin = nn.Parameter(torch.zeros(EMBEDDING))
         self.rows = ColumnContext(channels, width)
-        self.cells = nn.ModuleList(Expert(width, inner, channels) for inner in config.inner)
+        self.coarse_gain, self.coarse_offset = (nn.Conv2d(width, channels, 1) for _ in range(2))
+        self.coarse_global_gain, self.coarse_global_offset = (nn.Linear(EMBEDDING, 3) for _ in range(2))
+        self.experts = nn.ModuleList(Expert(width, inner, channels) for inner in config.inner)
         self.time = TimeTable(config.inner)
-        for parameter in self.rows.conv_out.parameters():
-            nn.init.zeros_(parameter)
+        heads = (self.coarse_gain, self.coarse_offset, self.coarse_global_gain, self.coarse_global_offset)
+        for layer in (self.rows.conv_out, *heads):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
         tables = {"residual_cum": schedule.residual_cum, "shared_cum": schedule.shared_cum}
         for name, values in tables.items():
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
@@ -72,9 +86,10 @@ class ExpertUNet(PatchUNet):
         state, light = (patches_from_images(x, factor) for x in (x_t, x_in + 1))
         context = self.context(light)
         told = self._told(state, light, time)
-        cells = [self.corrected(told, context, time, index) for index in range(len(self.cells))]
+        refined = [self.refined(told, context, time, index) for index in range(len(self.experts))]
+        estimates = torch.stack([self.guessed(light, context), context.whole, *refined])
         # `index_select`: an index in brackets becomes the number of the example where a graph of one size is traced.
-        clean = torch.stack([self.guessed(light, context), *cells]).index_select(0, self._expert(time))[0]
+        clean = estimates.index_select(0, self._place(time))[0]
         return images_from_patches(light - clean, factor)
 
     def context(self, light: Tensor) -> Context:
@@ -84,7 +99,9 @@ class ExpertUNet(PatchUNet):
         stem = self.stem(light, exposure)
         stem = stem + self.rows(rows).transpose(2, 3).to(stem.dtype)
         deepest, skips, embedding = self.descend(stem, exposure + self.begin)
-        return Context(self.rise(deepest, skips, embedding), embedding, self.kinds(embedding))
+        coarse = self.rise(deepest, skips, embedding, finest=1)
+        fine = self.decoder[0](coarse, embedding)
+        return Context(coarse, embedding, self.kinds(embedding), fine, self.cleaned(fine, embedding, light).clamp(0, 2))
 
     def unrolled(self, light: Tensor, table: StepTable) -> Tensor:
         """Return the light of a whole loop's last clean estimate, from the start without noise; light: 1 + x_in."""
@@ -104,19 +121,26 @@ class ExpertUNet(PatchUNet):
 
         light: 1 + x_in. told: 1 + x_in - r, what the state says is clean. time: A_t * 1000.
         """
-        expert = sum(time <= bound for bound in _BOUNDS)
-        if expert == 0:
+        place = self.place(time)
+        if place == 0:
             return self.guessed(light, context)
-        return self.corrected(told, context, told.new_tensor([time]), expert - 1)
+        if place == 1:
+            return context.whole
+        return self.refined(told, context, told.new_tensor([time]), place - 2)
+
+    def place(self, time: float) -> int:
+        """Return what gives the estimate at a time: 0 the coarse look, 1 the whole network, 2 and on the experts."""
+        return sum(time <= bound for bound in self._bounds)
 
     def guessed(self, light: Tensor, context: Context) -> Tensor:
-        """Return the light of the clean estimate that the context alone gives."""
-        return self.cleaned(context.features, context.embedding, light).clamp(0, 2)
+        """Return the light of the clean estimate that the coarse features give."""
+        heads = self.coarse_gain, self.coarse_offset, self.coarse_global_gain, self.coarse_global_offset
+        return self.cleaned(context.coarse, context.embedding, light, heads).clamp(0, 2)
 
-    def corrected(self, told: Tensor, context: Context, time: Tensor, index: int) -> Tensor:
+    def refined(self, told: Tensor, context: Context, time: Tensor, index: int) -> Tensor:
         """Return the light of the clean estimate after one expert's correction of what the state tells."""
         error = (time / TIME_SCALE).sqrt().reshape(-1, 1, 1, 1)
-        gain, offset = self.cells[index](told, context, self.time(time, index))
+        gain, offset = self.experts[index](told, context, self.time(time, index))
         return (told * brightening(error * gain) + error * offset).clamp(0, 2)
 
     def _told(self, state: Tensor, light: Tensor, time: Tensor) -> Tensor:
@@ -127,8 +151,12 @@ class ExpertUNet(PatchUNet):
         residual = ((1 - shared) * (light - 1) - state) / left.clamp_min(1e-6)
         return torch.where(left < 1e-6, light, light - residual).clamp(0, 2)
 
-    def _expert(self, time: Tensor) -> Tensor:
-        return (time <= time.new_tensor(_BOUNDS)).sum(0, keepdim=True)
+    @property
+    def _bounds(self) -> tuple[float, ...]:
+        return _BOUNDS[: 1 + len(self.experts)]
+
+    def _place(self, time: Tensor) -> Tensor:
+        return (time <= time.new_tensor(self._bounds)).sum(0, keepdim=True)
 
 
 class Expert(nn.Module):
@@ -157,7 +185,7 @@ class Expert(nn.Module):
     def forward(self, told: Tensor, context: Context, time: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
         """Return the gain's number and the offset, (N, 3 f^2, h, w) each, FP32."""
         scale, shift = (to(context.embedding)[:, :, None, None] for to in (self.scale, self.shift))
-        look = self.look(context.features) + self.state(told.to(self.state.weight.dtype))
+        look = self.look(context.fine) + self.state(told.to(self.state.weight.dtype))
         found = F.silu(look * (1 + scale + time[0]).to(look.dtype) + (shift + time[1]).to(look.dtype))
         # Spread over a patch by a convolution: a product of another rank would cost OpenVINO copies of the image.
         gain = F.conv2d(self.gain(found).float(), self.spread)

@@ -24,7 +24,7 @@ class UNetConfig:
     widths: channels of each level. The lineage counts its middle as one; its last level keeps its resolution.
     unshuffle: side of the patches that become channels; 1 in the lineage.
     encoder_blocks, decoder_blocks: residual blocks of each level; the last one has both on the way down and up.
-    inner: channels between the two convolutions of each expert; none but in `experts`, which has three.
+    inner: channels between the two convolutions of each expert; none but in `experts`, which has one or two.
     """
 
     form: UNetForm

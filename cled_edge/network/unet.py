@@ -111,24 +111,30 @@ class PatchUNet(nn.Module):
         spread = (exact - mean).abs().mean(dim=(2, 3))
         return x, skips, F.silu(start + self.summary_mlp(torch.cat([mean.flatten(1), spread], dim=1)))
 
-    def rise(self, x: Tensor, skips: list[Tensor], embedding: Tensor) -> Tensor:
-        """Return the features at the finest level, (N, widths[0], h, w)."""
+    def rise(self, x: Tensor, skips: list[Tensor], embedding: Tensor, finest: int = 0) -> Tensor:
+        """Return the features at the finest level, (N, widths[0], h, w).
+
+        finest: the last level whose blocks are run; 1 leaves those of the finest level out.
+        """
         for level in reversed(range(len(self.config.widths))):
             if level < len(self.ups):
                 x = self.ups[level](x)
                 x = x + skips[level] * (1 + self.skip_gates[level](x))  # what is below says what of it to let through
-            x = self.decoder[level](x, embedding)
+            if level >= finest:
+                x = self.decoder[level](x, embedding)
         return x
 
-    def cleaned(self, x: Tensor, embedding: Tensor, light: Tensor) -> Tensor:
+    def cleaned(self, x: Tensor, embedding: Tensor, light: Tensor, heads: tuple[nn.Module, ...] = ()) -> Tensor:
         """Return the light of the clean estimate, patches: that of the input times a gain, plus an offset.
 
         Low light, haze and overexposure are of that form, and a narrow low-resolution network alone could not carry
-        every pixel.
+        every pixel. heads: gain, offset, global gain and global offset; none are the network's own.
         """
         count = self.config.unshuffle**2
-        gain = self.gain(x).float() + self.global_gain(embedding).repeat(1, count)[:, :, None, None]
-        offset = self.offset(x).float() + self.global_offset(embedding).repeat(1, count)[:, :, None, None]
+        own = self.gain, self.offset, self.global_gain, self.global_offset
+        to_gain, to_offset, to_global_gain, to_global_offset = heads or own
+        gain = to_gain(x).float() + to_global_gain(embedding).repeat(1, count)[:, :, None, None]
+        offset = to_offset(x).float() + to_global_offset(embedding).repeat(1, count)[:, :, None, None]
         return light * brightening(gain) + offset
 
 

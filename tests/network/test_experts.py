@@ -11,17 +11,22 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 
 from cled_edge.bundle.manifest import GraphPrecision  # noqa: E402
-from cled_edge.network.blocks import patches_from_images  # noqa: E402
+from cled_edge.network.blocks import patches_from_images, sinusoid  # noqa: E402
 from cled_edge.network.presets import PRESETS, UNetConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, FusedLoop  # noqa: E402
+from cled_edge.network.unet import SINUSOIDS, ResidualUNet  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
 from cled_edge.size import Size  # noqa: E402
 from export.graphs import GraphSet, graphs_of  # noqa: E402
 from export.tracing import write_graph  # noqa: E402
 from tests.fakes.networks import TINY, pictures, randomised  # noqa: E402
 
-EXPERTS = replace(TINY, unet=UNetConfig("experts", (8, 8, 16), (0, 1, 1), (0, 1, 0), unshuffle=2, inner=(8, 12, 8)))
-SCHEDULE = Schedule.named("rddm09")
+EXPERTS = replace(
+    TINY,
+    unet=UNetConfig("experts", (8, 8, 16), (0, 1, 1), (1, 1, 0), unshuffle=2, inner=(8, 12)),
+    schedule="rddm09-noiseless",
+)
+SCHEDULE = Schedule.named(EXPERTS.schedule)
 
 
 @pytest.fixture(scope="module")
@@ -29,10 +34,11 @@ def model() -> CledFusion:
     return randomised(CledFusion(EXPERTS))
 
 
+@pytest.mark.parametrize("name", ["rddm09", "rddm09-noiseless"])
 @pytest.mark.parametrize("steps", [1, 2, 3, 4, 10])
-def test_what_a_step_keeps_of_the_residual_is_what_its_update_does(steps: int) -> None:
+def test_what_a_step_keeps_of_the_residual_is_what_its_update_does(steps: int, name: str) -> None:
     rng = np.random.default_rng(steps)
-    table = SCHEDULE.step_table(steps)
+    table = Schedule.named(name).step_table(steps)
     x_in, told = rng.normal(size=(2, 5))
     for index, row in enumerate(table.coef):
         t, after = table.t[index], table.t[index + 1] if index + 1 < steps else None
@@ -65,41 +71,58 @@ def test_one_graph_is_the_trajectory_of_the_equations(model: CledFusion, steps: 
     assert (visible_restored - images[1]).abs().mean() > 0.01
 
 
-def test_each_time_has_its_expert(model: CledFusion) -> None:
-    """Of the four that S = 4 visits, each one's weights change its own step and no other."""
+def test_each_time_has_its_own_part_of_the_network(model: CledFusion) -> None:
+    """Each part's weights change the estimates of its own interval of time and no other."""
     x_in, x_t = pictures(2, (32, 32))
-    times = SCHEDULE.step_table(4).time
-    assert times[0] > 999 > times[1] > 800 > times[2] > 500 > times[3]
+    times = 1000.0, 937.5, 750.0, 437.5, 190.0
+    assert list(SCHEDULE.step_table(4).time[1:]) == pytest.approx(times[1:4], abs=1)
 
     def estimates(changed: CledFusion) -> list[torch.Tensor]:
         with torch.no_grad():
             return [changed.unet(x_t, x_in, torch.tensor([time], dtype=torch.float32)) for time in times]
 
     before = estimates(model)
-    for cell in range(3):
+    own = {"coarse_offset": [0], "offset": [1, 2], "experts.0.offset": [3], "experts.1.offset": [4]}
+    for part, places in own.items():
         other = randomised(CledFusion(EXPERTS))
         with torch.no_grad():
-            other.unet.cells[cell].offset.bias += 0.1
+            other.unet.get_submodule(part).bias += 0.1
         after = estimates(other)
-        assert [not torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [k == cell + 1 for k in range(4)]
+        changed = [k for k, (a, b) in enumerate(zip(before, after, strict=True)) if not torch.equal(a, b)]
+        assert changed == places, part
 
 
-def test_the_first_estimate_does_not_look_at_the_state(model: CledFusion) -> None:
+@pytest.mark.parametrize("time", [1000.0, 937.5, 750.0])
+def test_the_first_two_estimates_do_not_look_at_the_state(model: CledFusion, time: float) -> None:
     x_in, x_t, other = pictures(3, (32, 32))
-    time = torch.tensor([1000.0])
     with torch.no_grad():
-        assert torch.equal(model.unet(x_t, x_in, time), model.unet(other, x_in, time))
+        assert torch.equal(model.unet(x_t, x_in, torch.tensor([time])), model.unet(other, x_in, torch.tensor([time])))
+
+
+def test_the_second_estimate_is_that_of_a_one_pass_network_of_the_same_weights() -> None:
+    unet = randomised(CledFusion(EXPERTS)).unet
+    alone = ResidualUNet(replace(EXPERTS.unet, form="patch", inner=()), 0.1, len(EXPERTS.kinds))
+    own = unet.state_dict()
+    alone.load_state_dict({name: own.get(name, value) for name, value in alone.state_dict().items()})
+    unet.probed = alone.probed
+    (x_in,) = pictures(1, (32, 32))
+    with torch.no_grad():
+        for parameter in (*unet.rows.parameters(), *alone.stem_state.parameters()):
+            parameter.zero_()
+        unet.begin.copy_(alone.time_mlp(sinusoid(torch.tensor([1000.0]), SINUSOIDS))[0])
+        wanted = (x_in - alone(0.1 * x_in, x_in, torch.tensor([1000.0]))).clamp(-1, 1)
+        torch.testing.assert_close(x_in - unet(x_in, x_in, torch.tensor([750.0])), wanted, atol=1e-5, rtol=0)
 
 
 def test_experts_that_find_nothing_leave_what_the_state_tells() -> None:
     """With heads at 0, as before training, a true state gives the true residual, whatever the time."""
     unet = randomised(CledFusion(EXPERTS)).unet
-    for cell in unet.cells:
+    for cell in unet.experts:
         for parameter in (*cell.gain.parameters(), *cell.offset.parameters()):
             torch.nn.init.zeros_(parameter)
     x_in, clean = (0.9 * x for x in pictures(2, (32, 32)))
     residual = x_in - clean
-    for t in (100, 500, 800):
+    for t in (100, 200, 400):
         a, d = SCHEDULE.residual_cum[t], SCHEDULE.shared_cum[t]
         with torch.no_grad():
             found = unet(clean + a * residual - d * x_in, x_in, torch.tensor([a * 1000], dtype=torch.float32))
@@ -144,7 +167,7 @@ def test_the_step_exports_with_its_experts_chosen_by_the_time(
 def test_untrained_experts_remove_nothing() -> None:
     config = replace(
         PRESETS["nano"],
-        unet=replace(PRESETS["nano"].unet, form="experts", decoder_blocks=(0, 1, 0, 0), inner=(24, 48, 24)),
+        unet=replace(PRESETS["nano"].unet, form="experts", inner=(24,)),
     )
     model = CledFusion(config).eval()
     (x_in,) = pictures(1, (32, 64))

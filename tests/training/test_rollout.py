@@ -22,12 +22,13 @@ from training.rollout import Rollout, RolloutTask  # noqa: E402
 from training.run import Run  # noqa: E402
 
 COLD, LATE, LONG = 0.9, 0.0, 0.15  # the first number of a plan
-FIRST = ("gain", "offset", "global_gain", "global_offset")  # heads of the context
+FIRST = ("coarse_gain", "coarse_offset", "coarse_global_gain", "coarse_global_offset")
+SECOND = ("gain", "offset", "global_gain", "global_offset")
 
 
 def recipe(**restore) -> Recipe:
     values = {"iterations": 40, "batch": 4, "crop": 32, "learning_rate": 3e-3, "warmup": 1, "held_out_crops": 1}
-    unet = {"form": "experts", "decoder_blocks": (0, 1, 0, 0), "inner": (8, 12, 8)}
+    unet = {"form": "experts", "inner": (8, 12)}
     return Recipe.model_validate(
         {
             "preset": "nano",
@@ -41,15 +42,15 @@ def recipe(**restore) -> Recipe:
 
 def rollout(**restore) -> Rollout:
     unet = randomised(CledFusion(EXPERTS)).unet
-    return Rollout(unet, Schedule.named("rddm09"), recipe(**restore).restore)
+    return Rollout(unet, Schedule.named(EXPERTS.schedule), recipe(**restore).restore)
 
 
 def touched(network: Rollout, loss) -> set[str]:
-    """Return the parts of the network that a loss has a gradient for: `cells.0` to `cells.2`, and the others."""
+    """Return the parts of the network that a loss has a gradient for: `experts.0` and `experts.1`, and the others."""
     network.zero_grad()
     loss.backward()
     named = [(name.removeprefix("unet."), p) for name, p in network.named_parameters() if p.grad is not None]
-    return {".".join(name.split(".")[: 2 if name.startswith("cells") else 1]) for name, p in named if p.grad.any()}
+    return {".".join(name.split(".")[: 2 if name.startswith("experts") else 1]) for name, p in named if p.grad.any()}
 
 
 def test_a_cold_loop_scores_each_step_and_a_step_leaves_the_one_before_alone() -> None:
@@ -57,11 +58,11 @@ def test_a_cold_loop_scores_each_step_and_a_step_leaves_the_one_before_alone() -
     estimates = network(x_in, clean, [COLD, 0.5, 0.5, 0.5], torch.ones(1, 4))
     assert estimates.shares == pytest.approx([1 / 7, 2 / 7, 4 / 7])
     first, _, third = estimates.lights
-    assert touched(network, third.sum()) >= {"cells.1", "encoder", "stem_input"}
+    assert touched(network, third.sum()) >= {"experts.0", "encoder", "stem_input", "decoder"}
     assert not touched(network, network(x_in, clean, [COLD, 0.5, 0.5, 0.5], torch.ones(1, 4)).lights[2].sum()) & {
-        "cells.0",
-        "cells.2",
+        "experts.1",
         *FIRST,
+        *SECOND,
     }
     residual = network.unet(x_in, x_in, torch.tensor([1000.0]))
     torch.testing.assert_close(patches_from_images(x_in + 1 - residual, 2), first, atol=1e-5, rtol=0)
@@ -76,7 +77,7 @@ def test_lengths_are_drawn_by_their_shares(number: float, steps: int) -> None:
 def test_a_late_step_starts_from_a_better_state() -> None:
     """With heads that find nothing, what it gives is the state: the true one, or one with half of the error left."""
     network, (x_in, clean) = rollout(late_share=0.1), pictures(2, (32, 32))
-    for cell in network.unet.cells:
+    for cell in network.unet.experts:
         for parameter in (*cell.gain.parameters(), *cell.offset.parameters()):
             torch.nn.init.zeros_(parameter)
     truth, given = (patches_from_images(x + 1, 2) for x in (clean, x_in))
@@ -94,7 +95,7 @@ def test_a_long_loop_scores_its_last_two_steps() -> None:
     network, (x_in, clean) = rollout(late_share=0.1, long_share=0.2), pictures(2, (32, 32))
     estimates = network(x_in, clean, [LONG, 0.99, 0.5, 0.5], torch.ones(1, 4))
     assert len(estimates.lights) == 2
-    assert touched(network, estimates.lights[1].sum()) >= {"cells.2"}
+    assert touched(network, estimates.lights[1].sum()) >= {"experts.1"}
 
 
 def test_images_that_have_nothing_to_remove_weigh_as_the_recipe_says() -> None:
@@ -111,6 +112,6 @@ def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path) -> None:
     model = CledFusion(model_of(wanted))
     run = Run(wanted, data, tmp_path, Accelerator(cpu=True), ImageCache(1))
     assert restore_stage(model, run) == 40
-    moved = [cell.offset.weight.abs().max() for cell in model.unet.cells]
+    moved = [cell.offset.weight.abs().max() for cell in model.unet.experts]
     assert all(value > 1e-4 for value in moved)
-    assert model.unet.offset.weight.abs().max() > 1e-4
+    assert min(head.weight.abs().max() for head in (model.unet.offset, model.unet.coarse_offset)) > 1e-4
