@@ -61,7 +61,6 @@ class ExpertUNet(PatchUNet):
 
     residual_cum: Tensor
     shared_cum: Tensor
-    probed = 2  # every fourth patch tells a mean as well
 
     def __init__(self, config: UNetConfig, schedule: Schedule, kinds: int) -> None:
         super().__init__(config, kinds)

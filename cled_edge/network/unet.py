@@ -35,7 +35,6 @@ class PatchUNet(nn.Module):
     """
 
     mean_colour: Tensor
-    probed = 1  # one patch in how many, along each side, the probes look at
 
     def __init__(self, config: UNetConfig, kinds: int) -> None:
         super().__init__()
@@ -81,7 +80,7 @@ class PatchUNet(nn.Module):
         mean = colours.mean(dim=(2, 3), keepdim=True)
         spread = ((colours - mean).square().mean(dim=(2, 3)) + 1e-3).sqrt()
         mean = mean.flatten(1)
-        energies = torch.log(_of_light(self.probe, light, self.probed).abs().mean(dim=(2, 3)) + 1e-3)
+        energies = torch.log(_of_light(self.probe, light).abs().mean(dim=(2, 3)) + 1e-3)
         seen = torch.cat([mean - 1, torch.log(mean + 0.01), torch.log(spread), energies], dim=1)
         embedding: Tensor = self.exposure_mlp(seen)
         return embedding
@@ -205,13 +204,13 @@ def brightening(gain: Tensor) -> Tensor:
     return torch.exp((2 * gain).clamp(-MAX_LOG_GAIN, MAX_LOG_GAIN))
 
 
-def _of_light(convolution: nn.Conv2d, light: Tensor, stride: int = 1) -> Tensor:
+def _of_light(convolution: nn.Conv2d, light: Tensor) -> Tensor:
     """Return the 1x1 convolution of x_in = light - 1, of which light is given; in the type of its weights."""
     weight = convolution.weight
     bias = -weight.float().sum(dim=(1, 2, 3))
     if convolution.bias is not None:
         bias = convolution.bias.float() + bias
-    return F.conv2d(light.to(weight.dtype), weight, bias.to(weight.dtype), stride)
+    return F.conv2d(light.to(weight.dtype), weight, bias.to(weight.dtype))
 
 
 class ColumnContext(nn.Module):

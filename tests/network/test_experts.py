@@ -104,7 +104,6 @@ def test_the_second_estimate_is_that_of_a_one_pass_network_of_the_same_weights()
     alone = ResidualUNet(replace(EXPERTS.unet, form="patch", inner=()), 0.1, len(EXPERTS.kinds))
     own = unet.state_dict()
     alone.load_state_dict({name: own.get(name, value) for name, value in alone.state_dict().items()})
-    unet.probed = alone.probed
     (x_in,) = pictures(1, (32, 32))
     with torch.no_grad():
         for parameter in (*unet.rows.parameters(), *alone.stem_state.parameters()):
