@@ -95,8 +95,9 @@ class PageServer:
 
     @property
     def url(self) -> str:
-        """Where the page is; it holds no token."""
-        host = f"[{self.address.host}]" if ":" in self.address.host else self.address.host
+        """Where the page is, by this machine's name if it is at all of its addresses; it holds no token."""
+        host = socket.gethostname() if self.address.host in ("0.0.0.0", "::") else self.address.host  # noqa: S104
+        host = f"[{host}]" if ":" in host else host
         return f"http://{host}:{self.address.port}/"
 
     def begin(self, status: Callable[[], dict[str, Any]]) -> None:

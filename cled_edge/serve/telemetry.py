@@ -10,12 +10,11 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from cled_edge.control_box import ControlBox
-from cled_edge.frame import FusedFrame
+from cled_edge.frame import BOTH_LOST, FusedFrame
 from cled_edge.output.frame_facts import ms, total_ns
 
 FRESH_S = 2.0  # a run whose newest fused frame is older is not healthy
 KEPT_POINTS = 1200
-BOTH_LOST = "both lost"
 _SECONDS = (0.005, 0.01, 0.02, 0.033, 0.05, 0.067, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _SKEW_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2)
 
@@ -57,6 +56,8 @@ class Telemetry:
         self._last, self._last_ns = frame, self._now()
         self._fused = number
         self._degraded[frame.degraded] += 1
+        if frame.degraded == BOTH_LOST:
+            return  # a dead tile took no time that is worth a chart
         for stage, value_ns in (*frame.latency_ns.items(), ("total", total_ns(frame))):
             if stage not in self._of_stage:  # looking one up by its label takes ten times as long
                 self._of_stage[stage] = self._stages.labels(stage)

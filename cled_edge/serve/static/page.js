@@ -179,10 +179,11 @@ function chip(id, kind, text) {
 function showFrame(frame) {
   $("total").textContent = say(frame.total_ms);
   $("skew").textContent = say(frame.skew_ms, 1, " ms");
-  const steps = frame.controls.steps === 1 ? "1 step" : `${frame.controls.steps} steps`;
+  const ran = frame.controls.steps;
+  const steps = ran === null ? "nothing fused" : ran === 1 ? "1 step" : `${ran} steps`;
   $("frame").textContent = `${frame.name || frame.number} · ${frame.size[0]}×${frame.size[1]} · ${steps}${state.point ? " · " + state.point : ""}`;
   state.degraded = frame.degraded;
-  for (const each of controls) if (each.name === "steps") each.box.placeholder = frame.controls.steps;
+  for (const each of controls) if (each.name === "steps") each.box.placeholder = ran ?? "";
   for (const [index, modality] of ["infrared", "visible"].entries()) {
     const source = frame.states ? frame.states[index] : "recorded";
     const kind = source === "open" ? "good" : source === "recorded" ? "" : source === "stale" || source === "opening" ? "warn" : "bad";
@@ -306,10 +307,11 @@ function showBanner() {
   document.body.classList.toggle("stale", stale);
   const words = state.lost
     ? "no connection to the robot"
-    : stale ? `no new frame for ${(silent / 1000).toFixed(0)} s` : state.degraded || "";
+    : stale ? `no new frame for ${(silent / 1000).toFixed(0)} s`
+    : state.degraded === "both lost" ? "" : state.degraded || ""; // of both lost the image itself says so
   if (state.lost) chip("health", "bad", "no connection");
   $("banner").hidden = !words;
-  $("banner").className = stale || state.degraded === "both lost" ? "banner" : "banner warn";
+  $("banner").className = stale ? "banner" : "banner warn";
   $("banner").textContent = words;
 }
 
