@@ -21,6 +21,8 @@ SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its ji
 START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
 DEAD_PERIOD_NS = 500_000_000
 _FUTURE_NS = 10_000_000
+# The first frames of a stream waited for its key frame, its server, its network: at 30 Hz three came 70 to 120 ms late.
+_SETTLE_NS, _DOUBT_NS, _GAP_PERIODS = 250_000_000, 100_000_000, 3
 _AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
 _FASTER = 0.8  # of the other's period
 _INTERVALS = 9
@@ -58,6 +60,7 @@ class _Entry:
     taken_ns: int
     arrival_ns: int
     came_ns: int
+    doubt_ns: int = 0
     is_fused: bool = False
 
 
@@ -71,6 +74,7 @@ class _Stream:
         self.first_came_ns: int | None = None
         self.period_ns: float | None = None
         self.has_ended = False
+        self.settled_ns = 0
         self._keep = keep
         self.way_ns = 0.0
         self._taken: deque[int] = deque(maxlen=_INTERVALS)
@@ -102,9 +106,18 @@ class _Stream:
     def fresh(self) -> list[_Entry]:
         return [entry for entry in self.entries if not entry.is_fused]
 
-    def nearest(self, taken_ns: int, within_ns: int) -> _Entry | None:
-        nearest = min(self.entries, key=lambda entry: abs(entry.taken_ns - taken_ns), default=None)
-        return nearest if nearest and abs(nearest.taken_ns - taken_ns) <= within_ns else None
+    def nearest(self, to: _Entry, within_ns: int) -> _Entry | None:
+        found = min(self.entries, key=lambda entry: abs(entry.taken_ns - to.taken_ns), default=None)
+        if found is None or abs(found.taken_ns - to.taken_ns) + max(found.doubt_ns, to.doubt_ns) > within_ns:
+            return None
+        return found
+
+    def doubt_ns(self, clock: str, arrival_ns: int) -> int:
+        """Return by how much a frame that comes now may be older than its arrivals say: the first ones were held up."""
+        last, gap_ns = self.last, _GAP_PERIODS * (self.period_ns or 0.0)
+        if last is None or last.frame.clock != clock or (gap_ns and arrival_ns - last.arrival_ns > gap_ns):
+            self.settled_ns = arrival_ns + _SETTLE_NS
+        return _DOUBT_NS if clock != MONOTONIC and arrival_ns < self.settled_ns else 0
 
 
 def _due_nearer(entry: _Entry, partner: _Entry, fast: _Stream, slow: _Stream) -> int:
@@ -141,6 +154,8 @@ class TimePairer:
     Times are by `time.monotonic_ns`. Stamps of MONOTONIC and ARRIVAL are so already, all others go through a `ClockMap`
     by their arrival. The wall clocks of two SENDERs that seem to be less than 0.2 s apart are taken for one: both are
     set by a time service, and one camera's way is longer.
+    The first 0.25 s of a clock that is known by arrivals, after its begin or a gap, may be 0.1 s off: these frames pair
+    within so much less than the slop.
     A frame with an event, a repeated stamp, one of the future or one that goes back is dropped.
     OptionError for an unknown policy, and for times that are not positive.
     """
@@ -208,7 +223,8 @@ class TimePairer:
         taken_ns = self._taken_ns(index, frame, arrival_ns)
         if stream.last:
             taken_ns = max(taken_ns, stream.last.taken_ns + 1)  # the estimate moves; the order stays
-        stream.append(_Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns))
+        doubt_ns = 0 if self._has_one_clock else stream.doubt_ns(frame.clock, arrival_ns)
+        stream.append(_Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns))
         if stream.is_full:
             self._retire(index)
 
@@ -277,7 +293,7 @@ class TimePairer:
             if now_ns < ripe_ns and not slow.reaches(entry.taken_ns):
                 self._ask_by(ripe_ns)
                 continue
-            partner = slow.nearest(entry.taken_ns, self.slop_ns)
+            partner = slow.nearest(entry, self.slop_ns)
             if partner is None:
                 continue
             until_ns = _due_nearer(entry, partner, fast, slow)
@@ -294,7 +310,7 @@ class TimePairer:
             if not slow.reaches(entry.taken_ns) and now_ns < until_ns:
                 self._ask_by(until_ns)
                 break
-            partner = slow.nearest(entry.taken_ns, self.slop_ns)
+            partner = slow.nearest(entry, self.slop_ns)
             if partner:
                 found = entry, partner
                 if now_ns <= until_ns:
@@ -306,7 +322,7 @@ class TimePairer:
             if not slow.reaches(entry.taken_ns) and now_ns < entry.arrival_ns + self.hold_ns:
                 self._ask_by(entry.arrival_ns + self.hold_ns)
                 return None
-            partner = slow.nearest(entry.taken_ns, self.slop_ns)
+            partner = slow.nearest(entry, self.slop_ns)
             if partner:
                 return entry, partner
             if self._is_lost(slow, fast, now_ns):
@@ -399,7 +415,7 @@ class TimePairer:
         if entry.is_fused:
             return
         ledger = self._streams[index].ledger
-        if self._streams[1 - index].nearest(entry.taken_ns, self.slop_ns):
+        if self._streams[1 - index].nearest(entry, self.slop_ns):
             ledger.dropped[cause] += 1
         else:
             ledger.unpaired += 1

@@ -239,6 +239,21 @@ def test_two_wall_clocks_that_seem_to_be_one_tell_which_camera_is_slow(ahead_ms:
     assert true_ms[60] == -wrong_ms
 
 
+@pytest.mark.parametrize(("clock", "is_doubtful"), [(ARRIVAL, True), (MEDIA, True), (MONOTONIC, False)])
+def test_the_first_frames_by_arrival_pair_only_well_within_the_slop(clock: str, is_doubtful: bool) -> None:
+    """They were held up while the stream began: they are older than they seem."""
+    pairer, paired_ms = TimePairer(), []
+    for at in range(0, 1000, 40):
+        if at % 200 == 0:
+            pairer.put("infrared", frame_at("infrared", at))
+        pairer.put("visible", frame_at("visible", at, 0, clock))
+        if pair := pairer.next_pair(at * MS):
+            paired_ms.append((at, abs(pair.skew_ns) / MS))
+    first = [skew for at, skew in paired_ms if at < 250]
+    assert max(first) == (40 if is_doubtful else 120)
+    assert max(skew for at, skew in paired_ms if at > 250) == 120
+
+
 def test_arrival_and_monotonic_stamps_compare_as_they_are() -> None:
     pairer = TimePairer()
     pairer.put("infrared", frame_at("infrared", 10, 0, ARRIVAL))
