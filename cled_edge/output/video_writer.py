@@ -109,14 +109,17 @@ class VideoWriter(Output):
         even = height + height % 2, width + width % 2
         self._encoder = Encoder(self._file, even, self._rate_hz)
         if even != self._size:
-            self.notes.append(
-                f"{self.path}: {height}x{width} is padded to {even[0]}x{even[1]}, as video needs even sides"
-            )
+            self._note(f"{self._name}: {height}x{width} is padded to {even[0]}x{even[1]}, as video needs even sides")
         if self._encoder.codec != H264 and self.path.suffix.lower() != ".avi":
-            self.notes.append(
-                f"{self.path} is {self._encoder.codec}, which browsers do not play: PyAV has no encoder of H.264 here"
+            self._note(
+                f"{self._name} is {self._encoder.codec}, which browsers do not play: PyAV has no encoder of H.264 here"
             )
         return self._encoder
+
+    def _note(self, text: str) -> None:
+        """Note something once, and not for each segment."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _failed(self, error: OSError) -> OutputError:
         """Return the error of a file that takes no more, and close it; what it holds stays if that is a frame."""

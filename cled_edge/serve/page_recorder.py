@@ -5,18 +5,20 @@ import time
 from collections.abc import Callable
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import OutputSettings, Shown
 
+Kind = Literal["mp4", "mcap"]
+_SCHEMES: dict[Kind, str] = {"mp4": "video", "mcap": "mcap"}
 CLOSE_S = 0.4  # at the end of a run, which has 2 s for all
 
 
 class Recorder:
-    """Writes one view at a time into `folder`, as video NAME.mp4; the loop never waits for it.
+    """Writes one view at a time into `folder`, as a video or a bag; the loop never waits for it.
 
     now_utc: the time that names a recording. A recording that fails ends, and `status` says why.
     """
@@ -30,13 +32,18 @@ class Recorder:
         self._status: dict[str, Any] = {"is_on": False, "to": None, "written": 0, "dropped": 0, "failure": None}
         self._begun_s = 0.0
 
-    def start(self, view: Shown = "picture") -> dict[str, Any]:
-        """Begin a recording and return the status; OptionError if one is under way."""
+    def start(self, view: Shown = "picture", kind: Kind = "mp4") -> dict[str, Any]:
+        """Begin a recording and return the status; OptionError if one is under way.
+
+        kind: "mp4" is a video of the view; "mcap" a bag, which has the inputs and the facts of each frame too.
+        """
         with self._lock:
             if self._fanout:
                 raise OptionError(f"{self._status['to']} is being recorded; needed one recording at a time; end it")
-            path = self.folder / f"{self._now_utc():%Y%m%d-%H%M%S}-{view}.mp4"
-            self._fanout = Fanout([OutputSettings(f"video:{path}", view)], is_live=True, rate_hz=self.rate_hz)
+            path = self.folder / f"{self._now_utc():%Y%m%d-%H%M%S}-{view}.{kind}"
+            self._fanout = Fanout(
+                [OutputSettings(f"{_SCHEMES[kind]}:{path}", view)], is_live=True, rate_hz=self.rate_hz
+            )
             self._status = {"is_on": True, "to": str(path), "written": 0, "dropped": 0, "failure": None}
             self._begun_s = time.monotonic()
         return self.status()

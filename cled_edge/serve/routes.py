@@ -9,7 +9,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.resources import files
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
@@ -21,7 +21,7 @@ from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
 from cled_edge.output.view import VIEWS
 from cled_edge.serve.channel import Channel
-from cled_edge.serve.page_recorder import Recorder
+from cled_edge.serve.page_recorder import Kind, Recorder
 from cled_edge.serve.shot import Shot, png_of, view_and_width
 from cled_edge.serve.telemetry import Telemetry
 from cled_edge.thermal import ThermalStream
@@ -176,12 +176,15 @@ def _add_changes(app: FastAPI, page: Page) -> None:
     @app.post("/record")
     async def record(request: Request) -> dict[str, Any]:
         wanted = await _body(request)
-        view, is_on = wanted.get("view", "picture"), wanted.get("on")
-        if not isinstance(is_on, bool) or view not in VIEWS:
-            raise OptionError('the body is no wish to record; needed {"on": true} or {"on": false}; send one')
-        return (
-            await asyncio.to_thread(page.recorder.start, view) if is_on else await asyncio.to_thread(page.recorder.stop)
-        )
+        is_on, view = wanted.get("on"), wanted.get("view", "picture")
+        kind: Any = wanted.get("kind", "mp4")
+        if not isinstance(is_on, bool) or view not in VIEWS or kind not in get_args(Kind):
+            raise OptionError(
+                'the body is no wish to record; needed {"on": true, "view": "picture", "kind": "mp4"} (or "mcap"), or '
+                '{"on": false}; send one'
+            )
+        recorder = page.recorder
+        return await (asyncio.to_thread(recorder.start, view, kind) if is_on else asyncio.to_thread(recorder.stop))
 
 
 def _add_streams(app: FastAPI, page: Page) -> None:

@@ -224,7 +224,19 @@ def test_a_recording_begins_and_ends_on_demand(page: PageServer, client: Client)
     video = cv2.VideoCapture(told["to"])
     assert (int(video.get(cv2.CAP_PROP_FRAME_WIDTH)), int(video.get(cv2.CAP_PROP_FRAME_COUNT))) == (192, 4)
     assert client.json("/record", {"on": "yes"})[0] == 422
+    assert client.json("/record", {"on": True, "kind": "gif"})[0] == 422
     assert client.json("/record", {"on": False})[0] == 200
+
+
+def test_a_recording_may_be_a_bag_with_both_inputs(page: PageServer, client: Client) -> None:
+    reader = pytest.importorskip("mcap.reader", reason="needs the extra bags")
+    client.json("/record", {"on": True, "kind": "mcap"})
+    page.show(scene(0))
+    wait_until(lambda: page.recorder.status()["written"] == 1)
+    _, told = client.json("/record", {"on": False})
+    with open(told["to"], "rb") as file:
+        topics = {channel.topic for _, channel, _ in reader.make_reader(file).iter_messages()}
+    assert {"/infrared/image", "/visible/image/compressed", "/fused/image/compressed"} < topics
 
 
 def test_a_recording_that_fails_says_why_and_the_run_goes_on(page: PageServer, client: Client) -> None:

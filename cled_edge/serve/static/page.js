@@ -425,7 +425,7 @@ async function buildControls() {
 $("record").addEventListener("click", async () => {
   const view = state.main === "fused" ? "picture" : state.main;
   try {
-    showRecording(await post("/record", state.recording ? { on: false } : { on: true, view }));
+    showRecording(await post("/record", state.recording ? { on: false } : { on: true, view, kind: $("record-kind").value }));
   } catch (error) {
     $("recording").className = "bad";
     $("recording").textContent = error.message;
