@@ -1,15 +1,12 @@
 """Which frames of two live cameras belong together: nearest in time within a slop, with what became of every frame."""
 
-from collections import Counter, deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
-from statistics import median
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from cled_edge.camera.clock_map import ClockMap
+from cled_edge.camera.frame_buffer import Entry, FrameBuffer, Ledger
 from cled_edge.errors import OptionError
 from cled_edge.frame import ARRIVAL, BOTH_LOST, INFRARED_LOST, MONOTONIC, ORDER, SENDER, VISIBLE_LOST, Frame, FramePair
 from cled_edge.image import Uint8
@@ -21,106 +18,11 @@ SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its ji
 START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
 DEAD_PERIOD_NS = 500_000_000
 _FUTURE_NS = 10_000_000
-# The first frames of a stream waited for its key frame, its server, its network: at 30 Hz three came 70 to 120 ms late.
-_SETTLE_NS, _DOUBT_NS, _GAP_PERIODS = 250_000_000, 100_000_000, 3
 _AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
 _FASTER = 0.8  # of the other's period
-_INTERVALS = 9
 
 
-@dataclass
-class Ledger:
-    """What became of one camera's frames; `holds` is the law that none is lost without a cause.
-
-    received: all that came. fused: those that were fused at least once, alone if the other camera was lost. held: how
-    often one was fused again, with a newer one of the other camera; not part of the law. dropped: by cause, such as
-    "overtaken" or "shutter". unpaired: had no partner within the slop. pending: may still be fused.
-    """
-
-    received: int = 0
-    fused: int = 0
-    held: int = 0
-    unpaired: int = 0
-    pending: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def holds(self) -> bool:
-        """Whether received = fused + dropped + unpaired + pending."""
-        return self.received == self.fused + self.dropped.total() + self.unpaired + self.pending
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return plain JSON types."""
-        return {**vars(self), "dropped": dict(self.dropped), "holds": self.holds}
-
-
-@dataclass(eq=False)
-class _Entry:
-    frame: Frame
-    taken_ns: int
-    arrival_ns: int
-    came_ns: int
-    doubt_ns: int = 0
-    is_fused: bool = False
-
-
-class _Stream:
-    """One camera's newest frames, oldest first; the first of them may be one that was fused, and is held."""
-
-    def __init__(self, keep: int) -> None:
-        self.entries: deque[_Entry] = deque()
-        self.ledger = Ledger()
-        self.last: _Entry | None = None
-        self.first_came_ns: int | None = None
-        self.period_ns: float | None = None
-        self.has_ended = False
-        self.settled_ns = 0
-        self._keep = keep
-        self.way_ns = 0.0
-        self._taken: deque[int] = deque(maxlen=_INTERVALS)
-        self._ways: deque[int] = deque(maxlen=_INTERVALS)
-
-    @property
-    def is_full(self) -> bool:
-        return len(self.entries) > self._keep
-
-    def append(self, entry: _Entry) -> None:
-        self.entries.append(entry)
-        self.last = entry
-        if self.first_came_ns is None:
-            self.first_came_ns = entry.came_ns
-        self._taken.append(entry.taken_ns)
-        self._ways.append(entry.arrival_ns - entry.taken_ns)
-        self.way_ns = median(self._ways)
-        if len(self._taken) > 2:
-            self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
-
-    def reaches(self, taken_ns: int) -> bool:
-        """Whether a frame came that was not taken earlier, or none will: the nearest to that time is known then."""
-        return self.has_ended or (self.last is not None and self.last.taken_ns >= taken_ns)
-
-    def before(self, entry: _Entry | None) -> list[_Entry]:
-        entries = list(self.entries)
-        return entries[: entries.index(entry)] if entry else []
-
-    def fresh(self) -> list[_Entry]:
-        return [entry for entry in self.entries if not entry.is_fused]
-
-    def nearest(self, to: _Entry, within_ns: int) -> _Entry | None:
-        found = min(self.entries, key=lambda entry: abs(entry.taken_ns - to.taken_ns), default=None)
-        if found is None or abs(found.taken_ns - to.taken_ns) + max(found.doubt_ns, to.doubt_ns) > within_ns:
-            return None
-        return found
-
-    def doubt_ns(self, clock: str, arrival_ns: int) -> int:
-        """Return by how much a frame that comes now may be older than its arrivals say: the first ones were held up."""
-        last, gap_ns = self.last, _GAP_PERIODS * (self.period_ns or 0.0)
-        if last is None or last.frame.clock != clock or (gap_ns and arrival_ns - last.arrival_ns > gap_ns):
-            self.settled_ns = arrival_ns + _SETTLE_NS
-        return _DOUBT_NS if clock != MONOTONIC and arrival_ns < self.settled_ns else 0
-
-
-def _due_nearer(entry: _Entry, partner: _Entry, fast: _Stream, slow: _Stream) -> int:
+def _due_nearer(entry: Entry, partner: Entry, fast: FrameBuffer, slow: FrameBuffer) -> int:
     """Return until when to wait for a nearer partner, half a period of the faster camera; 0 if none is due by then."""
     last = slow.last
     if last is None or slow.reaches(entry.taken_ns) or not slow.period_ns or not fast.period_ns:
@@ -130,7 +32,7 @@ def _due_nearer(entry: _Entry, partner: _Entry, fast: _Stream, slow: _Stream) ->
     return until_ns if is_nearer and last.arrival_ns + slow.period_ns <= until_ns else 0
 
 
-def _longer_way(fast: _Stream, slow: _Stream, most_ns: int) -> int:
+def _longer_way(fast: FrameBuffer, slow: FrameBuffer, most_ns: int) -> int:
     """Return by how much longer the slower camera's frames are on their way, 0 below half a period of the faster."""
     longer_ns = round(slow.way_ns - fast.way_ns)
     return min(longer_ns, most_ns) if fast.period_ns and longer_ns > fast.period_ns / 2 else 0
@@ -179,7 +81,7 @@ class TimePairer:
         self.due_ns: int | None = None
         self.pairs = 0
         self._has_one_clock = has_one_clock
-        self._streams = tuple(_Stream(keep or (32 if policy == "every" else 8)) for _ in MODALITIES)
+        self._streams = tuple(FrameBuffer(keep or (32 if policy == "every" else 8)) for _ in MODALITIES)
         self._maps: dict[tuple[str, int], ClockMap] = {}
         self._faster = MODALITIES.index("visible")
         self._dead_ns: int | None = None
@@ -224,7 +126,7 @@ class TimePairer:
         if stream.last:
             taken_ns = max(taken_ns, stream.last.taken_ns + 1)  # the estimate moves; the order stays
         doubt_ns = 0 if self._has_one_clock else stream.doubt_ns(frame.clock, arrival_ns)
-        stream.append(_Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns))
+        stream.append(Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns))
         if stream.is_full:
             self._retire(index)
 
@@ -250,7 +152,7 @@ class TimePairer:
             return FramePair(infrared.frame, visible.frame, taken_ns=taken, number=self.pairs - 1)
         return self._without_a_camera(now_ns)
 
-    def _refused(self, last: _Entry | None, frame: Frame, arrival_ns: int) -> str:
+    def _refused(self, last: Entry | None, frame: Frame, arrival_ns: int) -> str:
         """Return why a stamp cannot be right, "" if it can."""
         of_here = frame.clock in (MONOTONIC, ARRIVAL)
         if of_here and frame.timestamp_ns > arrival_ns + _FUTURE_NS:
@@ -279,14 +181,14 @@ class TimePairer:
             return min(taken_ns, other.at_ns(frame.timestamp_ns))
         return taken_ns
 
-    def _chosen(self, now_ns: int) -> tuple[_Entry, _Entry] | None:
+    def _chosen(self, now_ns: int) -> tuple[Entry, Entry] | None:
         """Return the pair to fuse now, the faster camera's frame first."""
         fast, slow = self._by_speed()
         return {"latest": self._newest, "deadline": self._in_time, "every": self._oldest}[self.policy](
             fast, slow, now_ns
         )
 
-    def _newest(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+    def _newest(self, fast: FrameBuffer, slow: FrameBuffer, now_ns: int) -> tuple[Entry, Entry] | None:
         longer_ns = _longer_way(fast, slow, self.slop_ns)
         for entry in reversed(fast.fresh()):
             ripe_ns = entry.arrival_ns + longer_ns
@@ -303,7 +205,7 @@ class TimePairer:
             return entry, partner
         return None
 
-    def _in_time(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+    def _in_time(self, fast: FrameBuffer, slow: FrameBuffer, now_ns: int) -> tuple[Entry, Entry] | None:
         found = None
         for entry in fast.fresh():
             until_ns = entry.arrival_ns + self.slop_ns
@@ -317,7 +219,7 @@ class TimePairer:
                     break
         return found
 
-    def _oldest(self, fast: _Stream, slow: _Stream, now_ns: int) -> tuple[_Entry, _Entry] | None:
+    def _oldest(self, fast: FrameBuffer, slow: FrameBuffer, now_ns: int) -> tuple[Entry, Entry] | None:
         for entry in fast.fresh():
             if not slow.reaches(entry.taken_ns) and now_ns < entry.arrival_ns + self.hold_ns:
                 self._ask_by(entry.arrival_ns + self.hold_ns)
@@ -333,7 +235,7 @@ class TimePairer:
             self._retire(index)
         return None
 
-    def _by_speed(self) -> tuple[_Stream, _Stream]:
+    def _by_speed(self) -> tuple[FrameBuffer, FrameBuffer]:
         """Return the faster camera and the slower one; of two alike, the one that it was before."""
         fast, slow = self._streams[self._faster], self._streams[1 - self._faster]
         if slow.period_ns and fast.period_ns and slow.period_ns < _FASTER * fast.period_ns:
@@ -363,7 +265,7 @@ class TimePairer:
         self._use(entries)
         return self._degraded(entries, INFRARED_LOST if living else VISIBLE_LOST)
 
-    def _degraded(self, entries: "list[_Entry | None]", said: str) -> FramePair:
+    def _degraded(self, entries: "list[Entry | None]", said: str) -> FramePair:
         self.pairs += 1
         infrared, visible = (entry.frame if entry else self._blank(index) for index, entry in enumerate(entries))
         alive = sum(1 << index for index, entry in enumerate(entries) if entry)
@@ -381,7 +283,7 @@ class TimePairer:
         size = like.image.shape[:2]
         return Frame(np.zeros(size if index == 0 else (*size, 3), np.uint8), 0, ORDER, 0, "", like.color_order)
 
-    def _is_lost(self, stream: _Stream, other: _Stream, now_ns: int) -> bool:
+    def _is_lost(self, stream: FrameBuffer, other: FrameBuffer, now_ns: int) -> bool:
         if stream.last:
             self._ask_by(stream.last.came_ns + self.hold_ns + 1, now_ns)
             return now_ns - stream.last.came_ns > self.hold_ns
@@ -391,7 +293,7 @@ class TimePairer:
         if due_ns > after_ns:
             self.due_ns = due_ns if self.due_ns is None else min(self.due_ns, due_ns)
 
-    def _use(self, used: "Sequence[_Entry | None]") -> None:
+    def _use(self, used: "Sequence[Entry | None]") -> None:
         """Count frames as fused, infrared first, and let go of those before them."""
         before = [stream.before(entry) for entry, stream in zip(used, self._streams, strict=True)]
         for index, entries in enumerate(before):
@@ -410,7 +312,7 @@ class TimePairer:
         self._count_unused(index, self._streams[index].entries[0], cause)
         self._streams[index].entries.popleft()
 
-    def _count_unused(self, index: int, entry: _Entry, cause: str) -> None:
+    def _count_unused(self, index: int, entry: Entry, cause: str) -> None:
         """Count why a frame was not fused, unless it was: by the cause, if the other camera has a partner for it."""
         if entry.is_fused:
             return

@@ -7,12 +7,13 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any
 
+from cled_edge.camera.frame_buffer import Ledger
 from cled_edge.camera.live_source import LiveSource, SourceState
 from cled_edge.camera.source import is_live
 from cled_edge.data.naming import Names
 from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError, without_credentials
 from cled_edge.frame import Frame, FramePair
-from cled_edge.live_pairing import MODALITIES, Ledger, TimePairer
+from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.pairing import PairedCameras, cropped, open_pair
 
 FIRST_WITHIN_NS = 12_000_000_000  # of one camera at least: what never gives a frame is wrong, not lost

@@ -1,0 +1,116 @@
+"""One live camera's newest frames with their times, and the ledger of what became of all."""
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from cled_edge.frame import MONOTONIC, Frame
+
+# The first frames of a stream waited for its key frame, its server, its network: at 30 Hz three came 70 to 120 ms late.
+_SETTLE_NS, _DOUBT_NS, _GAP_PERIODS = 250_000_000, 100_000_000, 3
+_INTERVALS = 9
+
+
+@dataclass
+class Ledger:
+    """What became of one camera's frames; `holds` is the law that none is lost without a cause.
+
+    received: all that came. fused: those that were fused at least once, alone if the other camera was lost. held: how
+    often one was fused again, with a newer one of the other camera; not part of the law. dropped: by cause, such as
+    "overtaken" or "shutter". unpaired: had no partner within the slop. pending: may still be fused.
+    """
+
+    received: int = 0
+    fused: int = 0
+    held: int = 0
+    unpaired: int = 0
+    pending: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def holds(self) -> bool:
+        """Whether received = fused + dropped + unpaired + pending."""
+        return self.received == self.fused + self.dropped.total() + self.unpaired + self.pending
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain JSON types."""
+        return {**vars(self), "dropped": dict(self.dropped), "holds": self.holds}
+
+
+@dataclass(eq=False)
+class Entry:
+    """A frame, and when it was taken, arrived, and was put here. doubt_ns: it may have been taken so much earlier."""
+
+    frame: Frame
+    taken_ns: int
+    arrival_ns: int
+    came_ns: int
+    doubt_ns: int = 0
+    is_fused: bool = False
+
+
+class FrameBuffer:
+    """One camera's newest frames, oldest first; the first of them may be one that was fused, and is held.
+
+    keep: how many. last: the newest that ever came. period_ns, way_ns: medians of the last nine, from frame to frame,
+    and from when one was taken until it arrived. has_ended: no more will come.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self.entries: deque[Entry] = deque()
+        self.ledger = Ledger()
+        self.last: Entry | None = None
+        self.first_came_ns: int | None = None
+        self.period_ns: float | None = None
+        self.has_ended = False
+        self.settled_ns = 0
+        self._keep = keep
+        self.way_ns = 0.0
+        self._taken: deque[int] = deque(maxlen=_INTERVALS)
+        self._ways: deque[int] = deque(maxlen=_INTERVALS)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether one is to leave."""
+        return len(self.entries) > self._keep
+
+    def append(self, entry: Entry) -> None:
+        """Take the next frame."""
+        self.entries.append(entry)
+        self.last = entry
+        if self.first_came_ns is None:
+            self.first_came_ns = entry.came_ns
+        self._taken.append(entry.taken_ns)
+        self._ways.append(entry.arrival_ns - entry.taken_ns)
+        self.way_ns = median(self._ways)
+        if len(self._taken) > 2:
+            self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
+
+    def reaches(self, taken_ns: int) -> bool:
+        """Whether a frame came that was not taken earlier, or none will: the nearest to that time is known then."""
+        return self.has_ended or (self.last is not None and self.last.taken_ns >= taken_ns)
+
+    def before(self, entry: Entry | None) -> list[Entry]:
+        """Return the frames before one."""
+        entries = list(self.entries)
+        return entries[: entries.index(entry)] if entry else []
+
+    def fresh(self) -> list[Entry]:
+        """Return the frames that were not fused."""
+        return [entry for entry in self.entries if not entry.is_fused]
+
+    def nearest(self, to: Entry, within_ns: int) -> Entry | None:
+        """Return the frame that is nearest in time to another camera's, None if none is within."""
+        found = min(self.entries, key=lambda entry: abs(entry.taken_ns - to.taken_ns), default=None)
+        if found is None or abs(found.taken_ns - to.taken_ns) + max(found.doubt_ns, to.doubt_ns) > within_ns:
+            return None
+        return found
+
+    def doubt_ns(self, clock: str, arrival_ns: int) -> int:
+        """Return by how much a frame that comes now may be older than its arrivals say: the first ones were held up."""
+        last, gap_ns = self.last, _GAP_PERIODS * (self.period_ns or 0.0)
+        if last is None or last.frame.clock != clock or (gap_ns and arrival_ns - last.arrival_ns > gap_ns):
+            self.settled_ns = arrival_ns + _SETTLE_NS
+        return _DOUBT_NS if clock != MONOTONIC and arrival_ns < self.settled_ns else 0
