@@ -57,7 +57,7 @@ def fuse(
     infrared: Annotated[
         str | None,
         typer.Option(
-            metavar="SRC", help="camera index or device, video, picture, folder or glob", rich_help_panel=PLACES
+            metavar="SRC", help="camera index or device, URL, bag, video, picture, folder or glob", rich_help_panel=PLACES
         ),
     ] = None,
     visible: Annotated[
