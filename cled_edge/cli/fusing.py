@@ -57,7 +57,9 @@ def fuse(
     infrared: Annotated[
         str | None,
         typer.Option(
-            metavar="SRC", help="camera index or device, URL, bag, video, picture, folder or glob", rich_help_panel=PLACES
+            metavar="SRC",
+            help="camera index, device or URL, video, bag, picture, folder or glob",
+            rich_help_panel=PLACES,
         ),
     ] = None,
     visible: Annotated[
