@@ -90,7 +90,7 @@ class LivePairs:
     @property
     def left_out(self) -> tuple[int, int]:
         """Return how many frames had no partner within the slop, infrared first."""
-        infrared, visible = self.pairer.ledgers.values()
+        infrared, visible = self.ledgers.values()
         return infrared.unpaired, visible.unpaired
 
     @property

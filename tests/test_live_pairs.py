@@ -298,3 +298,23 @@ def test_a_live_run_ends_after_so_many_frames(rig, monkeypatch: pytest.MonkeyPat
         built.feed_until(run.done, 0, 1)
         report = run.result(5)
     assert (report.read, report.interrupted, report.is_stuck) == (1, False, False)
+
+
+def test_counts_may_be_asked_for_on_another_thread_while_pairs_come(rig) -> None:
+    built, asked = rig(), []
+    with built.pairs as pairs, ThreadPoolExecutor(1) as pool:
+        over = threading.Event()
+
+        def ask() -> None:
+            while not over.is_set():
+                asked.append((pairs.left_out, pairs.dropped, pairs.as_dict()["ledger"]["visible"]["holds"]))
+
+        asking = pool.submit(ask)
+        for _ in range(60):
+            for index in (0, 1):
+                built.cameras[index].feed(9, None)
+            pairs.next()
+        over.set()
+        asking.result(5)
+    assert all(holds for _, _, holds in asked)
+    assert asked
