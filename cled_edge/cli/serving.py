@@ -32,7 +32,7 @@ def page_address(config: "RobotConfig") -> "PageAddress | None":
         return PageAddress.parse(page.serve, page.serve_token, page.serve_token_file)
     except OptionError as error:
         if "needed a token" in str(error):
-            raise OptionError(f"{error}: --serve-token-file FILE") from error
+            raise OptionError(str(error).replace("give one,", "give --serve-token-file FILE,")) from error
         raise
 
 

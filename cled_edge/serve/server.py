@@ -150,8 +150,9 @@ class PageServer:
         try:
             listening = socket.create_server((host, port), family=family, backlog=64)
         except OSError as error:
+            reason = (error.strerror or str(error)).partition(" (while")[0]  # what Python 3.11 adds
             raise OutputError(
-                f"the page cannot be served at {host}:{port}: {error.strerror or error}; needed a free port of this "
+                f"the page cannot be served at {host}:{port}: {reason}; needed a free port of this "
                 "machine; choose another, or 0 for any"
             ) from error
         self.address = PageAddress(host, listening.getsockname()[1], self.address.token)
