@@ -14,7 +14,7 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
-from cled_edge.frame import ORDER, Frame
+from cled_edge.frame import INFRARED_LOST, MONOTONIC, ORDER, Frame, FramePair
 from cled_edge.thermal import Thermal
 
 
@@ -378,3 +378,17 @@ def test_a_second_thread_is_refused_where_outputs_belong_to_the_backend(rng) -> 
     assert len(refused) == 1
     assert "used by two threads at once" in refused[0]
     fuser(infrared, visible)  # one after the other is fine
+
+
+def test_of_a_lost_camera_the_other_one_is_shown_restored(fuser, pair) -> None:
+    frames = [Frame(image, 5, MONOTONIC, 0, "test") for image in (np.zeros_like(pair[0]), pair[1])]
+    validity = np.zeros((*pair[0].shape, 2), np.uint8)
+    validity[:, :, 1] = 255
+    lost = FramePair(*frames, validity, (None, 5), INFRARED_LOST, ("lost", "open"), 7)
+    fused = fuser.fuse_pair(lost)
+    assert (fused.picture == fused.visible).all()
+    assert (fused.visible != pair[1]).any()
+    assert (fused.degraded, fused.states, fused.name) == (INFRARED_LOST, ("lost", "open"), "000007")
+    assert (fused.infrared_age_ns, fused.skew_ns, fused.notes) == (None, None, ())
+    assert fused.visible_age_ns > 0
+    assert (fused.timestamp_ns, fused.clock) == (5, MONOTONIC)
