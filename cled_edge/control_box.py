@@ -37,7 +37,7 @@ class ControlBox:
         """Return the controls that hold now; they never change themselves."""
         return self._current
 
-    def change(self, **values: Any) -> Controls:
+    def change(self, /, **values: Any) -> Controls:
         """Set some controls by their names, all of them or none, and return all that hold now.
 
         OptionError for an unknown name, for a value outside its range, and for what `check` refuses.

@@ -1,9 +1,11 @@
 """A recording that begins and ends on demand, beside the run's own outputs."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timezone
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,13 +42,18 @@ class Recorder:
         with self._lock:
             if self._fanout:
                 raise OptionError(f"{self._status['to']} is being recorded; needed one recording at a time; end it")
-            path = self.folder / f"{self._now_utc():%Y%m%d-%H%M%S}-{view}.{kind}"
+            path = self._free(f"{self._now_utc():%Y%m%d-%H%M%S}-{view}", kind)
             self._fanout = Fanout(
                 [OutputSettings(f"{_SCHEMES[kind]}:{path}", view)], is_live=True, rate_hz=self.rate_hz
             )
             self._status = {"is_on": True, "to": str(path), "written": 0, "dropped": 0, "failure": None}
             self._begun_s = time.monotonic()
         return self.status()
+
+    def _free(self, stem: str, kind: Kind) -> Path:
+        """Return a name that no recording has: two may begin in one second, and none is written over."""
+        stems = chain([stem], (f"{stem}-{number}" for number in count(2)))
+        return next(path for each in stems if not os.path.lexists(path := self.folder / f"{each}.{kind}"))
 
     def put(self, frame: FusedFrame) -> None:
         """Take a frame, if a recording is under way; never wait."""

@@ -128,6 +128,8 @@ def _add_told(app: FastAPI, page: Page) -> None:
     @app.get("/reading.json")
     async def reading(row: float, column: float) -> dict[str, Any]:
         """Tell what the infrared camera measured; row, column: shares of the image's height and width."""
+        if not (0 <= row < 1 and 0 <= column < 1):
+            raise OptionError(f"the point is {row:g}, {column:g}; needed shares of height and width, 0 to below 1")
         shot, thermal = _newest(page), page.thermal
         found = None
         if thermal is not None and shot.frame.pair is not None and shot.frame.validity is None:
@@ -178,7 +180,7 @@ def _add_changes(app: FastAPI, page: Page) -> None:
         wanted = await _body(request)
         is_on, view = wanted.get("on"), wanted.get("view", "picture")
         kind: Any = wanted.get("kind", "mp4")
-        if not isinstance(is_on, bool) or view not in VIEWS or kind not in get_args(Kind):
+        if not isinstance(is_on, bool) or view not in [*VIEWS] or kind not in get_args(Kind):
             raise OptionError(
                 'the body is no wish to record; needed {"on": true, "view": "picture", "kind": "mp4"} (or "mcap"), or '
                 '{"on": false}; send one'
@@ -208,7 +210,7 @@ def _add_streams(app: FastAPI, page: Page) -> None:
             await _Viewer(page, socket).run()
         except (CledEdgeError, ValueError) as error:
             with suppress(RuntimeError, WebSocketDisconnect):
-                await socket.close(1008, str(error)[:100])
+                await socket.close(1008, _reason(error))
         except (WebSocketDisconnect, RuntimeError):  # RuntimeError: sent into a socket that has just closed
             pass
         finally:
@@ -247,9 +249,15 @@ class _Viewer:
     async def run(self) -> None:
         """Answer until the viewer leaves or the run ends."""
         while not self._page.shots.is_closed:
-            wish = json_from_bytes((await self._socket.receive_text()).encode())
-            await self._socket.send_bytes(await self._answer(wish))
+            await self._socket.send_bytes(await self._answer(json_from_bytes(await self._asked())))
         await self._socket.close(1001, "the run has ended")
+
+    async def _asked(self) -> bytes:
+        """Return the next message, whether it came as text or as bytes."""
+        message = await self._socket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", 1005))
+        return message.get("bytes") or (message.get("text") or "").encode()
 
     async def _answer(self, wish: Any) -> bytes:
         after = wish.get("after") if isinstance(wish, dict) else None
@@ -285,6 +293,11 @@ def _newest(page: Page) -> Shot:
     if page.shots.item is None:
         raise OptionError("there is no fused frame yet; needed one; wait until both cameras deliver")
     return page.shots.item
+
+
+def _reason(error: Exception) -> str:
+    """Return why a socket is closed, in the 123 bytes that the protocol has for it."""
+    return str(error).encode()[:120].decode(errors="ignore")
 
 
 def _zipped(page: Page, shot: Shot) -> bytes:

@@ -115,6 +115,7 @@ class PageServer:
         try:
             import uvicorn  # noqa: PLC0415
 
+            from cled_edge.serve.connection import Connection  # noqa: PLC0415
             from cled_edge.serve.routes import Page, application  # noqa: PLC0415
             from cled_edge.serve.telemetry import Telemetry  # noqa: PLC0415
         except ImportError as error:
@@ -129,6 +130,7 @@ class PageServer:
             log_config=None,
             access_log=False,
             lifespan="off",
+            http=Connection,
             ws="websockets-sansio",
             ws_per_message_deflate=False,  # JPEGs do not get smaller
             ws_max_size=64 * 1024,

@@ -2,10 +2,12 @@
 
 import io
 import json
+import os
 import threading
 import time
 import zipfile
 from collections.abc import Callable
+from datetime import datetime, timezone
 from urllib.request import urlopen
 
 import cv2
@@ -226,6 +228,17 @@ def test_a_recording_begins_and_ends_on_demand(page: PageServer, client: Client)
     assert client.json("/record", {"on": "yes"})[0] == 422
     assert client.json("/record", {"on": True, "kind": "gif"})[0] == 422
     assert client.json("/record", {"on": False})[0] == 200
+
+
+def test_two_recordings_of_one_second_are_two_files(page: PageServer) -> None:
+    page.recorder._now_utc = lambda: datetime(2026, 11, 28, tzinfo=timezone.utc)
+    names = []
+    for _ in range(2):
+        page.recorder.start()
+        page.show(scene(0))
+        names.append(page.recorder.stop()["to"])
+    assert names[0] != names[1]
+    assert all(os.path.getsize(name) for name in names)
 
 
 def test_a_recording_may_be_a_bag_with_both_inputs(page: PageServer, client: Client) -> None:
