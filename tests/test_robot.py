@@ -1,5 +1,6 @@
 """What a robot gets: an import that costs little and never reaches torch, and a wheel of one package."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -79,3 +80,9 @@ def test_the_wheel_holds_one_package_and_the_shipped_bundle(tmp_path: Path) -> N
     for name in ("manifest.json", "unet_step.onnx", "fusion.onnx"):
         assert f"cled_edge/bundles/nano/{name}" in names
     assert "cled_edge/py.typed" in names
+
+
+def test_what_ci_runs_on_an_older_python_exists() -> None:
+    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "run").read_text())
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []
