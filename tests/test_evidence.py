@@ -124,7 +124,9 @@ def change(kind: str, image: np.ndarray, rng: np.random.Generator) -> np.ndarray
         "noise": lambda: planes + rng.normal(0, 18, planes.shape),
         "stripes": lambda: planes + rng.normal(0, 12, (1, width, 1)),
         "rows": lambda: planes + rng.normal(0, 12, (height, 1, 1)),
-        "dead_pixels": lambda: np.where(rng.random((height, width, 1)) < 0.006, 255 * rng.integers(0, 2), planes),
+        "dead_pixels": lambda: np.where(
+            rng.random((height, width, 1)) < 0.006, 255 * rng.integers(0, 2, planes.shape), planes
+        ),
         "low_contrast": lambda: 110 + 0.2 * (planes - planes.mean()),
         "haze": lambda: planes * 0.35 + 0.65 * 215,
         "overexposure": lambda: 255 * (planes / 255) ** 0.55 * 1.7 + 15,

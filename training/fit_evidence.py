@@ -6,6 +6,8 @@ Images of the train part are degraded by the simulators of `degradations.py`, on
 regression of each kind against the rest is fitted on their measures and the squares of these. Its regularisation and a
 last temperature are chosen on the choose part. What it reaches on the report part is printed.
 
+A quarter of the images is degraded small and then enlarged, as many cameras do: a pattern is then wider than a pixel.
+
 Three simulated kinds, `low_contrast`, `another_agc` and `hot_target`, are one kind of evidence: the scene is pressed
 into few levels. Where a simulator adds noise of its own, as stripes and low light do, whether there is noise is left
 open, and so is low light for a visible image that is dark by itself.
@@ -37,8 +39,10 @@ PRESSED = {"another_agc": "low_contrast", "hot_target": "low_contrast"}
 OWN_NOISE = {"stripes", "low_light"}  # simulators that add noise of their own
 DARK_BELOW = 60.0  # mean luma of a visible image that may be called low light as it is
 LONGEST_PX = 640
+CROP_PX = 288, 352
 CLEAN, MIXED = 0.2, 0.3  # shares of the draws
-DECAYS = (1e-5, 1e-4, 1e-3)
+ENLARGED, ENLARGED_MOST = 0.25, 1.5  # share of the images, and by how much more than 1
+DECAYS = (1e-5, 1e-4, 3e-4, 1e-3)
 _LEAST_SCALE = 1e-3  # of what never varies, as the saturation of infrared
 
 
@@ -67,22 +71,47 @@ def samples_of(data: Path, modality: Modality, part: Part, draws: int) -> Sample
     numbers, labels = [], []
     names = [*DEGRADATIONS[modality]]
     kinds = KINDS[modality]
-    for name, image in base_images(data, modality, part):
-        clean = torch.from_numpy(image.reshape(*image.shape[:2], -1)).permute(2, 0, 1)[None].float() / 255
-        is_dark = modality == "visible" and float(signs_of(image)["mean"]) < DARK_BELOW
+    for name, whole in base_images(data, modality, part):
         for draw in range(draws):
             generator = torch.Generator().manual_seed(zlib.crc32(f"{modality}/{name}/{draw}".encode()))
+            image = cropped(whole, generator)
+            clean = torch.from_numpy(image.reshape(*image.shape[:2], -1)).permute(2, 0, 1)[None].float() / 255
+            is_dark = modality == "visible" and float(signs_of(image)["mean"]) < DARK_BELOW
             drawn = draw_kinds(names, generator, CLEAN, MIXED)
-            made = degrade(clean, modality, [drawn], generator)[0].mul(255).round().byte().permute(1, 2, 0).numpy()
-            numbers.append(numbers_of(signs_of(made[:, :, 0] if modality == "infrared" else made), MODEL_SIGNS))
-            labels.append(labels_of(drawn, kinds, is_dark=is_dark))
+            factor = enlargement(generator)
+            small = clean if factor == 1 else F.interpolate(clean, scale_factor=1 / factor, mode="area")
+            made = degrade(small, modality, [drawn], generator)[0].mul(255).round().byte().permute(1, 2, 0).numpy()
+            if factor > 1:
+                made = np.asarray(cv2.resize(made, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
+            grey_or_rgb = made.reshape(image.shape)
+            numbers.append(numbers_of(signs_of(grey_or_rgb), MODEL_SIGNS))
+            labels.append(labels_of(drawn, kinds, is_dark=is_dark, is_enlarged=factor > 1))
     return Samples(np.array(numbers), np.array(labels))
 
 
-def labels_of(drawn: tuple[str, ...], kinds: tuple[str, ...], *, is_dark: bool) -> list[float]:
+def cropped(image: Uint8, generator: torch.Generator) -> Uint8:
+    """Return a random part of an image, of at most `CROP_PX`: it costs a third of a whole one."""
+    sides = [min(most, side) for most, side in zip(CROP_PX, image.shape, strict=False)]
+    shares = torch.rand(2, generator=generator).tolist()
+    y, x = (int(share * (side - own + 1)) for share, side, own in zip(shares, image.shape, sides, strict=False))
+    return np.ascontiguousarray(image[y : y + sides[0], x : x + sides[1]])
+
+
+def enlargement(generator: torch.Generator) -> float:
+    """Draw by what an image is enlarged: 1 for most."""
+    chosen, factor = torch.rand(2, generator=generator).tolist()
+    return 1 + ENLARGED_MOST * factor if chosen < ENLARGED else 1.0
+
+
+def labels_of(
+    drawn: tuple[str, ...], kinds: tuple[str, ...], *, is_dark: bool, is_enlarged: bool = False
+) -> list[float]:
     """Return 1 for each kind that is there, 0 for each that is not, NaN for what is left open."""
     there = {PRESSED.get(name, name) for name in drawn}
     left_open = ({"noise"} if OWN_NOISE & there else set()) | ({"low_light"} if is_dark else set())
+    left_open |= {"blur", "jpeg", "dead_pixels"} if is_enlarged else set()
+    if is_enlarged:  # blocks and dead pixels are no longer what their measures look for
+        there -= {"jpeg", "dead_pixels"}
     return [1.0 if kind in there else float("nan") if kind in left_open else 0.0 for kind in kinds]
 
 
@@ -138,7 +167,7 @@ def tempered(model: Model, samples: Samples) -> Model:
 def main(
     data: Annotated[Path, typer.Option(metavar="DIR", help="the shared data, with pairs/ in it")],
     out: Annotated[Path, typer.Option(metavar="FILE.json", help="where the coefficients go")],
-    draws: Annotated[int, typer.Option(min=1, help="degraded versions of each image")] = 10,
+    draws: Annotated[int, typer.Option(min=1, help="degraded versions of each image")] = 12,
     cache: Annotated[Path | None, typer.Option(metavar="DIR", help="keep the measures there")] = None,
 ) -> None:
     """Fit, print what is reached, and write."""

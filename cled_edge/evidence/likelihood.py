@@ -23,8 +23,8 @@ KINDS: dict[str, tuple[str, ...]] = {
     "visible": ("haze", "rain", "blur", "overexposure", "low_light", "noise", "jpeg"),
 }
 MODEL_SIGNS = (
-    *("sigma", "sigma_flat", "sigma_haar", "columns", "rows", "dead"),
-    *("ridges", "ridges_aligned", "ridges_upright"),
+    *("sigma", "sigma_flat", "sigma_haar", "columns", "columns_wide", "rows", "rows_wide", "dead"),
+    *("ridges", "ridges_aligned", "ridges_upright", "lobe", "lobe_mirrored"),
     *("detail_2", "detail_4", "detail_8", "detail_16", "blocks"),
     *("mean", "spread", "q1", "q5", "q25", "q50", "q75", "q95", "q99"),
     *("dark", "transmission", "saturation", "shade", "white", "black"),

@@ -119,7 +119,7 @@ def verdicts(told: Explanation, arrays: Arrays) -> list[str]:
         applied = "" if strength == 1 else f", of which {strength:.0%} was applied"
         found.append(
             f"{name.capitalize()}: the network found {rms:.1f} grey levels (rms) of degradation{applied}. "
-            f"By its measures, the image came with: {before}. The clean estimate has: {after}."
+            f"By what formulas measure, the image came with: {before}. The clean estimate has: {after}."
         )
     found.append(steps_sentence(arrays))
     share = told.origin.share_of_infrared
@@ -158,7 +158,7 @@ def removal_sentence(arrays: Arrays, modality: str) -> str:
     law = (
         "the clean estimate is flat"
         if math.isnan(contrast)
-        else f"over coarse cells, input = {contrast:.2f} x clean {done['veil_levels']:+.0f} levels"
+        else f"over coarse cells, input = {contrast:.2f} x clean {round(done['veil_levels']):+d} levels"
     )
     return (
         f"What restoring did: {law}; mean brightness times {done['brightening']:.2f}; finest detail times "
