@@ -5,6 +5,7 @@ A new kind is a module with a subclass of `Output`, and its line in `OUTPUTS`.
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from types import TracebackType
@@ -75,9 +76,20 @@ class OutputSettings:
 
     @classmethod
     def parse(cls, text: str) -> "OutputSettings":
-        """Return the settings of `ADDRESS` or `SHOWN=ADDRESS`, such as `infrared=night/`."""
-        shown, equals, address = text.partition("=")
-        return cls(address, cast("Shown", shown)) if equals and shown in get_args(Shown) else cls(text)
+        """Return the settings of `ADDRESS` or `SHOWN=ADDRESS`, such as `infrared=night/`.
+
+        Another name before `=` is a part of the path. OptionError if it is nearly that of a view.
+        """
+        view, equals, address = text.partition("=")
+        if equals and view in get_args(Shown):
+            return cls(address, cast("Shown", view))
+        near = get_close_matches(view, get_args(Shown), 1, 0.75) if equals and "/" not in view else []
+        if near:
+            raise OptionError(
+                f"output {shown(text)} shows the unknown view {shown(view)!r}; did you mean {near[0]}? Write ./ before "
+                "it if it is a path"
+            )
+        return cls(text)
 
 
 class Output(ABC):

@@ -1,5 +1,7 @@
 """A window on this machine's screen as an output."""
 
+import os
+import sys
 from contextlib import suppress
 from types import TracebackType
 
@@ -12,6 +14,7 @@ from cled_edge.image import swapped
 from cled_edge.output.sink import Output, Shown
 
 _ESCAPE = 27
+_SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM", "OPENCV_UI_BACKEND")  # one of them says where to show
 
 
 class Window(Output):
@@ -25,6 +28,12 @@ class Window(Output):
         self.title = "cled-edge" if shows == "picture" else f"cled-edge {shows}"
 
     def __enter__(self) -> "Window":
+        if sys.platform == "linux" and cv2.currentUIFramework() and not any(map(os.environ.get, _SCREENS)):
+            # Qt would end the process without a word of ours.
+            raise OutputError(
+                "there is no screen for a window: neither DISPLAY nor WAYLAND_DISPLAY is set; start in a desktop's "
+                "session, write to a file, or show the run on its page"
+            )
         try:
             cv2.namedWindow(self.title, cv2.WINDOW_NORMAL)
         except cv2.error as error:

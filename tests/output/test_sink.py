@@ -48,6 +48,13 @@ def test_a_modality_before_the_address_says_what_is_shown() -> None:
     assert OutputSettings.parse("visible=a.mp4") == OutputSettings("a.mp4", "visible")
     assert OutputSettings.parse("picture=window") == OutputSettings("window")
     assert OutputSettings.parse("k=v") == OutputSettings("k=v"), "another name is a part of the path"
+    assert OutputSettings.parse("./overly=a.mp4") == OutputSettings("./overly=a.mp4")
+
+
+@pytest.mark.parametrize(("text", "near"), [("overly=a.mp4", "overlay"), ("side_by_side=b", "side-by-side")])
+def test_a_misspelt_view_makes_no_folder_of_that_name(text: str, near: str) -> None:
+    with pytest.raises(OptionError, match=rf"shows the unknown view .*; did you mean {near}\?"):
+        OutputSettings.parse(text)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +134,7 @@ def test_a_video_of_no_frame_leaves_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("color_order", ["RGB", "BGR"])
 def test_a_window_shows_bgr_and_ends_on_q(color_order: ColorOrder, monkeypatch: pytest.MonkeyPatch) -> None:
     keys, shown, windows = [255, ord("q")], [], []
+    monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr(cv2, "namedWindow", lambda title, flags: windows.append(title))
     monkeypatch.setattr(cv2, "destroyWindow", windows.remove)
     monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append((title, tuple(image[0, 0].tolist()))))
@@ -138,6 +146,16 @@ def test_a_window_shows_bgr_and_ends_on_q(color_order: ColorOrder, monkeypatch: 
         assert (window.drops, window.on_main_thread, window.target) == (True, True, None)
     assert windows == []
     assert shown == [("cled-edge visible", GREEN[::-1])] * 2
+
+
+def test_a_window_without_a_screen_is_refused_before_qt_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM", "OPENCV_UI_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "QT5")
+    monkeypatch.setattr(cv2, "namedWindow", lambda *_: pytest.fail("Qt would have ended the process"))
+    with pytest.raises(OutputError, match="neither DISPLAY nor WAYLAND_DISPLAY is set"), open_output("window"):
+        pass
 
 
 def test_every_kind_of_the_registry_loads(tmp_path: Path) -> None:
