@@ -28,7 +28,7 @@ class GstreamerCamera(Camera):
 
     def __init__(self, address: Address) -> None:
         super().__init__(address)
-        if cv2.CAP_GSTREAMER not in cv2.videoio_registry.getBackends():
+        if not _has_gstreamer():
             raise BackendError(
                 f"{address.shown} needs GStreamer, and this OpenCV has none; needed one built with it; on a Jetson or "
                 "Debian, use the system's python3-opencv in place of the one from pip"
@@ -57,3 +57,16 @@ class GstreamerCamera(Camera):
     def close(self) -> None:
         """Stop the pipeline."""
         self._capture.release()
+
+
+def _has_gstreamer() -> bool:
+    """Say whether OpenCV can open a pipeline: OpenCV 5 of PyPI lists GStreamer, but as a plugin that is not there."""
+    registry = cv2.videoio_registry
+    if cv2.CAP_GSTREAMER not in registry.getBackends():
+        return False
+    try:
+        return registry.isBackendBuiltIn(cv2.CAP_GSTREAMER) or bool(
+            registry.getStreamBackendPluginVersion(cv2.CAP_GSTREAMER)
+        )
+    except cv2.error:
+        return False

@@ -16,6 +16,7 @@ PIPELINE = "gst:rtspsrc location=rtsp://me:hunter2@cam/a user-id=me user-pw=hunt
 def opened(monkeypatch: pytest.MonkeyPatch) -> list:
     found: list = []
     monkeypatch.setattr(cv2.videoio_registry, "getBackends", lambda: (cv2.CAP_GSTREAMER,))
+    monkeypatch.setattr(cv2.videoio_registry, "isBackendBuiltIn", lambda _backend: True)
 
     def capture(*how) -> Capture:
         found.append(how)
@@ -52,7 +53,14 @@ def test_a_pipeline_that_does_not_start_is_named(opened: list, monkeypatch: pyte
         open_camera("gst:nosuchsrc")
 
 
-def test_an_opencv_without_gstreamer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2.videoio_registry, "getBackends", lambda: ())
+def _no_plugin(_backend: int) -> None:
+    raise cv2.error("Backend 'GSTREAMER' is not available")
+
+
+@pytest.mark.parametrize("listed", [(), (cv2.CAP_GSTREAMER,)], ids=["no backend", "a plugin that is not there"])
+def test_an_opencv_without_gstreamer_says_so(monkeypatch: pytest.MonkeyPatch, listed: tuple[int, ...]) -> None:
+    monkeypatch.setattr(cv2.videoio_registry, "getBackends", lambda: listed)
+    monkeypatch.setattr(cv2.videoio_registry, "isBackendBuiltIn", lambda _backend: False)
+    monkeypatch.setattr(cv2.videoio_registry, "getStreamBackendPluginVersion", _no_plugin)
     with pytest.raises(BackendError, match="this OpenCV has none; needed one built with it"):
         open_camera("gst:videotestsrc")
