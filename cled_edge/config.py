@@ -176,8 +176,9 @@ def read_config(path: Path, replaced: Collection[str] = ()) -> RobotConfig:
     OptionError, in one line that names the key, for an unknown key, with the nearest known one, and for a wrong value;
     also if the file cannot be read, or is not TOML.
     """
+    text = _CONFIGS.read(path, _MAX_BYTES)
     try:
-        values = tomllib.loads(_CONFIGS.read(path, _MAX_BYTES).decode("utf-8-sig"))
+        values = tomllib.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise OptionError(f"{path} is not TOML: {shown(error, 200)}; needed lines such as threads = 2") from error
     _forget(values, replaced)

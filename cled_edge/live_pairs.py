@@ -54,6 +54,7 @@ class LivePairs:
         self._tell, self._now = tell, now
         self._arrived = infrared.arrived
         self._states = ["", ""]
+        self._told_opening = False
         self._is_started = self._is_stopped = False
         self._begin_ns = 0
         self._at_end: list[dict[str, Any]] = [{}, {}]  # state and failure: a source that is stopped has ended
@@ -135,6 +136,7 @@ class LivePairs:
                 pair = self.pairer.next_pair(now_ns)
                 self._look(now_ns)
                 if pair:
+                    self._tell_opening(pair)
                     return self._completed(pair), time.perf_counter_ns() - start_ns
                 if is_over:
                     return None
@@ -176,6 +178,15 @@ class LivePairs:
                     "at least; check their cables, power and addresses"
                 ),
             )
+
+    def _tell_opening(self, pair: FramePair) -> None:
+        """Tell once that a pair lacks a camera that is still being opened, for which nobody waits any longer."""
+        if self._told_opening or not pair.degraded:
+            return
+        for modality, source in zip(MODALITIES, self.sources, strict=True):
+            if source.state is SourceState.OPENING and not source.received:
+                self._told_opening = True
+                self._tell(f"{modality} camera has given no frame yet; until it does, the other one is fused alone")
 
     def _completed(self, pair: FramePair) -> FramePair:
         infrared, visible = cropped(pair.infrared, pair.visible, self.crop_rows)

@@ -173,6 +173,19 @@ def test_one_lost_camera_leaves_the_other_until_it_is_back(rig) -> None:
     assert built.sources[0].reopened == 1
 
 
+def test_a_camera_that_takes_long_to_open_is_told_of_once(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cled_edge.live_pairing.START_NS", 20 * MS)
+    built = rig()
+    with built.pairs as pairs, ThreadPoolExecutor(1) as pool:
+        for _ in range(2):
+            asked = pool.submit(pairs.next)
+            built.feed_until(asked.done, 0)
+            assert asked.result(5)[0].degraded == "visible lost"
+    assert built.lines == [
+        "visible camera has given no frame yet; until it does, the other one is fused alone",
+    ]
+
+
 @pytest.mark.parametrize("error", [SourceMissingError("no such device"), OptionError("no such format")])
 def test_a_camera_that_is_wrong_from_the_start_ends_the_run(rig, error: Exception) -> None:
     with rig(errors=(None, error)).pairs as pairs, pytest.raises(type(error), match="no such"):

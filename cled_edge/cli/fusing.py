@@ -418,8 +418,9 @@ def _leave(end: "Callable[[], None]") -> None:
     try:
         with one_line_errors(), advice():
             end()
-    except typer.Exit:
-        pass
+        code = 0
+    except typer.Exit as exit_:
+        code = exit_.exit_code
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else 1
     finally:
@@ -447,8 +448,10 @@ def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
 
     height, width = values["size"]
     state = "interrupted after" if values["interrupted"] else "fused"
+    to = values["outputs"][0]["to"]
+    into = "without an output" if to == "none:" else f"into {to}"
     line(
-        f"{state} {counted(values['written'], 'pair')} of {height}x{width} into {values['outputs'][0]['to']}: "
+        f"{state} {counted(values['written'], 'pair')} of {height}x{width} {into}: "
         f"{values['rate_hz']} pairs/s, {counted(values['steps'], 'step')}, {values['backend']}, "
         f"bundle {values['bundle']}"
     )
@@ -474,6 +477,9 @@ def _of_live(live: dict[str, Any]) -> "Iterator[str]":
             f"{name}: {ledger['received']} frames = {ledger['fused']} fused{dropped} + {ledger['unpaired']} unpaired + "
             f"{ledger['pending']} pending; opened again {live['sources'][name]['reopened']} times"
         )
+        source = live["sources"][name]
+        if source["state"] in ("opening", "lost"):
+            yield f"{name} camera at the end: {source['failure'] or 'being opened, it had given no frame yet'}"
 
 
 def _remarks(values: dict[str, Any], noted: "Sequence[str]") -> "Iterator[str]":

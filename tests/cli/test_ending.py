@@ -14,7 +14,10 @@ import pytest
 
 # isort: split
 import av
+import typer
 
+from cled_edge.cli import fusing
+from cled_edge.errors import OutputError
 from tests.fakes.frames import write_video
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="sends POSIX signals")
@@ -187,3 +190,31 @@ def test_a_report_that_nobody_reads_is_no_traceback(cameras: Path) -> None:
     os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
     assert frames_by_opencv(cameras / "fused.mp4") == 1
+
+
+@pytest.mark.parametrize(("raised", "code"), [(None, 0), (typer.Exit(130), 130), (OutputError("the disk is full"), 11)])
+def test_a_run_that_leaves_a_hanging_camera_has_the_code_of_what_it_did(raised, code, monkeypatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(os, "_exit", codes.append)
+
+    def end() -> None:
+        if raised:
+            raise raised
+
+    fusing._leave(end)
+    assert codes == [code]
+
+
+@pytest.mark.parametrize(
+    ("state", "failure", "words"),
+    [
+        ("lost", "a: Connection refused; check it", ["infrared camera at the end: a: Connection refused; check it"]),
+        ("opening", None, ["infrared camera at the end: being opened, it had given no frame yet"]),
+        ("open", None, []),
+    ],
+)
+def test_the_report_says_why_a_camera_gave_nothing(state: str, failure: str | None, words: list[str]) -> None:
+    ledger = {"received": 0, "fused": 0, "dropped": {}, "unpaired": 0, "pending": 0}
+    source = {"state": state, "failure": failure, "reopened": 0}
+    live = {"age_ms": {}, "skew_ms": None, "degraded": {}, "ledger": {"infrared": ledger}}
+    assert list(fusing._of_live({**live, "sources": {"infrared": source}}))[2:] == words
