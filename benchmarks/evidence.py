@@ -7,8 +7,8 @@ to, and by four kinds that EMS has not. Each image comes clean, with each kind, 
 kind their owners state, against clean ones. A row tells of a kind against the rest: the area under its curve and, where
 the shares of kinds are those of the simulation, the expected calibration error over ten bins.
 
-Left open, as neither there nor absent: noise under stripes and low light, whose simulators add it, and low light in a
-visible image that is dark by itself. Confusion: of images with one kind, which is likeliest.
+Left open, as neither there nor absent: noise under stripes, rows and low light, whose simulators add it, and low light
+in a visible image that is dark by itself. Confusion: of images with one kind, which is likeliest.
 """
 
 from collections import Counter
@@ -36,7 +36,7 @@ FOLDERS = ("msrs", "roadscene", "m3fd", "llvip")
 PARTS = ("simulated", "confusion", "real", "intervention")
 NONE = "none"
 DARK_BELOW = 60.0  # mean luma
-OWN_NOISE = {"stripes", "low_light", "strong_stripes"}
+OWN_NOISE = {"stripes", "low_light", "strong_stripes", "rows"}
 ALIASES = {"strong_stripes": "stripes"}
 FRAMES_APART = 30
 Rng = np.random.Generator
@@ -128,7 +128,8 @@ def confusion_rows(samples: list[Sample], modality: Modality, least: float = 0.5
     counts: dict[str, Counter[str]] = {}
     for sample in samples:
         if len(sample.there) <= 1:
-            likeliest = max(sample.told, key=lambda kind: sample.told[kind])
+            known = sample.told.keys() - sample.left_open
+            likeliest = max(sorted(known), key=lambda kind: sample.told[kind])
             named = likeliest if sample.told[likeliest] >= least else NONE
             counts.setdefault(next(iter(sample.there), NONE), Counter())[named] += 1
     for kind, told in sorted(counts.items()):
@@ -149,7 +150,8 @@ def intervention_rows(scenes: list[Scene], modality: Modality) -> Iterator[Row]:
             moved.setdefault(name, []).append({kind: after[kind] - before[kind] for kind in after})
     for name, found in moved.items():
         kind = ALIASES.get(name, name)
-        others = [max(v for other, v in each.items() if other != kind) for each in found]
+        left_out = {kind} | ({"noise"} if name in OWN_NOISE else set())
+        others = [max(moves for other, moves in each.items() if other not in left_out) for each in found]
         yield {
             "part": "intervention",
             "modality": modality,
