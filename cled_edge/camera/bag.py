@@ -51,7 +51,7 @@ class Bag(Camera):
             self.start_ns = begin[0] if begin else None
             steps = sorted(after - before for before, after in pairwise(begin) if after > before)
             self.rate_hz = 1e9 / steps[len(steps) // 2] if steps else None
-        except (sqlite3.Error, OSError) as error:
+        except (sqlite3.Error, OSError, UnicodeDecodeError) as error:
             self.close()
             raise SourceUnreadableError(f"{address.text} cannot be read: {error}; check the file") from error
         except Exception:
@@ -117,11 +117,10 @@ class _McapFile:
 
     def __init__(self, file: Path, open_: ExitStack) -> None:
         try:
-            from mcap.exceptions import McapError  # noqa: PLC0415 (an extra)
-            from mcap.reader import make_reader  # noqa: PLC0415
+            from mcap.reader import make_reader  # noqa: PLC0415 (an extra)
         except ImportError as error:
             raise BackendError(f"reading {file} needs the package mcap; pip install 'cled-edge[bags]'") from error
-        self._errors, self._file = McapError, file
+        self._file = file
         try:
             self._reader: Any = make_reader(open_.enter_context(file.open("rb")))
             summary = self._reader.get_summary()
@@ -148,7 +147,7 @@ class _McapFile:
         try:
             for _, _, message in self._reader.iter_messages(topics=[topic]):
                 yield message.log_time, message.data
-        except self._errors as error:
+        except Exception as error:  # its chunks are unpacked here, which fails in whatever way the damage makes
             raise self._damaged() from error
 
 
@@ -156,6 +155,7 @@ class _SqliteFile:
     """kinds: of messages, and counts of them, by topic."""
 
     def __init__(self, file: Path, open_: ExitStack) -> None:
+        self._file = file
         self._database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         open_.callback(self._database.close)
         found = self._database.execute(
@@ -166,8 +166,13 @@ class _SqliteFile:
         self.counts = {topic: count for topic, _, _, count in found}
 
     def messages(self, topic: str) -> _Messages:
-        yield from self._database.execute(
-            "SELECT messages.timestamp, messages.data FROM messages JOIN topics ON messages.topic_id = topics.id "
-            "WHERE topics.name = ? ORDER BY messages.timestamp, messages.id",
-            (topic,),
-        )
+        try:
+            rows = self._database.execute(
+                "SELECT messages.timestamp, messages.data FROM messages JOIN topics ON messages.topic_id = topics.id "
+                "WHERE topics.name = ? ORDER BY messages.timestamp, messages.id",
+                (topic,),
+            )
+            for row in rows:  # noqa: UP028 ("yield from" closes the cursor, which raises if its database is closed)
+                yield row
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise SourceUnreadableError(f"{self._file} is damaged: {error}; needed a whole file; recover it") from error

@@ -51,7 +51,9 @@ def decode_image(data: bytes, kind: str, name: str) -> tuple[NDArray[Any], Color
 def _named(kind: str, name: str) -> Iterator[None]:
     try:
         yield
-    except (struct.error, IndexError, UnicodeDecodeError, ValueError) as error:
+    except SourceUnreadableError:
+        raise
+    except (struct.error, IndexError, TypeError, ValueError, OverflowError, cv2.error) as error:
         raise SourceUnreadableError(f"{name}: a message is no {kind} in CDR; the bag is damaged") from error
 
 
@@ -67,12 +69,14 @@ def raw_image(
     """Return the image of the fields of a sensor_msgs Image, as `decode_image` does, of an array of its own.
 
     data: bytes, or anything that has them as a buffer. SourceUnreadableError for another encoding; ValueError if there
-    are fewer bytes than height and step say.
+    are fewer bytes than height and step say, or no pixel at all.
     """
     if encoding not in _ENCODINGS:
         raise SourceUnreadableError(
             f"{name} has images of encoding {encoding!r}; needed one of {', '.join(_ENCODINGS)}; republish the topic"
         )
+    if not height or not width:
+        raise ValueError("it has no pixel")
     kind, channels, order = _ENCODINGS[encoding]
     stored = np.dtype(kind).newbyteorder(">" if is_big_endian else "<")
     rows = np.frombuffer(data, np.uint8).reshape(height, step)[:, : width * channels * stored.itemsize]
@@ -87,6 +91,10 @@ def _compressed(message: "_Cdr", name: str) -> NDArray[Any]:
     image = cv2.imdecode(np.frombuffer(message.octets(), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise SourceUnreadableError(f"{name}: an image cannot be decoded; needed JPEG or PNG; the bag is damaged")
+    if image.dtype not in (np.uint8, np.uint16):
+        raise SourceUnreadableError(
+            f"{name} has compressed images of {image.dtype}; needed 8 or 16 bit; republish the topic"
+        )
     return image[:, :, :3] if image.ndim == 3 else image
 
 

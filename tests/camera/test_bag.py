@@ -1,5 +1,6 @@
 """Bags of ROS 2 as cameras: images of every encoding, times of one clock, topics that are not there."""
 
+import struct
 import sys
 import threading
 from pathlib import Path
@@ -9,10 +10,11 @@ import pytest
 
 from cled_edge import open_camera
 from cled_edge.camera.live_source import LiveSource
-from cled_edge.errors import BackendError, OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.camera.ros_image import decode_image
+from cled_edge.errors import BackendError, CledEdgeError, OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import MEDIA
 from cled_edge.pairing import open_pair
-from tests.fakes.bags import COMPRESSED, RAW, compressed, raw, write_db3, write_mcap
+from tests.fakes.bags import COMPRESSED, RAW, Cdr, compressed, raw, write_db3, write_mcap
 
 BEGIN_NS = 1_760_000_000_000_000_000
 MS = 10**6
@@ -167,3 +169,52 @@ def test_two_topics_in_real_time_keep_their_distance(tmp_path: Path) -> None:
     visible, thermal = (source.take()[0] for source in sources)
     assert thermal.timestamp_ns - visible.timestamp_ns == 40 * MS
     assert all(source.stop(20) for source in sources)
+
+
+@pytest.mark.parametrize("value", [None, "text", 5, b"\0"])
+def test_a_value_of_a_database_that_is_no_message_is_named(tmp_path: Path, value: object) -> None:
+    path = write_db3(tmp_path / "run.db3", [("/a", RAW, 1, value)])
+    with pytest.raises(SourceUnreadableError, match="the bag is damaged"), open_camera(f"{path}?topic=/a") as bag:
+        list(bag)
+
+
+@pytest.mark.parametrize("suffix", [".mcap", ".db3"])
+def test_whatever_byte_is_wrong_a_bag_ends_in_one_line(tmp_path: Path, suffix: str) -> None:
+    image = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    messages = [("/a", RAW, at, raw(image, "mono8", at)) for at in range(1, 10**9, 10**8)]
+    path = tmp_path / f"run{suffix}"
+    content = {".mcap": write_mcap, ".db3": write_db3}[suffix](path, messages).read_bytes()
+    random, refused = np.random.default_rng(1), 0
+    for _ in range(100):
+        spoiled = bytearray(content)
+        for place in random.integers(len(content), size=3):
+            spoiled[place] = random.integers(256)
+        path.write_bytes(bytes(spoiled))
+        try:
+            with open_camera(f"{path}?topic=/a") as bag:
+                list(bag)
+        except CledEdgeError:
+            refused += 1
+    assert refused > 10
+
+
+@pytest.mark.parametrize(
+    ("image", "encoding"),
+    [
+        (np.zeros((2, 6), np.uint8), "yuyv"),
+        (np.zeros((4, 0), np.uint8), "mono8"),
+    ],
+)
+def test_an_image_that_cannot_be_one_is_named(image: np.ndarray, encoding: str) -> None:
+    message = raw(image, encoding, 1)
+    if encoding == "yuyv":  # two bytes a pixel, and the colour of two pixels is one
+        message = message.replace(struct.pack("<II", 2, 6), struct.pack("<II", 2, 3))
+    with pytest.raises(SourceUnreadableError, match="the bag is damaged"):
+        decode_image(message, RAW, "bag")
+
+
+def test_a_compressed_image_of_fractions_or_of_nothing_is_refused() -> None:
+    with pytest.raises(SourceUnreadableError, match="needed 8 or 16 bit"):
+        decode_image(compressed(np.zeros((4, 4), np.float32), 1, ".tiff"), COMPRESSED, "bag")
+    with pytest.raises(SourceUnreadableError, match="the bag is damaged"):
+        decode_image(Cdr().head(1).text("jpeg").octets(b"").whole(), COMPRESSED, "bag")
