@@ -33,7 +33,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import TracebackType
 
-_USER = re.compile(r"(?<=://)\S*@")  # up to the last @: a password may hold one, and a slash
+# Up to the last @: a password may hold one, and a slash; or a space, if it holds no slash. A typing error, such as
+# rtsp:/ or rtsp//, is shown in a message too, and shows no more.
+_USER = re.compile(r"(?i)(://|\b(?:rtsps?|https?|tcp|udp)(?::/{0,2}|/{1,2}))(?:\S*@|[^\s:/@]+:[^\n/@]*@(?=\S))")
 _SECRET = re.compile(
     r"(?i)\b((?:user|proxy)-(?:id|pw)|user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
 )
@@ -41,7 +43,7 @@ _SECRET = re.compile(
 
 def without_credentials(text: str) -> str:
     """Return a text in which the user, the password and the keys of every URL are three asterisks."""
-    return _SECRET.sub(r"\1=***", _USER.sub("***@", text))
+    return _SECRET.sub(r"\1=***", _USER.sub(r"\1***@", text))
 
 
 class CledEdgeError(Exception):

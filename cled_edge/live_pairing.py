@@ -1,5 +1,6 @@
 """Which frames of two live cameras belong together: nearest in time within a slop, with what became of every frame."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
@@ -36,6 +37,13 @@ def _longer_way(fast: FrameBuffer, slow: FrameBuffer, most_ns: int) -> int:
     """Return by how much longer the slower camera's frames are on their way, 0 below half a period of the faster."""
     longer_ns = round(slow.way_ns - fast.way_ns)
     return min(longer_ns, most_ns) if fast.period_ns and longer_ns > fast.period_ns / 2 else 0
+
+
+def whole_ns(value_ms: float, name: str) -> int:
+    """Return milliseconds as nanoseconds; OptionError for NaN and for infinity, which says `name`."""
+    if not math.isfinite(value_ms):
+        raise OptionError(f"{name} is {value_ms}; needed a finite number of milliseconds above 0; correct it")
+    return round(value_ms * 1e6)
 
 
 class TimePairer:

@@ -1,5 +1,6 @@
 """Two live cameras as one source of pairs: each has its own threads, and the loop asks for the newest pair."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ from typing import Any
 
 from cled_edge.camera.frame_buffer import Ledger
 from cled_edge.camera.live_source import LiveSource, SourceState
-from cled_edge.camera.source import is_live
+from cled_edge.camera.source import camera_address, is_live
 from cled_edge.data.naming import Names
 from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError, without_credentials
 from cled_edge.frame import Frame, FramePair
@@ -227,7 +228,8 @@ def open_cameras(
     """Return what pairs two addresses: two live cameras by `pairer`, two recordings as `open_pair` does.
 
     process: done to each infrared frame before the crop, as by a `ThermalStream`. tell: see `LivePairs`.
-    OptionError if one is live and the other is not; the errors of `open_pair` for recordings, which are opened here.
+    OptionError if one is live and the other is not, or both are one camera; the errors of `open_pair` for recordings,
+    which are opened here.
     """
     live = [is_live(address) for address in (infrared, visible)]
     if not any(live):
@@ -238,6 +240,22 @@ def open_cameras(
             f"{of_which[1]} is live and {of_which[0]} is a recording; needed two of one kind; give two live cameras, "
             "or two recordings"
         )
+    _refuse_one_twice(infrared, visible)
     arrived = threading.Condition()
     sources = LiveSource(infrared, process=process, arrived=arrived), LiveSource(visible, arrived=arrived)
     return LivePairs(*sources, pairer, crop_rows=crop_rows, tell=tell)
+
+
+def _refuse_one_twice(*addresses: str) -> None:
+    """Raise OptionError if both live addresses name one camera: it opens once, and fused with itself shows nothing."""
+    names = set()
+    for text in addresses:
+        address = camera_address(text)
+        place, _, options = address.place.partition("?")
+        if address.scheme == "v4l2":  # its number, its name and its links are one device, whatever is asked of it
+            place, options = os.path.realpath(f"/dev/video{place}" if place.isdecimal() else place), ""
+        names.add((address.scheme, place, options))
+    if len(names) < len(addresses):
+        raise OptionError(
+            f"{without_credentials(addresses[0])} is both the infrared and the visible camera; needed two; correct one"
+        )

@@ -15,7 +15,7 @@ from cled_edge import Controls, FramePair, FusedFrame, Fuser
 from cled_edge.ending import ends_on_signals
 from cled_edge.errors import one_line_errors
 from cled_edge.frame import BOTH_LOST
-from cled_edge.live_pairing import TimePairer
+from cled_edge.live_pairing import TimePairer, whole_ns
 from cled_edge.live_pairs import LivePairs, open_cameras
 from cled_edge.output.fanout import Fanout
 from cled_edge.queues import ReadAhead
@@ -33,7 +33,7 @@ def main(
 ) -> None:
     """Each camera reads on a thread of its own; fuse on this one, write on one for each output."""
     controls = Controls(strength_visible=strength_visible)
-    pairer = TimePairer(slop_ns=round(slop_ms * 1e6))
+    pairer = TimePairer(slop_ns=whole_ns(slop_ms, "slop_ms"))
     with (
         open_cameras(infrared, visible, pairer, process=ThermalStream(), tell=print) as pairs,
         # As OpenCV reads and writes; the stream has made grey of what the infrared camera gave.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cled_edge.errors import OptionError
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, SENDER, Frame, FramePair
-from cled_edge.live_pairing import DEAD_PERIOD_NS, MODALITIES, START_NS, Modality, PairingPolicy, TimePairer
+from cled_edge.live_pairing import DEAD_PERIOD_NS, MODALITIES, START_NS, Modality, PairingPolicy, TimePairer, whole_ns
 
 MS = 1_000_000
 IMAGES = np.zeros((2, 3), np.uint8), np.zeros((2, 3, 3), np.uint8)
@@ -467,3 +467,9 @@ def test_ages_and_skews_are_as_small_as_the_loop_allows(pace, jitter_ms, stalls_
     assert np.percentile(ages, 99) <= inference_ms + 1000 / 30 + np.percentile(ways, 99)
     assert bool(degraded) == any(end for _, end in stalls_ms)
     assert all(ledger.holds for ledger in pairer.ledgers.values())
+
+
+@pytest.mark.parametrize("value_ms", [float("nan"), float("inf")])
+def test_a_time_that_is_no_finite_number_is_refused(value_ms: float) -> None:
+    with pytest.raises(OptionError, match=r"slop_ms is .*needed a finite number"):
+        whole_ns(value_ms, "slop_ms")

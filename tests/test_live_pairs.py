@@ -224,6 +224,20 @@ def test_sources_without_a_common_condition_are_refused() -> None:
         LivePairs(LiveSource("a"), LiveSource("b"), TimePairer())
 
 
+@pytest.mark.parametrize(
+    ("infrared", "visible"),
+    [
+        ("0", "/dev/video0"),
+        ("v4l2:0?format=Y16", "0"),
+        ("rtsp://host/a", "rtsp://host/a"),
+        ("synthetic:visible", "synthetic:visible"),
+    ],
+)
+def test_one_camera_for_both_is_refused(infrared: str, visible: str) -> None:
+    with pytest.raises(OptionError, match="is both the infrared and the visible camera; needed two"):
+        open_cameras(infrared, visible, TimePairer())
+
+
 def test_a_live_camera_and_a_recording_are_refused(tmp_path) -> None:
     (tmp_path / "visible").mkdir()
     with pytest.raises(OptionError, match=r"/dev/video9 is live and .*visible is a recording"):

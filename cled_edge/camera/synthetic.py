@@ -12,6 +12,8 @@ from cled_edge.frame import MONOTONIC, Frame
 from cled_edge.scene.night_street import night_street_at
 from cled_edge.size import parse_number, parse_size
 
+_SEED_DIGITS = 9
+
 
 class SyntheticCamera(Camera):
     """One of the street's two cameras, in real time and without end.
@@ -29,8 +31,8 @@ class SyntheticCamera(Camera):
         if self._modality not in ("infrared", "visible"):
             raise OptionError(f"{address.text} is no camera of the street; needed synthetic:infrared or :visible")
         size, seed = parse_size(options.get("size", "480x640")), options.get("seed", "0")
-        if not seed.isdecimal():
-            raise OptionError(f"seed is {seed!r}; it must be a whole number, 0 or more")
+        if not seed.isdecimal() or len(seed) > _SEED_DIGITS:
+            raise OptionError(f"seed is {seed[:40]!r}; it must be a whole number from 0 to 999999999")
         self.rate_hz = parse_number(options.get("rate_hz", "25"), "rate_hz")
         self.pace = Pace(now)
         self._index = 0

@@ -280,7 +280,7 @@ def run_fusion(
     from cled_edge.data.naming import Names  # noqa: PLC0415
     from cled_edge.fuser import Fuser  # noqa: PLC0415
     from cled_edge.live import fuse_pairs  # noqa: PLC0415
-    from cled_edge.live_pairing import TimePairer  # noqa: PLC0415
+    from cled_edge.live_pairing import TimePairer, whole_ns  # noqa: PLC0415
     from cled_edge.live_pairs import open_cameras  # noqa: PLC0415
     from cled_edge.select import open_chosen  # noqa: PLC0415
     from cled_edge.thermal import WHITE_HOT  # noqa: PLC0415
@@ -292,7 +292,9 @@ def run_fusion(
     cameras = config.cameras
     names = None if cameras.names is None else Names.parse(cameras.names)
     pairer = TimePairer(
-        slop_ns=round(cameras.slop_ms * 1e6), hold_ns=round(cameras.hold_ms * 1e6), policy=cameras.pairing
+        slop_ns=whole_ns(cameras.slop_ms, "slop_ms"),
+        hold_ns=whole_ns(cameras.hold_ms, "hold_ms"),
+        policy=cameras.pairing,
     )
     stream = cameras.thermal_stream()
     areas = Areas(table.area() for table in config.areas)

@@ -139,6 +139,7 @@ def test_frames_of_the_street_that_cannot_be_rendered_in_time_are_left_out(clock
         ("synthetic:thermal", "synthetic:thermal is no camera of the street; needed synthetic:infrared"),
         ("synthetic:infrared?size=9", "size is '9'; it must be HEIGHTxWIDTH"),
         ("synthetic:infrared?seed=x", "seed is 'x'"),
+        (f"synthetic:infrared?seed={'9' * 5000}", "from 0 to 999999999"),
         ("synthetic:infrared?speed=2", "unknown option 'speed'"),
     ],
 )

@@ -181,6 +181,11 @@ def test_a_tiff_of_several_pages_is_as_many_frames(tmp_path: Path, rng) -> None:
         ("http://cam/mjpg?user=a&password=b%20c&size=2", "http://cam/mjpg?user=***&password=***&size=2"),
         ("two: rtsp://a:b@c/d and http://e/f?token=g", "two: rtsp://***@c/d and http://e/f?token=***"),
         ("/dev/video0?format=Y16", "/dev/video0?format=Y16"),
+        ("rtsp:/admin:secret@10.0.0.2/a", "rtsp:/***@10.0.0.2/a"),
+        ("rtsp//admin:secret@10.0.0.2/a", "rtsp//***@10.0.0.2/a"),
+        ("RTSP:admin:secret@10.0.0.2/a", "RTSP:***@10.0.0.2/a"),
+        ("rtsp://admin:two words@10.0.0.2/a", "rtsp://***@10.0.0.2/a"),
+        ("rtsp://10.0.0.2:554/a and folder:a@b", "rtsp://10.0.0.2:554/a and folder:a@b"),
     ],
 )
 def test_credentials_are_never_shown(text: str, shown: str) -> None:
