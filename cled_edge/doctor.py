@@ -26,6 +26,14 @@ _DOUBTFUL = {
     "7.2 if that fails"
 }
 _PROBE_S = 60
+# What each extra of the package imports; those of backends are told with these.
+_EXTRAS = {
+    "bags": ("mcap",),
+    "report": ("jinja2", "matplotlib", "PIL"),
+    "rerun": ("rerun",),
+    "serve": ("fastapi", "prometheus_client", "uvicorn", "websockets"),
+    "sign": ("cryptography",),
+}
 # What decides the speed or precision of the CPU backends.
 _SETS = (
     "avx2 avx512f avx512_bf16 avx512_fp16 avx_vnni avx512_vnni amx_bf16 f16c asimd asimddp asimdhp bf16 i8mm sve sve2"
@@ -77,6 +85,8 @@ def examine() -> dict[str, Any]:
         "driver": {"kernel": kernel_driver() or "none found", "cuda": facts.get("driver")},
         "gpus": _gpus(facts),
         "cameras": _cameras(),
+        "window": _guarded(_window),
+        "extras": _extras(),
         "backends": backends,
     }
 
@@ -201,6 +211,20 @@ def _cameras() -> dict[str, Any]:
     closed = [path for path in paths if not os.access(path, os.R_OK | os.W_OK)]
     todo = "sudo usermod -aG video $USER, then log in again" if closed else None
     return {"devices": paths, "no access to": closed, "todo": todo}
+
+
+def _window() -> dict[str, Any]:
+    import cv2  # noqa: PLC0415
+
+    made_with = cv2.currentUIFramework()
+    todo = None if made_with else "pip uninstall opencv-python-headless && pip install opencv-python"
+    return {"made with": made_with or "nothing: this OpenCV is the headless build", "todo": todo}
+
+
+def _extras() -> dict[str, Any]:
+    lacking = [name for name, modules in _EXTRAS.items() if not all(map(_is_there, modules))]
+    todo = f"pip install 'cled-edge[{','.join(lacking)}]'" if lacking else None
+    return {"installed": [name for name in _EXTRAS if name not in lacking], "not installed": lacking, "todo": todo}
 
 
 def _backend(name: str) -> dict[str, Any]:

@@ -74,6 +74,16 @@ def test_the_command_prints_and_never_fails(
             assert "backend tensorrt" in out
 
 
+def test_it_tells_which_extras_and_which_windows_are_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_is_there", lambda name: name not in ("mcap", "uvicorn"))
+    found = doctor._extras()
+    assert found["installed"] == ["report", "rerun", "sign"]
+    assert found["todo"] == "pip install 'cled-edge[bags,serve]'"
+    for framework, todo in (("", "pip uninstall opencv-python-headless && pip install opencv-python"), ("QT5", None)):
+        monkeypatch.setattr("cv2.currentUIFramework", lambda made_with=framework: made_with)
+        assert doctor._window()["todo"] == todo
+
+
 def test_it_begins_with_its_verdict_and_warns_of_a_release_that_users_found_wrong(monkeypatch, capsys) -> None:
     monkeypatch.setattr(doctor, "probe_tensorrt", lambda: {"version": "10.3.0", "facts": {"gpu": "Orin", "sm": "87"}})
     monkeypatch.setattr(sys, "argv", ["cled-edge", "doctor"])

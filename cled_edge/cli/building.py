@@ -211,7 +211,7 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everythin
     console = Console()
     for name, value in values.items():
         if name != "backends":
-            _line(console, f"{name}: {value if isinstance(value, str) else _flat(value)}")
+            _line(console, f"{name}: {value if isinstance(value, str) else _flat(value) or 'none'}")
     for row in values["backends"]:
         works = f"works: {row['command']}" if row["works"] else f"does not work: {row['missing']}"
         _line(console, f"backend {row['name']} {works}")
