@@ -11,7 +11,7 @@ from rich.console import Console
 from cled_edge.cli.infrared_options import InfraredCrop, Names, numbers_of
 from cled_edge.cli.options import INPUTS, with_default
 from cled_edge.errors import CalibrationError, OptionError, SourceUnreadableError
-from cled_edge.json_text import json_of
+from cled_edge.json_text import counted, json_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -115,9 +115,14 @@ def calibrate(
     shots = [_read(*each, count, names, crop) for each in zip(infrared, visible, distances, strict=True)]
     sizes = {tuple(image.shape for image in pair) for shot in shots for pair in shot.pairs}
     if len(sizes) > 1:
-        raise OptionError(f"the images are of {len(sizes)} sizes; needed one size for each camera; give one rig's")
+        seen = "; ".join("infrared {}x{} with visible {}x{}".format(*one, *other) for one, other in sorted(sizes)[:3])
+        raise OptionError(
+            f"the pairs are of {len(sizes)} sizes (height x width): {seen}; needed one size for each camera; give "
+            "pairs of one rig"
+        )
     mode: Mode
-    with console.status("registering"):
+    taken = sum(len(shot.pairs) for shot in shots)
+    with console.status(f"registering {counted(taken, 'pair')}, which may take a minute"):
         if points:
             mode, maps, told = "points", *_by_points(points, shots[0])
         elif board:
@@ -333,4 +338,5 @@ def _print(report: dict[str, Any]) -> None:
         markup=False, highlight=False,
     )  # fmt: skip
     if report["calibration"]:
-        console.print(f"wrote {report['calibration']}", soft_wrap=True, markup=False, highlight=False)
+        said = f"wrote {report['calibration']}; fuse both cameras with --calibration {report['calibration']}"
+        console.print(said, soft_wrap=True, markup=False, highlight=False)

@@ -63,7 +63,8 @@ def test_points_make_two_sizes_fusible(
 
 def test_beyond_the_infrared_the_restored_visible_is_shown(tmp_path: Path) -> None:
     sources, out = cameras(tmp_path), tmp_path / "rig.yaml"
-    run("calibrate", *sources, "--points", marked(tmp_path), "--out", out)
+    done = run("calibrate", *sources, "--points", marked(tmp_path), "--out", out)
+    assert f"fuse both cameras with --calibration {out}" in done.stdout
     fused, restored = tmp_path / "fused", tmp_path / "restored"
     run("fuse", *sources, "--calibration", out, "--out", fused, "--restored", restored)
     picture, visible = (cv2.imread(str(path)) for path in (fused / "a.png", restored / "visible" / "a.png"))
@@ -117,6 +118,15 @@ def test_options_that_do_not_fit_are_refused(
     monkeypatch.chdir(tmp_path)
     with pytest.raises(OptionError, match=message):
         run("calibrate", *cameras(tmp_path), "--out", tmp_path / "rig.yaml", *words)
+
+
+def test_pairs_of_several_sizes_are_refused_with_their_sizes(tmp_path: Path) -> None:
+    sources = cameras(tmp_path)
+    for name in ("infrared", "visible"):
+        cv2.imwrite(str(tmp_path / name / "b.png"), np.zeros((32, 40), np.uint8))
+    seen = "infrared 32x40 with visible 32x40; infrared 60x80 with visible 96x160; needed one size for each camera"
+    with pytest.raises(OptionError, match=seen):
+        run("calibrate", *sources, "--points", marked(tmp_path), "--out", tmp_path / "rig.yaml")
 
 
 def test_a_distance_without_a_calibration_is_refused(tmp_path: Path) -> None:
