@@ -482,6 +482,12 @@ def _of_live(live: dict[str, Any]) -> "Iterator[str]":
         source = live["sources"][name]
         if source["state"] in ("opening", "lost"):
             yield f"{name} camera at the end: {source['failure'] or 'being opened, it had given no frame yet'}"
+    slow = [name for name, each in live["ledger"].items() if 2 * each["dropped"].get("overtaken", 0) > each["received"]]
+    if slow:
+        yield (
+            f"the loop was too slow for most {' and '.join(slow)} frames, and took the newest each time; "
+            "--backend auto takes what is fastest here"
+        )
 
 
 def _remarks(values: dict[str, Any], noted: "Sequence[str]") -> "Iterator[str]":

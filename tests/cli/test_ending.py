@@ -218,3 +218,12 @@ def test_the_report_says_why_a_camera_gave_nothing(state: str, failure: str | No
     source = {"state": state, "failure": failure, "reopened": 0}
     live = {"age_ms": {}, "skew_ms": None, "degraded": {}, "ledger": {"infrared": ledger}}
     assert list(fusing._of_live({**live, "sources": {"infrared": source}}))[2:] == words
+
+
+@pytest.mark.parametrize(("overtaken", "is_told"), [(50, False), (51, True)])
+def test_the_report_says_how_a_loop_that_is_too_slow_gets_faster(overtaken: int, is_told: bool) -> None:
+    ledger = {"received": 100, "fused": 49, "dropped": {"overtaken": overtaken}, "unpaired": 0, "pending": 0}
+    source = {"state": "open", "failure": None, "reopened": 0}
+    live = {"age_ms": {}, "skew_ms": None, "degraded": {}, "ledger": {"visible": ledger}}
+    told = list(fusing._of_live({**live, "sources": {"visible": source}}))
+    assert any("too slow for most visible frames" in line and "--backend auto" in line for line in told) == is_told
