@@ -181,6 +181,8 @@ def read_config(path: Path, replaced: Collection[str] = ()) -> RobotConfig:
         values = tomllib.loads(text.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
         raise OptionError(f"{path} is not TOML: {shown(error, 200)}; needed lines such as threads = 2") from error
+    if _has_nul(values):
+        raise OptionError(f"{path} has a text with the character NUL, which no name can hold; remove it")
     _forget(values, replaced)
     try:
         config = RobotConfig.model_validate(values)
@@ -188,6 +190,12 @@ def read_config(path: Path, replaced: Collection[str] = ()) -> RobotConfig:
         raise OptionError(f"{path}: {_first_problem(error)}") from error
     Controls.from_mapping(config.controls, f"{path}: [controls]")
     return config
+
+
+def _has_nul(value: object) -> bool:
+    if isinstance(value, dict):
+        return any(map(_has_nul, (*value, *value.values())))
+    return any(map(_has_nul, value)) if isinstance(value, list) else isinstance(value, str) and "\0" in value
 
 
 def _forget(values: dict[str, Any], replaced: Collection[str]) -> None:

@@ -25,6 +25,7 @@
 A message says what was seen, what was needed and what to do next, in one line.
 """
 
+import errno
 import io
 import os
 import re
@@ -217,6 +218,7 @@ def name_extras(stage: str, extras: str) -> None:
     sys.excepthook = hook
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC))
 READER_GONE = 141  # the exit code when whoever read the output went away, as a shell has it for SIGPIPE
 
 
@@ -224,8 +226,8 @@ READER_GONE = 141  # the exit code when whoever read the output went away, as a 
 def one_line_errors() -> Iterator[None]:
     """Around a program: end on an error raised on purpose with one line on standard error and its exit code.
 
-    What a terminal's encoding lacks is printed as a question mark. If whoever read the output has gone, the program
-    ends with `READER_GONE` and says nothing.
+    What a terminal's encoding lacks is printed as a question mark. A standard output on a full disk is such an error.
+    If whoever read the output has gone, the program ends with `READER_GONE` and says nothing.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -241,6 +243,26 @@ def one_line_errors() -> Iterator[None]:
         # typer and rich make SystemExit(1) of a BrokenPipeError.
         if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
             raise
-        # Python flushes standard output once more when it ends, and would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _forget_stdout()
         sys.exit(READER_GONE)
+    except OSError as error:
+        if error.errno not in _NO_ROOM or error.filename is not None:
+            raise
+        print(f"error: the standard output cannot be written: {error.strerror}; free room", file=sys.stderr)  # noqa: T201
+        _forget_stdout()
+        sys.exit(OutputError.exit_code)
+
+
+@contextmanager
+def suppress_full() -> Iterator[None]:
+    """Around what may as well not be written: a full disk is no error."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+
+
+def _forget_stdout() -> None:
+    """Python flushes standard output once more when it ends, and would complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -142,7 +142,12 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"x=" + b"[" * 100_000, "is not TOML"), (b"\xff\xfe", "is not TOML"), (b"#" * (2**20 + 1), "at most")],
+    [
+        (b"x=" + b"[" * 100_000, "is not TOML"),
+        (b"\xff\xfe", "is not TOML"),
+        (b"#" * (2**20 + 1), "at most"),
+        (b'[page]\nserve="\\u0000:80"', "NUL"),
+    ],
 )
 def test_a_file_that_would_exhaust_the_reader_is_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "robot.toml"

@@ -2,12 +2,12 @@
 
 import logging
 import sys
-from typing import Annotated, Any
+from typing import IO, Annotated, Any, cast
 
 import typer
 from rich.console import Console
 
-from cled_edge.errors import OptionError
+from cled_edge.errors import OptionError, suppress_full
 
 # Groups of the help.
 PLACES, MODEL, RUN, REPORT = "Cameras and outputs", "Model", "Run", "Report"
@@ -37,7 +37,25 @@ def told_to(*, verbose: bool = False, quiet: bool = False) -> Console:
     if verbose:
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(name)s: %(message)s")
         logging.getLogger("cled_edge").setLevel(logging.DEBUG)
-    return Console(stderr=True, quiet=quiet)
+    return Console(file=cast("IO[str]", _Told()), quiet=quiet)
+
+
+class _Told:
+    """Standard error, for lines that a run can do without: a log on a full disk must not end it."""
+
+    def write(self, text: str) -> int:
+        """Write, if there is room."""
+        with suppress_full():
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if there is room."""
+        with suppress_full():
+            sys.stderr.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(sys.stderr, name)
 
 
 def status_period_s(*, verbose: bool) -> float:

@@ -144,6 +144,19 @@ def test_a_disk_that_is_full_ends_with_exit_11_and_says_what_is_kept(suffix: str
     assert names_in(tmp_path) == [f"fused.partial{suffix}"]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("full", "code"), [("stdout", 11), ("stderr", 0)])
+def test_a_full_disk_below_a_log_loses_no_frame(full: str, code: int, cameras: Path) -> None:
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with open("/dev/full", "w") as nowhere:
+        words = arguments(cameras, "fused.mp4", "--max-frames", "2", "-v", "--json")
+        done = subprocess.run(words, check=False, text=True, timeout=120, **{**streams, full: nowhere})
+    assert (done.returncode, frames_by_opencv(cameras / "fused.mp4")) == (code, 2)
+    if done.stderr:
+        assert "error: the standard output cannot be written: No space left on device; free room" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("out", ["fused.mp4", "fused"])
 def test_of_two_runs_with_one_output_the_second_is_refused(out: str, cameras: Path) -> None:
     first = subprocess.Popen(
