@@ -1,6 +1,7 @@
 """Fakes and small things that the tests share."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ import numpy as np
 import pytest
 
 from cled_edge.image import write_png
+
+# Under nohup it is ignored, and so by every command that a test starts, as it should be.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 Write = Callable[..., tuple[Path, Path]]
 LONGEST = ("export", "training")  # folders whose files take a minute or more each
