@@ -214,9 +214,9 @@ def _cameras() -> dict[str, Any]:
 
 
 def _window() -> dict[str, Any]:
-    import cv2  # noqa: PLC0415
+    from cled_edge.output.window import window_toolkit  # noqa: PLC0415
 
-    made_with = cv2.currentUIFramework()
+    made_with = window_toolkit()
     todo = None if made_with else "pip uninstall opencv-python-headless && pip install opencv-python"
     return {"made with": made_with or "nothing: this OpenCV is the headless build", "todo": todo}
 

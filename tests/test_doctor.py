@@ -80,7 +80,7 @@ def test_it_tells_which_extras_and_which_windows_are_here(monkeypatch: pytest.Mo
     assert found["installed"] == ["report", "rerun", "sign"]
     assert found["todo"] == "pip install 'cled-edge[bags,serve]'"
     for framework, todo in (("", "pip uninstall opencv-python-headless && pip install opencv-python"), ("QT5", None)):
-        monkeypatch.setattr("cv2.currentUIFramework", lambda made_with=framework: made_with)
+        monkeypatch.setattr("cled_edge.output.window.window_toolkit", lambda made_with=framework: made_with)
         assert doctor._window()["todo"] == todo
 
 

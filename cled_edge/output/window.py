@@ -1,6 +1,7 @@
 """A window on this machine's screen as an output."""
 
 import os
+import re
 import sys
 from contextlib import suppress
 from types import TracebackType
@@ -17,6 +18,14 @@ _ESCAPE = 27
 _SCREENS = ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM", "OPENCV_UI_BACKEND")  # one of them says where to show
 
 
+def window_toolkit() -> str:
+    """Return what this OpenCV draws windows with, such as QT5; "" for the headless build."""
+    if hasattr(cv2, "currentUIFramework"):  # not in 4.9, which a robot may have
+        return str(cv2.currentUIFramework())
+    gui = re.search(r"^\s*GUI:\s*(\S+)", cv2.getBuildInformation(), re.MULTILINE)
+    return gui.group(1) if gui and gui.group(1) != "NONE" else ""
+
+
 class Window(Output):
     """A window; q or Escape in it stops the run."""
 
@@ -28,7 +37,7 @@ class Window(Output):
         self.title = "cled-edge" if shows == "picture" else f"cled-edge {shows}"
 
     def __enter__(self) -> "Window":
-        if sys.platform == "linux" and cv2.currentUIFramework() and not any(map(os.environ.get, _SCREENS)):
+        if sys.platform == "linux" and window_toolkit() and not any(map(os.environ.get, _SCREENS)):
             # Qt would end the process without a word of ours.
             raise OutputError(
                 "there is no screen for a window: neither DISPLAY nor WAYLAND_DISPLAY is set; start in a desktop's "

@@ -10,6 +10,7 @@ from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import ColorOrder
 from cled_edge.output.sink import OUTPUTS, OutputSettings, open_output, output_address
+from cled_edge.output.window import window_toolkit
 
 RED, GREEN, BLUE = (200, 20, 20), (20, 200, 20), (20, 20, 200)
 
@@ -152,10 +153,19 @@ def test_a_window_without_a_screen_is_refused_before_qt_ends_the_process(monkeyp
     for name in ("DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM", "OPENCV_UI_BACKEND"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(cv2, "currentUIFramework", lambda: "QT5")
+    monkeypatch.setattr("cled_edge.output.window.window_toolkit", lambda: "QT5")
     monkeypatch.setattr(cv2, "namedWindow", lambda *_: pytest.fail("Qt would have ended the process"))
     with pytest.raises(OutputError, match="neither DISPLAY nor WAYLAND_DISPLAY is set"), open_output("window"):
         pass
+
+
+@pytest.mark.parametrize(("gui", "toolkit"), [("NONE", ""), ("GTK2", "GTK2"), ("QT5", "QT5")])
+def test_an_older_opencv_says_in_its_build_information_whether_it_has_windows(
+    gui: str, toolkit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(cv2, "currentUIFramework", raising=False)
+    monkeypatch.setattr(cv2, "getBuildInformation", lambda: f"  Video:\n  GUI:                           {gui}\n")
+    assert window_toolkit() == toolkit
 
 
 def test_every_kind_of_the_registry_loads(tmp_path: Path) -> None:
