@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -14,7 +16,7 @@ from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, ORDER, Frame, FusedFrame
 from cled_edge.image import swapped
 from cled_edge.output.frame_facts import facts_of
-from cled_edge.output.growing_file import GrowingFile
+from cled_edge.output.growing_file import GrowingFile, lost
 from cled_edge.output.ros_message import SCHEMAS, compressed_message, image_message, text_message
 from cled_edge.output.sink import Output, Shown
 from cled_edge.output.video_writer import FALLBACK_RATE_HZ
@@ -106,18 +108,14 @@ class BagFile(Output):
             return self._sequence * self._period_ns
         return frame.timestamp_ns if frame.clock == MEDIA or frame.timestamp_ns > 10**18 else time.time_ns()
 
-    def _kept(self) -> "_Kept":
-        return _Kept(self)
-
-    def give_up(self, error: OSError) -> OutputError:
-        """Close a file that takes no more and keep what it holds; return what to raise."""
-        file, self._file, self._writer = self._file, None, None
-        kept = ""
-        if file:
-            file.give_up(is_kept=self._sequence > 0)
-            kept = f"; the first {self._sequence} frames are kept in {file.partial}" if self._sequence else ""
-        reason = error.strerror or str(error)
-        return OutputError(f"{self.path} cannot be written: {reason}{kept}; free room, or choose another folder")
+    @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """Turn an OSError of the file into an OutputError, and keep what was written."""
+        try:
+            yield
+        except OSError as error:
+            file, self._file, self._writer = self._file, None, None
+            raise lost(file, self.path, error, self._sequence) from error
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -134,22 +132,6 @@ class BagFile(Output):
             self._writer.finish()
         self._file = None
         file.publish()
-
-
-class _Kept:
-    """Turns an OSError of the file into an OutputError, and keeps what was written."""
-
-    def __init__(self, bag: BagFile) -> None:
-        self._bag = bag
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if isinstance(error, OSError):
-            raise self._bag.give_up(error) from error
 
 
 class _Flushed:

@@ -109,3 +109,13 @@ class GrowingFile:
         os.close(self._descriptor)
         if not is_kept:
             self.partial.unlink(missing_ok=True)
+
+
+def lost(file: GrowingFile | None, path: Path, error: OSError, frames: int) -> OutputError:
+    """Close a file that takes no more, which stays if it holds a frame; return what to raise. path: what is said."""
+    kept = ""
+    if file:
+        file.give_up(is_kept=frames > 0)
+        kept = f"; the first {frames} frames are kept in {file.partial}" if frames else ""
+    reason = error.strerror or str(error)
+    return OutputError(f"{path} cannot be written: {reason}{kept}; free room, or choose another folder")

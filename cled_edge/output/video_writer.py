@@ -14,7 +14,7 @@ from cled_edge.errors import OptionError, OutputError
 from cled_edge.frame import ORDER, FusedFrame
 from cled_edge.image import ColorOrder, Uint8, swapped
 from cled_edge.output.encoder import H264, Encoder
-from cled_edge.output.growing_file import GrowingFile
+from cled_edge.output.growing_file import GrowingFile, lost
 from cled_edge.output.sink import VIDEO_SUFFIXES, Output, Shown
 
 FALLBACK_RATE_HZ = 25.0  # pictures have no rate of their own
@@ -124,14 +124,9 @@ class VideoWriter(Output):
     def _failed(self, error: OSError) -> OutputError:
         """Return the error of a file that takes no more, and close it; what it holds stays if that is a frame."""
         file, encoder, self._file, self._encoder = self._file, self._encoder, None, None
-        kept = ""
         if encoder:
             encoder.abandon()
-        if file:
-            file.give_up(is_kept=self._written > 0)
-            kept = f"; the first {self._written} frames are kept in {file.partial}" if self._written else ""
-        reason = error.strerror or str(error)
-        return OutputError(f"{self.path} cannot be written: {reason}{kept}; free room, or choose another folder")
+        return lost(file, self.path, error, self._written)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
