@@ -3,7 +3,6 @@
 import base64
 import json
 import math
-from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +17,11 @@ from cled_edge.explain.named import SHOWN, named_arrays
 from cled_edge.explain.over_time import OverTime
 from cled_edge.explain.pixel_origin import ALIKE_LEVELS
 from cled_edge.files import make_folder, write_whole
+from cled_edge.html_page import INSTALL, template_of
 from cled_edge.json_text import counted, json_of
 from cled_edge.size import size_text
 
 TEMPLATE = "report.html.j2"
-INSTALL = "pip install 'cled-edge[report]'"
 PAGE, NUMBERS, NPZ, ANIMATION, PANELS = "index.html", "numbers.json", "explanation.npz", "trajectory.webp", "panels"
 _FEW = 4096  # entries of the arrays that are numbers; larger ones are maps, which panels show
 _HARDLY = 0.02  # of all that was taken
@@ -70,7 +69,7 @@ def write_report(told: Explanation, folder: Path, title: str, over_time: OverTim
     if over_time:
         over_time.write(folder)
     said = verdicts(told, arrays)
-    page = _template().render(
+    page = template_of("cled_edge.explain", TEMPLATE).render(
         title=title,
         facts=_facts(told),
         verdicts=said,
@@ -211,16 +210,3 @@ def _plain(values: Any) -> Any:
 
 def _embedded(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _template() -> Any:
-    import jinja2  # noqa: PLC0415
-
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: files("cled_edge.explain").joinpath(name).read_text("utf-8")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template(TEMPLATE)
