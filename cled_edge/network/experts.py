@@ -65,6 +65,7 @@ class ExpertUNet(PatchUNet):
     def __init__(self, config: UNetConfig, schedule: Schedule, kinds: int) -> None:
         super().__init__(config, kinds)
         width, channels = config.widths[0], 3 * config.unshuffle**2
+        self.bounds = _BOUNDS[: 1 + len(config.inner)]
         self.begin = nn.Parameter(torch.zeros(EMBEDDING))
         self.rows = ColumnContext(channels, width)
         self.coarse_gain, self.coarse_offset = (nn.Conv2d(width, channels, 1) for _ in range(2))
@@ -129,7 +130,7 @@ class ExpertUNet(PatchUNet):
 
     def place(self, time: float) -> int:
         """Return what gives the estimate at a time: 0 the coarse look, 1 the whole network, 2 and on the experts."""
-        return sum(time <= bound for bound in self._bounds)
+        return sum(time <= bound for bound in self.bounds)
 
     def guessed(self, light: Tensor, context: Context) -> Tensor:
         """Return the light of the clean estimate that the coarse features give."""
@@ -150,12 +151,8 @@ class ExpertUNet(PatchUNet):
         residual = ((1 - shared) * (light - 1) - state) / left.clamp_min(1e-6)
         return torch.where(left < 1e-6, light, light - residual).clamp(0, 2)
 
-    @property
-    def _bounds(self) -> tuple[float, ...]:
-        return _BOUNDS[: 1 + len(self.experts)]
-
     def _place(self, time: Tensor) -> Tensor:
-        return (time <= time.new_tensor(self._bounds)).sum(0, keepdim=True)
+        return (time <= time.new_tensor(self.bounds)).sum(0, keepdim=True)
 
 
 class Expert(nn.Module):
