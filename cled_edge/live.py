@@ -274,7 +274,7 @@ class _Work:
             return self._dead(pair)
         self.dead_since_ns = None
         try:
-            fused = (self._registered if self.registrar else self._fused)(pair)
+            fused = self._registered(pair)
         except (OptionError, OutOfMemoryError, SizeMismatchError) as error:
             raise type(error)(f"pair {pair.name}: {error}") from error
         except MemoryError as error:
@@ -287,7 +287,7 @@ class _Work:
         return fused
 
     def _registered(self, pair: FramePair) -> FusedFrame:
-        """Warp, fuse, and show one camera alone where the other sees nothing."""
+        """Warp if a calibration is there, fuse, and show one camera alone where the other sees nothing."""
         if self.registrar is None:
             return self._fused(pair)
         start_ns = time.perf_counter_ns()
