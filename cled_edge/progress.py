@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, elsewhere a line of status every 10 s."""
+"""What a command says: a line as it is, and how far it is, as a bar or, without a terminal, a line every 10 s."""
 
 import threading
 import time
@@ -9,6 +9,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 
 PERIOD_S = 10.0
+
+
+def print_line(console: Console, text: str) -> None:
+    """Print a line as it is: not wrapped, and without rich's marks and colours."""
+    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
@@ -74,7 +79,7 @@ def status_lines(text: Callable[[], str], console: Console, period_s: float = PE
 
     def tell() -> None:
         while not stop.wait(period_s):
-            console.print(text(), soft_wrap=True, markup=False, highlight=False)
+            print_line(console, text())
 
     thread = threading.Thread(target=tell, name="status", daemon=True)
     if not console.quiet:

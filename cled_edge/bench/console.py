@@ -10,6 +10,7 @@ from cled_edge.bench.compare import Comparison
 from cled_edge.bench.machine import machine_line
 from cled_edge.bench.record import BackendResult, Record, Summary
 from cled_edge.json_text import counted
+from cled_edge.progress import print_line
 
 
 def print_record(record: Record, console: Console) -> None:
@@ -18,38 +19,38 @@ def print_record(record: Record, console: Console) -> None:
     height, width = run.size
     rate = f" at {run.rate_hz:g} Hz" if run.rate_hz else ""
     streams = f", {run.streams} pairs a query" if run.streams > 1 else ""
-    _line(
+    print_line(
         console,
         f"{run.scenario}{rate}{streams}, {height}x{width}, {run.inputs}: {run.duration_s:g} s each after "
         f"{run.warm_up_s:g} s of warm-up, on {machine_line(record.machine)}",
     )
     for result in record.backends:
-        _line(console, f"\n{result.label}: {headline_text(result)}")
+        print_line(console, f"\n{result.label}: {headline_text(result)}")
         console.print(_latency_table(result))
-        _line(console, _throughput(result))
+        print_line(console, _throughput(result))
         for note in notes(result.details):
-            _line(console, note)
-    _line(console, "")
+            print_line(console, note)
+    print_line(console, "")
     taken = record.gauges
     energy = "" if taken["energy_j"] is None else f", {taken['energy_j']:.0f} J ({taken['energy_source']})"
-    _line(
+    print_line(
         console,
         f"peak memory of the process: {taken['peak_memory_mb']:.0f} MB{energy}; other processes used "
         f"{record.others_percent:.0f} % of the CPU time",
     )
     if record.valid:
-        _line(console, "valid")
+        print_line(console, "valid")
     _print_invalid(record.invalid_reasons, console)
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:
     """Print the verdict, what it rests on, and what to know before believing it."""
     a_ms, b_ms = comparison.medians_ms
-    _line(console, f"A {comparison.a}: median {a_ms:.1f} ms")
-    _line(console, f"B {comparison.b}: median {b_ms:.1f} ms")
-    _line(console, f"{comparison.sentence()}, {comparison.effect.pairs} pairs of blocks")
+    print_line(console, f"A {comparison.a}: median {a_ms:.1f} ms")
+    print_line(console, f"B {comparison.b}: median {b_ms:.1f} ms")
+    print_line(console, f"{comparison.sentence()}, {comparison.effect.pairs} pairs of blocks")
     for note in comparison.notes:
-        _line(console, f"note: {note}")
+        print_line(console, f"note: {note}")
     _print_invalid(comparison.invalid_reasons, console)
 
 
@@ -98,7 +99,3 @@ def _throughput(result: BackendResult) -> str:
         c = result.camera
         text += f"; of {c.offered} frames {c.late} late, {c.skipped} skipped"
     return text
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

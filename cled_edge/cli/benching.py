@@ -14,7 +14,18 @@ from rich.console import Console
 
 from cled_edge.cli.control_options import control_options
 from cled_edge.cli.examples import examples_of
-from cled_edge.cli.options import INPUTS, LIMITS, MODEL, REPORT, Quiet, Verbose, status_period_s, told_to, with_default
+from cled_edge.cli.options import (
+    INPUTS,
+    LIMITS,
+    MODEL,
+    REPORT,
+    BundleFolder,
+    Quiet,
+    Verbose,
+    status_period_s,
+    told_to,
+    with_default,
+)
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SlowerError
@@ -31,10 +42,6 @@ STREAMS = 4
 
 app = typer.Typer(invoke_without_command=True, add_completion=False, pretty_exceptions_enable=False)
 
-Bundle = Annotated[
-    Path | None,
-    typer.Option(metavar="DIR", **with_default("exported model", "the shipped nano"), rich_help_panel=MODEL),
-]
 Backends = Annotated[
     str | None,
     typer.Option(
@@ -95,7 +102,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="print the result as JSON",
 def run(
     context: typer.Context,
     controls: Controls,
-    bundle: Bundle = None,
+    bundle: BundleFolder = None,
     require_signature: RequireSignature = None,
     backends: Backends = None,
     scenario: ScenarioOption = "single-stream",

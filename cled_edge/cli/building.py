@@ -26,7 +26,7 @@ from cled_edge.cli.options import (
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.cli.terminal_table import print_table
 from cled_edge.json_text import json_of
-from cled_edge.progress import status_lines
+from cled_edge.progress import print_line, status_lines
 
 if TYPE_CHECKING:
     from cled_edge.backend.tensorrt.build_options import BuildOptions
@@ -211,10 +211,10 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="print everythin
     console = Console()
     for name, value in values.items():
         if name != "backends":
-            _line(console, f"{name}: {value if isinstance(value, str) else _flat(value) or 'none'}")
+            print_line(console, f"{name}: {value if isinstance(value, str) else _flat(value) or 'none'}")
     for row in values["backends"]:
         works = f"works: {row['command']}" if row["works"] else f"does not work: {row['missing']}"
-        _line(console, f"backend {row['name']} {works}")
+        print_line(console, f"backend {row['name']} {works}")
 
 
 def _options(
@@ -304,7 +304,3 @@ def _flat(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_flat, value))
     return str(value)
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

@@ -12,6 +12,7 @@ from cled_edge.cli.infrared_options import InfraredCrop, Names, numbers_of
 from cled_edge.cli.options import INPUTS, with_default
 from cled_edge.errors import CalibrationError, OptionError, SourceUnreadableError
 from cled_edge.json_text import counted, json_of
+from cled_edge.progress import print_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -331,12 +332,9 @@ def _print(report: dict[str, Any]) -> None:
         )
         if "worst_px" in each:
             line += f"; point {each['worst_point']} is {each['worst_px']:.1f} px off the others"
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_line(console, line)
     overlays = report["overlays"]
-    console.print(
-        f"before and after: {', '.join(overlays[:2])}{' and more' * (len(overlays) > 2)}", soft_wrap=True,
-        markup=False, highlight=False,
-    )  # fmt: skip
+    print_line(console, f"before and after: {', '.join(overlays[:2])}{' and more' * (len(overlays) > 2)}")
     if report["calibration"]:
         said = f"wrote {report['calibration']}; fuse both cameras with --calibration {report['calibration']}"
-        console.print(said, soft_wrap=True, markup=False, highlight=False)
+        print_line(console, said)

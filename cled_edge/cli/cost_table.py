@@ -9,6 +9,7 @@ from rich.text import Text
 
 from cled_edge.cli.terminal_table import print_table
 from cled_edge.json_text import shown
+from cled_edge.progress import print_line
 from cled_edge.size import size_text
 
 
@@ -25,17 +26,13 @@ def print_costs(values: Mapping[str, Any], console: Console) -> None:
         limits.add_row(device["name"], *(f"{cell['limit_ms']:.2f} {cell['by']}" for cell in cells))
     print_table(limits, console)
     for rule in (*values["rules"], *_OF_LIMITS):
-        _line(console, f"- {rule}")
+        print_line(console, f"- {rule}")
     for device in devices:
-        _line(
+        print_line(
             console,
             f"- {device['name']}: {device['gb_s']:g} GB/s, {device['tflops']:g} TFLOPS FP16 dense, "
             f"{device['kernel_us']:g} us a kernel ({device['source']}).",
         )
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 def _columns(graphs: list[dict[str, Any]]) -> list[Column]:

@@ -8,7 +8,17 @@ import typer
 from cled_edge.backend.choice import REGISTRY
 from cled_edge.cli.control_options import control_options
 from cled_edge.cli.infrared_options import InfraredCrop, InfraredPolarity, InfraredRange, Names, numbers_of
-from cled_edge.cli.options import INPUTS, MODEL, REPORT, RUN, Quiet, Verbose, status_period_s, told_to, with_default
+from cled_edge.cli.options import (
+    INPUTS,
+    MODEL,
+    REPORT,
+    RUN,
+    BundleFolder,
+    Quiet,
+    Verbose,
+    status_period_s,
+    told_to,
+)
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.contract import Controls
 from cled_edge.errors import NoPairsError
@@ -60,10 +70,7 @@ def explain(
     ] = 4,
     *,
     controls: Controls,
-    bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", **with_default("exported model", "the shipped nano"), rich_help_panel=MODEL),
-    ] = None,
+    bundle: BundleFolder = None,
     require_signature: RequireSignature = None,
     backend: Annotated[
         str, typer.Option(metavar="NAME", help=f"{', '.join(REGISTRY)}, or auto", rich_help_panel=MODEL)

@@ -28,7 +28,17 @@ from cled_edge.cli.infrared_options import (
     Names,
     numbers_of,
 )
-from cled_edge.cli.options import MODEL, PLACES, RUN, Quiet, Verbose, status_period_s, told_to, with_default
+from cled_edge.cli.options import (
+    MODEL,
+    PLACES,
+    RUN,
+    BundleFolder,
+    Quiet,
+    Verbose,
+    status_period_s,
+    told_to,
+    with_default,
+)
 from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFile
 from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
 from cled_edge.cli.serving import page_address, watched
@@ -37,7 +47,7 @@ from cled_edge.cli.watching import Watch, evidence_line
 from cled_edge.ending import INTERRUPTED
 from cled_edge.errors import OptionError, one_line_errors, without_credentials
 from cled_edge.json_text import counted, json_of
-from cled_edge.progress import progress_bar
+from cled_edge.progress import print_line, progress_bar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -121,10 +131,7 @@ def fuse(
     hold_ms: HoldMs = None,
     *,
     given_controls: dict[str, Any],
-    bundle: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", **with_default("exported model", "the shipped nano"), rich_help_panel=MODEL),
-    ] = None,
+    bundle: BundleFolder = None,
     require_signature: RequireSignature = None,
     backend: Annotated[
         str | None,
@@ -311,7 +318,7 @@ def run_fusion(
             names=names,
             crop_rows=cameras.infrared_crop,
             process=stream,
-            tell=partial(console.print, soft_wrap=True, markup=False, highlight=False),
+            tell=partial(print_line, console),
         ) as pairs,
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out. What leaves the stream is grey.
         Fuser(
@@ -319,7 +326,7 @@ def run_fusion(
         ) as fuser,
     ):
         if fuser.backend.facts.chosen:
-            console.print(fuser.backend.facts.chosen, soft_wrap=True, markup=False, highlight=False)
+            print_line(console, fuser.backend.facts.chosen)
         limits = (*(pairs.announced or ()), *((run.max_frames,) if run.max_frames else ()))
         if verbose:
             _tell_opened(console, config, pairs, fuser, outputs)
@@ -389,7 +396,7 @@ def _tell_opened(
     said += [f"bundle {fuser.bundle.path}, backend {fuser.backend.description}"]
     said += [f"output {without_credentials(output.to)}: {output.shows}" for output in outputs]
     for line in said:
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_line(console, line)
 
 
 def _end(
@@ -444,21 +451,18 @@ def _camera(config: "RobotConfig", modality: str) -> str:
 def print_report(values: dict[str, Any], noted: "Sequence[str]" = ()) -> None:
     """Print what `Report.as_dict` returned: a line and the latency table. noted: lines about the backend."""
     console = Console()
-
-    def line(text: str) -> None:
-        console.print(text, soft_wrap=True, markup=False, highlight=False)
-
     height, width = values["size"]
     state = "interrupted after" if values["interrupted"] else "fused"
     to = values["outputs"][0]["to"]
     into = "without an output" if to == "none:" else f"into {to}"
-    line(
+    print_line(
+        console,
         f"{state} {counted(values['written'], 'pair')} of {height}x{width} {into}: "
         f"{values['rate_hz']} pairs/s, {counted(values['steps'], 'step')}, {values['backend']}, "
-        f"bundle {values['bundle']}"
+        f"bundle {values['bundle']}",
     )
     for remark in _remarks(values, noted):
-        line(remark)
+        print_line(console, remark)
     table = Table("stage", *(Column(name, justify="right") for name in ("p50 ms", "p90 ms", "p99 ms", "max ms")))
     for stage, row in values["latency_ms"].items():
         table.add_row(stage, *(f"{value:.1f}" for value in row.values()))

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 from typing import IO, Annotated, Any, cast
 
 import typer
@@ -25,6 +26,12 @@ Quiet = Annotated[
 def with_default(text: str, default: str) -> dict[str, Any]:
     """Return the arguments of an option whose default is not a value but words: its help ends in them."""
     return {"help": f"{text} \\[default: {default}]", "show_default": False}
+
+
+BundleFolder = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", **with_default("exported model", "the shipped nano"), rich_help_panel=MODEL),
+]
 
 
 def told_to(*, verbose: bool = False, quiet: bool = False) -> Console:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from cled_edge import __version__
-from cled_edge.errors import OptionError
+from cled_edge.errors import OptionError, without_credentials
+from cled_edge.progress import print_line
 
 if TYPE_CHECKING:
     from cled_edge.config import RobotConfig
@@ -21,13 +22,13 @@ if TYPE_CHECKING:
 
 def page_address(config: "RobotConfig") -> "PageAddress | None":
     """Return where the page is to be served, None if it is not; OptionError for what is not allowed."""
-    from cled_edge.serve.server import PageAddress  # noqa: PLC0415
-
     page = config.page
     if page.serve is None:
         if page.serve_token_file is not None:
             raise OptionError("a file with a token is given and no page; needed both; give --serve too")
         return None
+    from cled_edge.serve.server import PageAddress  # noqa: PLC0415
+
     try:
         return PageAddress.parse(page.serve, page.serve_token, page.serve_token_file)
     except OptionError as error:
@@ -49,25 +50,22 @@ def watched(
 
     The page is served while the context lasts, and a line says where. thermal: see `PageServer`.
     """
-    from cled_edge.errors import without_credentials  # noqa: PLC0415
-    from cled_edge.serve.server import PageServer  # noqa: PLC0415
     from cled_edge.serve.watchdog import Watchdog  # noqa: PLC0415
 
-    if address is None:
-        with Watchdog() as watchdog:
+    with Watchdog() as watchdog:
+        if address is None:
             yield [watchdog]
-        return
-    about = {
-        "host": socket.gethostname(),
-        "infrared": without_credentials(config.cameras.infrared or ""),
-        "visible": without_credentials(config.cameras.visible or ""),
-        "bundle": fuser.bundle.manifest.name,
-        "backend": fuser.backend.description,
-        "version": __version__,
-    }
-    with (
-        Watchdog() as watchdog,
-        PageServer(address, box, about=about, record_to=config.page.record_to, thermal=thermal) as page,
-    ):
-        console.print(f"page: {page.url}", soft_wrap=True, markup=False, highlight=False)
-        yield [watchdog, page]
+            return
+        from cled_edge.serve.server import PageServer  # noqa: PLC0415
+
+        about = {
+            "host": socket.gethostname(),
+            "infrared": without_credentials(config.cameras.infrared or ""),
+            "visible": without_credentials(config.cameras.visible or ""),
+            "bundle": fuser.bundle.manifest.name,
+            "backend": fuser.backend.description,
+            "version": __version__,
+        }
+        with PageServer(address, box, about=about, record_to=config.page.record_to, thermal=thermal) as page:
+            print_line(console, f"page: {page.url}")
+            yield [watchdog, page]

@@ -13,6 +13,7 @@ from cled_edge.cli.options import MODEL
 from cled_edge.cli.terminal_table import print_table
 from cled_edge.errors import OptionError
 from cled_edge.json_text import json_of
+from cled_edge.progress import print_line
 
 RequireSignature = Annotated[
     Path | None,
@@ -100,13 +101,13 @@ def print_finding(values: Mapping[str, Any], console: Console) -> None:
         elif isinstance(value, dict):
             _table(console, Table(name, "value"), value.items())
         elif value is not None:
-            _line(console, f"{name.replace('_', ' ')}: {_text(value)}")
+            print_line(console, f"{name.replace('_', ' ')}: {_text(value)}")
 
 
 def _print_graphs(values: Mapping[str, Any], console: Console) -> None:
     for graph in values["graphs"]:
         words = (f"{key} {_text(value)}" for key, value in graph.items() if not _is_table(value) and value is not None)
-        _line(console, f"\ngraph {', '.join(words)}")
+        print_line(console, f"\ngraph {', '.join(words)}")
         _print_tensors(graph, console)
 
 
@@ -123,7 +124,7 @@ def _print_files(values: Mapping[str, Any], console: Console) -> None:
     _table(console, table, rows)
     if values["unnamed"]:
         names = ", ".join(_text(name) for name in values["unnamed"])
-        _line(console, f"not in the manifest, never opened: {names}")
+        print_line(console, f"not in the manifest, never opened: {names}")
 
 
 def _print_signature(values: Mapping[str, Any], console: Console) -> None:
@@ -137,7 +138,7 @@ def _print_signature(values: Mapping[str, Any], console: Console) -> None:
         "invalid": f"INVALID: {signature['reason']}",
         "unchecked": f"of {key}, not checked: {signature['reason']}",
     }
-    _line(console, f"signature: {words[signature['state']]}")
+    print_line(console, f"signature: {words[signature['state']]}")
 
 
 def _print_counts(title: str, values: Mapping[str, Mapping[str, int]], console: Console) -> None:
@@ -179,7 +180,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list) and not any(isinstance(item, dict | list) for item in value):
         value = f"[{', '.join(str(item) for item in value)}]"
     return shown(value if isinstance(value, str) else json.dumps(value), _WIDEST)
-
-
-def _line(console: Console, text: str) -> None:
-    console.print(text, soft_wrap=True, markup=False, highlight=False)

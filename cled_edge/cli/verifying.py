@@ -12,7 +12,7 @@ from cled_edge.cli.signing import RequireSignature
 from cled_edge.cli.terminal_table import print_table
 from cled_edge.errors import ParityError
 from cled_edge.json_text import counted, json_of
-from cled_edge.progress import status_lines
+from cled_edge.progress import print_line, status_lines
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,7 @@ def verify(
         first = advised(left_out[0])
         said += [f"left out: {counted(len(left_out), 'run')} of golden pairs without an engine, first: {first}"]
     for note in said:
-        console.print(note, soft_wrap=True, markup=False, highlight=False)
+        print_line(console, note)
     _raise_failed(checks)
 
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from cled_edge.progress import print_line
+
 if TYPE_CHECKING:
     from cled_edge.evidence.live_line import EvidenceLine
     from cled_edge.frame import FusedFrame
@@ -37,4 +39,4 @@ def evidence_line(console: Console) -> "EvidenceLine":
     """Return what looks at a pair a second and prints a line on the console."""
     from cled_edge.evidence.live_line import EvidenceLine  # noqa: PLC0415
 
-    return EvidenceLine(lambda line: console.print(f"evidence: {line}", soft_wrap=True, markup=False, highlight=False))
+    return EvidenceLine(lambda line: print_line(console, f"evidence: {line}"))
