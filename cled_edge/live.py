@@ -77,7 +77,7 @@ def fuse_pairs(
     if tiling:
         tiling.check(fuser.bundle.manifest.size_multiple)
     box = ControlBox.of(controls)
-    report = _begun(pairs, fuser, box.current)
+    report = _begun(pairs, fuser, box.current, registrar)
 
     def written(frame: FusedFrame, write_ns: int) -> None:
         report.count_written(frame, write_ns)
@@ -126,7 +126,9 @@ def fuse_pairs(
     return report
 
 
-def _begun(pairs: PairedCameras | LivePairs, fuser: Fuser, controls: Controls) -> Report:
+def _begun(pairs: PairedCameras | LivePairs, fuser: Fuser, controls: Controls, registrar: Registrar | None) -> Report:
+    if isinstance(pairs, LivePairs):
+        pairs.sizes.keeps = registrar is not None
     manifest = fuser.bundle.manifest
     steps = controls.steps or manifest.schedule.default_steps
     live = pairs.as_dict if isinstance(pairs, LivePairs) else None
@@ -204,7 +206,7 @@ def fused_frames(
     """
     box = ControlBox.of(controls)
     reader = pairs if isinstance(pairs, LivePairs) else ReadAhead(pairs)
-    report = _begun(pairs, fuser, box.current)
+    report = _begun(pairs, fuser, box.current, registrar)
     with reader:
         yield from _fused_frames(reader, _Work(fuser, box, registrar, tiling), report)
     if report.failure:

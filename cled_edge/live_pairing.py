@@ -143,6 +143,13 @@ class TimePairer:
         for stream in self._streams:
             stream.has_ended = True
 
+    def forget(self, cause: str) -> None:
+        """Let go of all frames, and of their sizes: those that come do not fit them."""
+        for stream in self._streams:
+            stream.ledger.dropped[cause] += len(stream.fresh())
+            stream.entries.clear()
+            stream.size = None
+
     def next_pair(self, now_ns: int) -> FramePair | None:
         """Return the pair that is to be fused now, None if there is none; `due_ns` is then when to ask again at last.
 
@@ -287,8 +294,9 @@ class TimePairer:
 
     def _blank(self, index: int) -> Frame:
         """Return a black frame of a camera's size, or of the other's if it has not given one."""
-        like = next(stream.last.frame for stream in (self._streams[index], self._streams[1 - index]) if stream.last)
-        size = like.image.shape[:2]
+        streams = self._streams[index], self._streams[1 - index]
+        like = next(stream.last.frame for stream in streams if stream.last)
+        size = next((stream.size for stream in streams if stream.size), like.image.shape[:2])
         return Frame(np.zeros(size if index == 0 else (*size, 3), np.uint8), 0, ORDER, 0, "", like.color_order)
 
     def _is_lost(self, stream: FrameBuffer, other: FrameBuffer, now_ns: int) -> bool:

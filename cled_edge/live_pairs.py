@@ -10,13 +10,16 @@ from typing import Any
 
 from cled_edge.camera.frame_buffer import Ledger
 from cled_edge.camera.live_source import LiveSource, SourceState
+from cled_edge.camera.size_gate import SizeGate
 from cled_edge.camera.source import camera_address, is_live
 from cled_edge.data.naming import Names
 from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError, without_credentials
 from cled_edge.frame import Frame, FramePair
 from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.pairing import PairedCameras, cropped, open_pair
+from cled_edge.size import size_text
 
+ANOTHER_SIZE = "another size"  # why a frame of a camera that changed its size is left out
 FIRST_WITHIN_NS = 12_000_000_000  # of one camera at least: what never gives a frame is wrong, not lost
 _TICK_S = 0.05
 _STOP_WITHIN_S = 0.5
@@ -31,6 +34,7 @@ class LivePairs:
     is_stuck: a camera did not end in time, and must be left alone.
 
     A lost source is opened again for ever. Only a source that is wrong from the start raises: see `next`.
+    A camera that changes its size is left out, as one that is lost, until its frames fit again: see `SizeGate`.
     """
 
     is_live = True
@@ -49,7 +53,7 @@ class LivePairs:
         if infrared.arrived is not visible.arrived:
             raise OptionError("two live sources have a condition each; needed one that they share; give both the same")
         self.infrared, self.visible, self.pairer = infrared, visible, pairer
-        self.crop_rows = crop_rows
+        self.sizes = SizeGate(crop_rows)
         self.files = (*infrared.files, *visible.files)
         self.is_stuck = False
         self._tell, self._now = tell, now
@@ -59,6 +63,11 @@ class LivePairs:
         self._is_started = self._is_stopped = False
         self._begin_ns = 0
         self._at_end: list[dict[str, Any]] = [{}, {}]  # state and failure: a source that is stopped has ended
+
+    @property
+    def crop_rows(self) -> tuple[int, int]:
+        """Return how many rows are cut off above and below."""
+        return self.sizes.crop_rows
 
     @property
     def sources(self) -> tuple[LiveSource, LiveSource]:
@@ -129,9 +138,9 @@ class LivePairs:
                 start_ns = time.perf_counter_ns()
                 is_over = all(source.state is SourceState.ENDED for source in self.sources)
                 now_ns = self._now()
-                for modality, source in zip(MODALITIES, self.sources, strict=True):
+                for index, source in enumerate(self.sources):
                     for frame in source.take():
-                        self.pairer.put(modality, frame, now_ns)
+                        self.pairer.put(MODALITIES[index], self._sized(index, frame), now_ns)
                 if is_over:
                     self.pairer.end()
                 pair = self.pairer.next_pair(now_ns)
@@ -180,6 +189,20 @@ class LivePairs:
                 ),
             )
 
+    def _sized(self, index: int, frame: Frame) -> Frame:
+        """Return a frame, with an event if it has a size of which no pair can be made; tell of each change."""
+        size, before = (frame.image.shape[0], frame.image.shape[1]), self.sizes.unfit
+        is_alone = self.sources[1 - index].state not in (SourceState.OPEN, SourceState.STALE)
+        if self.sizes.see(index, size, is_alone):
+            self.pairer.forget(ANOTHER_SIZE)
+            for k, (modality, was, is_) in enumerate(zip(MODALITIES, before, self.sizes.unfit, strict=True)):
+                if is_ and not was and self.sizes.paired:
+                    needed = size_text(self.sizes.paired[k])
+                    self._tell(f"{modality} camera changed its size from {needed}: it is left out until that is back")
+                elif was and not is_:
+                    self._tell(f"{modality} camera fits again")
+        return replace(frame, event=ANOTHER_SIZE) if self.sizes.unfit[index] else frame
+
     def _tell_opening(self, pair: FramePair) -> None:
         """Tell once that a pair lacks a camera that is still being opened, for which nobody waits any longer."""
         if self._told_opening or not pair.degraded:
@@ -190,6 +213,9 @@ class LivePairs:
                 self._tell(f"{modality} camera has given no frame yet; until it does, the other one is fused alone")
 
     def _completed(self, pair: FramePair) -> FramePair:
+        if not pair.degraded:
+            height, width = pair.infrared.image.shape[:2]
+            self.sizes.paired = (height, width), (pair.visible.image.shape[0], pair.visible.image.shape[1])
         infrared, visible = cropped(pair.infrared, pair.visible, self.crop_rows)
         validity = pair.validity
         if validity is not None and len(validity) == len(pair.infrared.image) != len(infrared.image):

@@ -42,12 +42,12 @@ class Fed(Camera):
 
     def __init__(self, index: int) -> None:
         super().__init__(Address("fake", "fake", "fake"))
-        self.index, self.count, self.items = index, 0, queue.Queue()
+        self.shape, self.count, self.items = SHAPES[index], 0, queue.Queue()
         self.unwanted = threading.Event()
 
     def feed(self, level: int, taken_ns: int | None) -> None:
         stamp_ns = time.monotonic_ns() if taken_ns is None else taken_ns
-        self.items.put(Frame(np.full(SHAPES[self.index], level, np.uint8), stamp_ns, MONOTONIC, self.count, "fake"))
+        self.items.put(Frame(np.full(self.shape, level, np.uint8), stamp_ns, MONOTONIC, self.count, "fake"))
         self.count += 1
 
     def __iter__(self) -> Iterator[Frame]:
@@ -173,6 +173,54 @@ def test_one_lost_camera_leaves_the_other_until_it_is_back(rig) -> None:
     assert built.sources[0].reopened == 1
 
 
+def test_a_camera_that_changes_its_size_is_left_out_until_that_is_back(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, sink = rig(hold_ns=150 * MS), Sink()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
+
+    def shown(degraded: str) -> list[FusedFrame]:
+        return [frame for frame in sink.frames if frame.degraded == degraded]
+
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, FakeFuser(), ["fake"])
+        built.feed_until(lambda: shown(""), 0, 1)
+        built.cameras[1].shape = (8, 12, 3)
+        built.feed_until(lambda: shown("visible lost"), 0, 1)
+        built.cameras[1].shape = SHAPES[1]
+        whole = len(shown(""))
+        built.feed_until(lambda: len(shown("")) > whole, 0, 1)
+        for camera, shape in zip(built.cameras, ((8, 12), (8, 12, 3)), strict=True):
+            camera.shape = shape
+        built.feed_until(lambda: shown("")[-1].picture.shape == (8, 12, 3), 0, 1)
+        built.pairs.stop()
+        report = run.result(5)
+    assert report.failure is None
+    assert {frame.infrared.shape for frame in shown("visible lost")} == {SHAPES[0]}
+    ledger = report.as_dict()["live"]["ledger"]
+    assert ledger["visible"]["dropped"]["another size"] > 0
+    assert all(each["holds"] for each in ledger.values())
+    assert built.lines[:2] == [
+        "visible camera changed its size from 4x6: it is left out until that is back",
+        "visible camera fits again",
+    ]
+
+
+def test_a_camera_that_is_alone_may_change_its_size(rig) -> None:
+    built = rig(hold_ns=100 * MS)
+    with built.pairs as pairs:
+        built.feed(0)
+        built.feed(1)
+        assert pairs.next()[0].degraded == ""
+        built.lose(0)
+        until(lambda: built.sources[0].state == "lost")
+        built.cameras[1].shape = (8, 12, 3)
+
+        def next_one() -> FramePair:
+            built.feed(1)
+            return pairs.next()[0]
+
+        until(lambda: next_one().infrared.image.shape == (8, 12))
+
+
 def test_a_camera_that_takes_long_to_open_is_told_of_once(rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("cled_edge.live_pairing.START_NS", 20 * MS)
     built = rig()
@@ -211,7 +259,7 @@ def test_two_recordings_that_ended_are_the_end(rig) -> None:
 
 def test_rows_are_cut_off_both_and_off_what_is_valid(rig) -> None:
     built = rig()
-    built.pairs.crop_rows = (0, 1)
+    built.pairs.sizes.crop_rows = (0, 1)
     with built.pairs as pairs:
         built.feed(0)
         built.feed(1)

@@ -7,6 +7,7 @@ from statistics import median
 from typing import Any
 
 from cled_edge.frame import MONOTONIC, Frame
+from cled_edge.size import Size
 
 # The first frames of a stream waited for its key frame, its server, its network: at 30 Hz three came 70 to 120 ms late.
 _SETTLE_NS, _DOUBT_NS, _GAP_PERIODS = 250_000_000, 100_000_000, 3
@@ -54,14 +55,16 @@ class Entry:
 class FrameBuffer:
     """One camera's newest frames, oldest first; the first of them may be one that was fused, and is held.
 
-    keep: how many. last: the newest that ever came. period_ns, way_ns: medians of the last nine, from frame to frame,
-    and from when one was taken until it arrived. has_ended: no more will come.
+    keep: how many. last: the newest that ever came. size: of its image, (height, width), None once that is forgotten.
+    period_ns, way_ns: medians of the last nine, from frame to frame, and from when one was taken until it arrived.
+    has_ended: no more will come.
     """
 
     def __init__(self, keep: int) -> None:
         self.entries: deque[Entry] = deque()
         self.ledger = Ledger()
         self.last: Entry | None = None
+        self.size: Size | None = None
         self.first_came_ns: int | None = None
         self.period_ns: float | None = None
         self.has_ended = False
@@ -80,6 +83,7 @@ class FrameBuffer:
         """Take the next frame."""
         self.entries.append(entry)
         self.last = entry
+        self.size = entry.frame.image.shape[0], entry.frame.image.shape[1]
         if self.first_came_ns is None:
             self.first_came_ns = entry.came_ns
         self._taken.append(entry.taken_ns)

@@ -52,6 +52,8 @@ class RtspPush(Output):
         if self._container is None and self.now_s() < self._due_s:
             return True
         try:
+            if self._container is not None and image.shape[:2] != (self._stream.height, self._stream.width):
+                self._close()  # a stream has one size: the server gets another
             if self._container is None:
                 self._open(image)
             picture = av.VideoFrame.from_ndarray(image, format="bgr24")

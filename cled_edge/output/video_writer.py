@@ -16,6 +16,7 @@ from cled_edge.image import ColorOrder, Uint8, swapped
 from cled_edge.output.encoder import H264, Encoder
 from cled_edge.output.growing_file import GrowingFile, lost
 from cled_edge.output.sink import VIDEO_SUFFIXES, Output, Shown
+from cled_edge.size import Size, size_text
 
 FALLBACK_RATE_HZ = 25.0  # pictures have no rate of their own
 
@@ -24,9 +25,11 @@ class VideoWriter(Output):
     """A video of the first frame's size, its sides padded to even ones. What was written when it ends is kept.
 
     It grows as NAME.partial.SUFFIX, which plays at any time, see `GrowingFile`, and takes its name when it is closed.
+    A live camera may change its size: frames of another size are fitted into the first one's, and a note says so.
     If the disk is full it stays under that name, and the error says how many frames it holds.
     `NAME.mp4?segment_s=60` begins a new file each minute of the frames' time, called NAME-20261128-084500.mp4 by UTC;
-    with `&keep=48` the oldest is deleted when this run has written more. now_utc: the time that names them.
+    with `&keep=48` the oldest is deleted when this run has written more. A frame of another size begins a new file too.
+    now_utc: the time that names them.
     """
 
     def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
@@ -79,8 +82,15 @@ class VideoWriter(Output):
             self._segments.pop(0).unlink(missing_ok=True)
 
     def write(self, frame: FusedFrame) -> bool:
-        """Append a frame at its time; all must have one size."""
-        self._append(self.image(frame), frame.name, frame.color_order, self._times.of(frame.timestamp_ns, frame.clock))
+        """Append a frame at its time; OutputError if a recording's has another size than the first."""
+        image, time_ns = self.image(frame), self._times.of(frame.timestamp_ns, frame.clock)
+        if self._encoder and frame.states and image.shape[:2] != self._size:
+            if self._segment_ns is None:
+                self._note(f"{self._name}: a camera changed its size; all is fitted into {size_text(self._size)}")
+                image = fitted(image, self._size)
+            else:
+                self._next_segment(time_ns)
+        self._append(image, frame.name, frame.color_order, time_ns)
         return True
 
     def append(self, image: Uint8, name: str, color_order: ColorOrder) -> None:
@@ -180,6 +190,16 @@ class Timeline:
             next_ns = timestamp_ns - self._begin_ns
         self._last_ns = next_ns
         return next_ns
+
+
+def fitted(image: Uint8, size: Size) -> Uint8:
+    """Return an image scaled into (height, width) with its shape kept, in the middle of black."""
+    scale = min(whole / side for whole, side in zip(size, image.shape[:2], strict=True))
+    height, width = (min(whole, max(1, round(side * scale))) for whole, side in zip(size, image.shape[:2], strict=True))
+    top, left = (size[0] - height) // 2, (size[1] - width) // 2
+    canvas = np.zeros((*size, *image.shape[2:]), np.uint8)
+    canvas[top : top + height, left : left + width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    return canvas
 
 
 def even_bgr(image: Uint8, color_order: ColorOrder) -> Uint8:

@@ -24,9 +24,10 @@ from cled_edge.output.video_writer import Timeline
 CONTAINERS = [".mp4", ".mkv", ".mov", ".avi"]
 
 
-def fused(level: int, timestamp_ns: int | None = None, clock: str = ORDER, size=(48, 64)) -> FusedFrame:
+def fused(level: int, timestamp_ns: int | None = None, clock: str = ORDER, size=(48, 64), states=None) -> FusedFrame:
     color = np.full((*size, 3), level, np.uint8)
-    return FusedFrame(color, color[:, :, 0].copy(), color, name=str(level), timestamp_ns=timestamp_ns, clock=clock)
+    images = color, color[:, :, 0].copy(), color
+    return FusedFrame(*images, name=str(level), timestamp_ns=timestamp_ns, clock=clock, states=states)
 
 
 def times_in(video: Path) -> list[float]:
@@ -108,6 +109,29 @@ def test_a_frame_of_another_size_is_refused_and_those_before_are_kept(tmp_path: 
         with pytest.raises(OutputError, match="2 is 48x66, the video 48x64"):
             video.write(fused(2, size=(48, 66)))
     assert len(times_in(tmp_path / "a.mp4")) == 2
+
+
+def test_a_live_frame_of_another_size_is_fitted_and_said_once(tmp_path: Path) -> None:
+    with open_output(f"{tmp_path}/a.mp4") as video:
+        for size in ((48, 64), (96, 64), (96, 64), (48, 64)):
+            video.write(fused(200, size=size, states=("open", "open")))
+    assert video.notes == [f"{tmp_path}/a.mp4: a camera changed its size; all is fitted into 48x64"]
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        levels = [frame.to_ndarray(format="gray")[24] for frame in container.decode(video=0)]
+    assert [row.shape for row in levels] == [(64,)] * 4
+    assert levels[1][:12].max() < 30
+    assert levels[1][20:44].min() > 150
+
+
+def test_a_live_frame_of_another_size_begins_a_segment(tmp_path: Path) -> None:
+    with open_output(f"{tmp_path}/a.mp4?segment_s=60") as video:
+        for size in ((48, 64), (96, 64)):
+            video.write(fused(9, size=size, states=("open", "open")))
+    heights = set()
+    for path in tmp_path.iterdir():
+        with av.open(str(path)) as container:
+            heights.add(container.streams.video[0].height)
+    assert heights == {48, 96}
 
 
 def test_an_older_video_stays_whole_until_the_new_one_is(tmp_path: Path) -> None:
