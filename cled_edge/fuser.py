@@ -180,6 +180,16 @@ class Fuser:
         budget.ran(steps, (time.perf_counter() - begun) * 1e3)
         return fused
 
+    def warm_up(self, size: Size, controls: Controls | None = None) -> None:
+        """Make ready what the first pair of a size, (height, width), needs: compiled graphs, and the backend's memory.
+
+        It takes as long as the first pair would, which is quick after it. Errors as in `__call__`.
+        """
+        controls = Controls() if controls is None else controls
+        steps = controls.steps if controls.deadline_ms is None else MIN_STEPS  # with a deadline the first has the least
+        black = np.zeros(size, np.uint8)
+        self._fuse(black, black, replace(controls, steps=steps, deadline_ms=None), self.areas.strength_map(size))
+
     def _fuse(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None
     ) -> FusedFrame:

@@ -6,6 +6,7 @@ Of recordings a thread reads the next pair ahead. Of live cameras the loop asks 
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -221,6 +222,8 @@ def _fused_frames(
     What is wrong with a pair after the first ends it too, as the report's failure: what was fused before is kept.
     """
     drawing = "pair" if isinstance(reader, LivePairs) else "decode"
+    if isinstance(reader, LivePairs):
+        work.warm_up(reader)
     while True:
         try:
             start_ns = time.perf_counter_ns()
@@ -256,6 +259,15 @@ class _Work:
     controls: Controls = field(default_factory=Controls)
     dead_since_ns: int | None = None
     size: Size | None = None
+
+    def warm_up(self, pairs: LivePairs) -> None:
+        """Let the backend compile while cameras open: as soon as the size of their pairs is known."""
+        size = self.registrar.size if self.registrar else pairs.first_size()
+        if self.tiling:
+            size = self.tiling.tile
+        if size:
+            with suppress(CledEdgeError, MemoryError):  # which the first pair meets too, and names
+                self.fuser.warm_up(size, self.box.current)
 
     def __call__(self, pair: FramePair) -> FusedFrame:
         """Register and fuse one pair, with controls that changed if they can be applied, else with those before."""

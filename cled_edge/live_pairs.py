@@ -17,7 +17,7 @@ from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError, 
 from cled_edge.frame import Frame, FramePair
 from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.pairing import PairedCameras, cropped, open_pair
-from cled_edge.size import size_text
+from cled_edge.size import Size, size_text
 
 ANOTHER_SIZE = "another size"  # why a frame of a camera that changed its size is left out
 FIRST_WITHIN_NS = 12_000_000_000  # of one camera at least: what never gives a frame is wrong, not lost
@@ -153,6 +153,20 @@ class LivePairs:
                 due_ns = self.pairer.due_ns
                 wait_s = _TICK_S if due_ns is None else min(_TICK_S, max(0.0, due_ns - now_ns) / 1e9)
                 self._arrived.wait(wait_s)
+        return None
+
+    def first_size(self) -> Size | None:
+        """Wait for the first frame of either camera, and return the size of its pairs; None at the end. See `next`."""
+        with self._arrived:
+            while not self._is_stopped:
+                for source, cut in zip(self.sources, (sum(self.crop_rows), 0), strict=True):
+                    if source.received and source.size:
+                        height, width = source.size
+                        return height - cut, width
+                if all(source.state is SourceState.ENDED for source in self.sources):
+                    break
+                self._look(self._now())
+                self._arrived.wait(_TICK_S)
         return None
 
     def __iter__(self) -> Iterator[FramePair]:

@@ -198,6 +198,15 @@ def test_one_graph_gets_whole_bytes_and_gives_arrays_to_keep(color_order, rng) -
     assert list(fused.latency_ns) == ["prepare", "network", "output"]
 
 
+def test_warming_up_runs_what_the_first_pair_of_that_size_will() -> None:
+    backend = LoopBackend()
+    fuser = Fuser(Bundle.open(), backend)
+    fuser.warm_up((45, 61), Controls(steps=3, deadline_ms=100))
+    warmed = {name: value.shape for name, value in backend.inputs.items()}
+    fuser(np.zeros((45, 61), np.uint8), np.zeros((45, 61, 3), np.uint8))
+    assert warmed == {name: value.shape for name, value in backend.inputs.items()}
+
+
 def older(bundle: Bundle, without: str) -> Bundle:
     """Return a bundle as a release exported it that did not know a control."""
     graphs = {

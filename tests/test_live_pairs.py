@@ -309,6 +309,12 @@ class FakeFuser:
     backend = SimpleNamespace(description="a fake")
     bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
 
+    def __init__(self) -> None:
+        self.warmed: list[tuple[int, int]] = []
+
+    def warm_up(self, size: tuple[int, int], controls: object) -> None:
+        self.warmed.append(size)
+
     def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
         images = pair.visible.image, pair.infrared.image, pair.visible.image
         ages = pair.ages_ns(time.monotonic_ns())
@@ -363,6 +369,37 @@ def test_the_loop_goes_on_while_cameras_are_lost_and_shows_that_they_are(rig, mo
     assert told["outputs"][0]["policy"] == "drop"
     assert "pair" in told["latency_ms"]
     assert len({frame.name for frame in sink.frames}) == len(sink.frames)
+
+
+def test_the_backend_is_made_ready_when_the_first_camera_tells_the_size(rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    built, fuser = rig(), FakeFuser()
+    built.pairs.sizes.crop_rows = (0, 1)
+    monkeypatch.setattr(fanout, "open_output", lambda *_: Sink())
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, fuser, ["fake"], max_frames=1)
+        built.feed(0)
+        until(lambda: fuser.warmed == [(3, 6)])
+        built.feed_until(run.done, 0, 1)
+        run.result(5)
+    assert fuser.warmed == [(3, 6)]
+
+
+def test_a_backend_that_cannot_be_made_ready_leaves_it_to_the_first_pair_to_say(rig, monkeypatch) -> None:
+    built = rig()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: Sink())
+
+    class Broken(FakeFuser):
+        def warm_up(self, size: tuple[int, int], controls: object) -> None:
+            raise OptionError("no graph")
+
+        def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+            raise OptionError("no graph")
+
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, Broken(), ["fake"])
+        built.feed_until(run.done, 0, 1)
+        with pytest.raises(OptionError, match="pair 000000: no graph"):
+            run.result(5)
 
 
 def test_a_live_run_ends_after_so_many_frames(rig, monkeypatch: pytest.MonkeyPatch) -> None:

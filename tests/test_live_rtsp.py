@@ -11,9 +11,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
+from benchmarks.rtsp_camera import lacking, read_clock, rtsp_camera
 from cled_edge.live_pairing import TimePairer
 from cled_edge.live_pairs import open_cameras
-from tests.fakes.rtsp_camera import lacking, read_clock, rtsp_camera
 
 SECONDS = float(os.environ.get("CLED_EDGE_RTSP_SECONDS", "5"))
 SIZES, RATES_HZ = ((120, 160), (240, 320)), (9, 30)

@@ -66,6 +66,9 @@ class EchoFuser:
     backend = SimpleNamespace(description="a fake")
     bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
 
+    def warm_up(self, size: tuple[int, int], controls: object) -> None:
+        """Do nothing."""
+
     def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
         assert not pair.infrared.event
         assert pair.degraded or abs(pair.skew_ns) <= 150_000_000

@@ -13,6 +13,7 @@ import numpy as np
 from cled_edge.camera.source import Camera, files_of, open_camera
 from cled_edge.errors import CledEdgeError, SourceMissingError, SourceUnreadableError, without_credentials
 from cled_edge.frame import ARRIVAL, MEDIA, MONOTONIC, ORDER, Frame
+from cled_edge.size import Size
 
 _NS = 10**9
 STALE_AFTER_NS, STALE_PERIODS = _NS // 2, 3
@@ -95,6 +96,12 @@ class LiveSource:
         if self.received or not isinstance(self.error, CledEdgeError):
             return None
         return None if isinstance(self.error, SourceUnreadableError) else self.error
+
+    @property
+    def size(self) -> Size | None:
+        """Return the size of the newest frame, (height, width); None before the first."""
+        last = self._last
+        return (last.image.shape[0], last.image.shape[1]) if last else None
 
     @property
     def pending(self) -> int:

@@ -1,9 +1,15 @@
-"""H.264 as it comes by RTP, put together to whole frames without waiting for the packet behind them."""
+"""H.264 and H.265 as they come by RTP, put together to whole frames without waiting for the packet behind them."""
 
 from collections import deque
+from collections.abc import Callable
 
 START = b"\x00\x00\x00\x01"
-_SLICES = (1, 5)  # kinds of units that hold a part of the image
+# Of each codec, by FFmpeg's name: bytes of a unit's header, and whether a unit of that first byte holds a part of the
+# image: ITU-T H.264, table 7-1, and H.265, table 7-1.
+CODECS: dict[str, tuple[int, Callable[[int], bool]]] = {
+    "h264": (1, lambda first: first & 31 in (1, 5)),
+    "hevc": (2, lambda first: first >> 1 & 63 < 32),
+}
 _LEAST_SEEN, _REMEMBERED = 3, 32  # frames that tell how many slices one has
 
 
@@ -16,8 +22,9 @@ class NalUnits:
     `sizes_tell` is False, and a unit ends where the next one begins.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str = "h264") -> None:
         self.sizes_tell = True
+        self._header = CODECS[codec][0]
         self._held = b""
         self._full, self._before = 0, 0  # bytes of a full piece, and of the piece before
         self._is_behind_whole = False
@@ -31,7 +38,7 @@ class NalUnits:
                 whole.append(self._held)
             self._held = data
             self._count += 1
-            size = len(data) - len(START) - 1  # a first piece has the unit's own byte before what is cut
+            size = len(data) - len(START) - self._header  # which a first piece has before what is cut
         elif self._held:
             self._full = max(self._full, self._before)
             self._held += data
@@ -56,8 +63,9 @@ class EncodedFrames:
     A frame with fewer, as one whose slice was lost, is whole when the next one begins.
     """
 
-    def __init__(self) -> None:
-        self.units = NalUnits()
+    def __init__(self, codec: str = "h264") -> None:
+        self.units = NalUnits(codec)
+        self._is_slice = CODECS[codec][1]
         self._held = b""
         self._time: int | None = None
         self._slices = 0
@@ -74,7 +82,7 @@ class EncodedFrames:
                     self._counts.append(self._slices)
                 self._held, self._time, self._slices = b"", time, 0
             self._held += unit
-            if unit[len(START)] & 31 in _SLICES:
+            if self._is_slice(unit[len(START)]):
                 self._slices += 1
                 if len(self._counts) >= _LEAST_SEEN and self._slices == max(self._counts):
                     whole.append((self._held, time))

@@ -11,7 +11,7 @@ import cv2  # noqa: F401 (before av, see video_file.py)
 import av
 
 from cled_edge.address import Address
-from cled_edge.camera.nal_units import EncodedFrames
+from cled_edge.camera.nal_units import CODECS, EncodedFrames
 from cled_edge.camera.source import Camera
 from cled_edge.camera.video_file import image_of
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError, without_credentials
@@ -64,8 +64,9 @@ class NetworkStream(Camera):
         is_cut = address.scheme.startswith("rtsp")
         self._container = self._opened(_UNPARSED if is_cut else _QUICK)
         self._stream = self._video()
-        self._joined = EncodedFrames() if is_cut and self._stream.codec_context.name == "h264" else None
-        if is_cut and self._stream.codec_context.name not in ("h264", "mjpeg"):
+        codec = self._stream.codec_context.name
+        self._joined = EncodedFrames(codec) if is_cut and codec in CODECS else None
+        if is_cut and codec not in (*CODECS, "mjpeg"):
             self._container.close()
             self._container = self._opened(_QUICK)
             self._stream = self._video()
@@ -130,7 +131,7 @@ class NetworkStream(Camera):
             raise self._lost(error, READ_WITHIN_S) from None  # its words hold the address
 
     def _new_decoder(self) -> Any:
-        decoder: Any = av.CodecContext.create("h264", "r")
+        decoder: Any = av.CodecContext.create(self._stream.codec_context.name, "r")
         decoder.extradata, decoder.thread_type = self._stream.codec_context.extradata, "SLICE"
         return decoder
 

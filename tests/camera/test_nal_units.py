@@ -1,14 +1,14 @@
-"""H.264 in pieces: whole units come out, and none waits for the packet behind it."""
+"""H.264 and H.265 in pieces: whole units come out, and none waits for the packet behind it."""
 
 import numpy as np
 
 from cled_edge.camera.nal_units import START, EncodedFrames, NalUnits
 
 
-def cut(unit: bytes, piece: int = 1386) -> list[bytes]:
-    """Cut a unit as FFmpeg hands it on: the first piece has a start code and the unit's own byte."""
-    head = START + unit[: piece + 1]
-    rest = unit[piece + 1 :]
+def cut(unit: bytes, piece: int = 1386, header: int = 1) -> list[bytes]:
+    """Cut a unit as FFmpeg hands it on: the first piece has a start code and the unit's header."""
+    head = START + unit[: piece + header]
+    rest = unit[piece + header :]
     return [head, *(rest[k : k + piece] for k in range(0, len(rest), piece))]
 
 
@@ -74,6 +74,17 @@ def test_pieces_without_a_beginning_do_not_matter_before_the_first_and_where_one
             continue
         assert [joined.add(piece) for piece in pieces] == [[]] * len(pieces)
         assert joined.add(last) == [START + unit]
+
+
+def test_units_of_h265_have_a_header_of_two_bytes_and_slices_of_their_own() -> None:
+    key, slice_, settings, after = b"\x28\x01", b"\x02\x01", b"\x40\x01", b"\x50\x01"
+    joined = EncodedFrames("hevc")
+    for time in range(4):
+        for piece in cut(key + bytes(3000), header=2):
+            joined.add(piece, time)
+    assert joined.add(START + settings + b"s", 4) == []
+    assert joined.add(START + slice_ + b"a", 4) == [(START + settings + b"s" + START + slice_ + b"a", 4)]
+    assert joined.add(START + after + b"sei", 4) == []
 
 
 SLICE, KEY, SETTINGS = b"\x41", b"\x65", b"\x67"

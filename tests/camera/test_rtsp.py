@@ -13,9 +13,9 @@ from contextlib import ExitStack
 import numpy as np
 import pytest
 
+from benchmarks.rtsp_camera import lacking, read_clock, rtsp_camera
 from cled_edge.camera.live_source import LiveSource, SourceState
 from cled_edge.frame import ARRIVAL, SENDER, Frame
-from tests.fakes.rtsp_camera import lacking, read_clock, rtsp_camera
 
 RESTARTS = int(os.environ.get("CLED_EDGE_RTSP_RESTARTS", "1"))
 RECOVER_WITHIN_S = 2.0  # of the camera's return
@@ -89,9 +89,10 @@ def test_each_camera_comes_back_within_two_seconds_and_leaves_nothing_behind() -
     assert open_files() == files
 
 
-def test_a_frame_is_there_before_the_next_one_and_its_stamp_becomes_the_senders() -> None:
+@pytest.mark.parametrize("codec", ["h264", "h265"])
+def test_a_frame_is_there_before_the_next_one_and_its_stamp_becomes_the_senders(codec: str) -> None:
     (port,) = free_ports(1)
-    with rtsp_camera(SIZES[0], RATES_HZ[0], port) as (_, address):
+    with rtsp_camera(SIZES[0], RATES_HZ[0], port, "--codec", codec) as (_, address):
         source = LiveSource(address, keep=500)
         source.start()
         clocks: set[str] = set()
