@@ -109,11 +109,11 @@ class _Pace:
 
 
 def _serve(told: argparse.Namespace) -> None:
-    import gi  # type: ignore[import-untyped]  # noqa: PLC0415
+    import gi  # noqa: PLC0415
 
     gi.require_version("Gst", "1.0")
     gi.require_version("GstRtspServer", "1.0")
-    from gi.repository import GLib, Gst, GstRtspServer  # type: ignore[import-untyped]  # noqa: PLC0415
+    from gi.repository import GLib, Gst, GstRtspServer  # noqa: PLC0415
 
     Gst.init(None)
     height, width = map(int, told.size.split("x"))
