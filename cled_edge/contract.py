@@ -207,7 +207,7 @@ class TensorSpec:
     dtype: Literal["float32", "uint8"]
     shape: tuple[int | str, ...]
     range: tuple[float, float]
-    layout: Literal["NCHW", "NHWC", "vector"]
+    layout: Literal["NCHW", "NHWC", "NK", "vector"]
     color_order: Literal["RGB"] | None
     meaning: str
 
@@ -217,7 +217,8 @@ class RoleSpec:
     """What graphs of a role take and give. batch: how many images are one batch. meaning: what such a graph computes.
 
     inputs: those that every graph of the role has. takes_controls: after them come the tensors of the controls, as many
-    as there were when the graph was exported. maps: inputs that a graph may have after these.
+    as there were when the graph was exported. maps: inputs that a graph may have after these. told: outputs that a
+    graph of a network that tells kinds of degradation apart has after `outputs`; an older bundle has none.
     """
 
     meaning: str
@@ -226,11 +227,17 @@ class RoleSpec:
     outputs: tuple[TensorSpec, ...]
     takes_controls: bool = False
     maps: tuple[TensorSpec, ...] = ()
+    told: tuple[TensorSpec, ...] = ()
 
     def inputs_with(self, maps: Iterable[str] = ()) -> tuple[TensorSpec, ...]:
         """Return all inputs of a graph that is exported now, with the maps of these names."""
         controls = tuple(_controls()) if self.takes_controls else ()
         return (*self.inputs, *controls, *(spec for spec in self.maps if spec.name in maps))
+
+    def outputs_with(self, kinds: int) -> tuple[TensorSpec, ...]:
+        """Return all outputs of a graph that tells so many kinds apart; 0 is none."""
+        told = (replace(spec, shape=(spec.shape[0], kinds)) for spec in self.told)
+        return (*self.outputs, *told) if kinds else self.outputs
 
 
 def _image(name: str, bounds: tuple[float, float], meaning: str) -> TensorSpec:
@@ -246,13 +253,21 @@ def _vector(name: str, length: int, bounds: tuple[float, float], meaning: str) -
     return TensorSpec(name, "float32", (length,), bounds, "vector", None, meaning)
 
 
+def _kinds(images: int | str) -> TensorSpec:
+    meaning = (
+        "log odds of each kind of degradation in infrared and visible; the manifest names and calibrates the kinds"
+    )
+    return TensorSpec(KINDS, "float32", (images, "kinds"), _LOG_ODDS, "NK", None, meaning)
+
+
 def _controls() -> Iterable[TensorSpec]:
     for name, entries in CONTROL_TENSORS.items():
         bounds = min(entry.low for entry in entries), max(entry.high for entry in entries)
         yield _vector(name, len(entries), bounds, "; ".join(entry.meaning for entry in entries))
 
 
-_IMAGE, _RESIDUAL, _STATE = (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0)
+_IMAGE, _RESIDUAL, _STATE, _LOG_ODDS = (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0), (-100.0, 100.0)
+KINDS = "kinds"
 STRENGTH_MAP = _frame("strength_map", 2, "share of strength at a pixel, infrared then visible; 255, neutral, is all")
 GRAPHS: dict[GraphRole, RoleSpec] = {
     "unet_step": RoleSpec(
@@ -268,6 +283,7 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
             _image("x_prev", _STATE, "next state"),
             _image("residual", _RESIDUAL, "estimated I_res; x_in - residual is the clean estimate"),
         ),
+        told=(_kinds("batch"),),
     ),
     "fusion": RoleSpec(
         "the fused image of both inputs and their residuals",
@@ -292,6 +308,7 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
         ),
         takes_controls=True,
         maps=(STRENGTH_MAP,),
+        told=(_kinds(2),),
     ),
 }
 MAPS: tuple[str, ...] = tuple(spec.name for spec in GRAPHS["fused_loop"].maps)

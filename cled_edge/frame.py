@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cled_edge.contract import Controls
-from cled_edge.image import ColorOrder, Uint8, check_color_order
+from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order
 
 # Names of clocks. Timestamps compare only within one clock; a source may have a clock of another name.
 MONOTONIC = "monotonic"  # when it was taken, by this computer's time.monotonic_ns, as video drivers stamp frames
@@ -116,6 +116,8 @@ class FusedFrame:
     without a frame.
     notes: what the user should know of the inputs, a sentence each. validity: see `FramePair`.
     pair: what it was fused from, registered; None for images that came without a frame.
+    kinds: (2, K), infrared first: what the network tells of its kinds of degradation, see `Fuser.kinds`; None if the
+    bundle tells none.
     """
 
     picture: Uint8
@@ -135,3 +137,4 @@ class FusedFrame:
     degraded: str = ""
     states: tuple[str, str] | None = None
     pair: FramePair | None = None
+    kinds: Float32 | None = None

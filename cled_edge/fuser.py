@@ -21,6 +21,7 @@ from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import StepRows
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import (
+    KINDS,
     MAX_STEPS,
     MIN_STEPS,
     REFERENCE_GRAPHS,
@@ -31,6 +32,7 @@ from cled_edge.contract import (
 )
 from cled_edge.deadline import StepBudget
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
+from cled_edge.evidence.told import Evidence, probabilities
 from cled_edge.frame import Frame, FramePair, FusedFrame
 from cled_edge.image import (
     ColorOrder,
@@ -295,8 +297,9 @@ class Fuser:
         outputs = self._run(graph, inputs)
         clock.lap("network")
         # The backend will write over its outputs: what leaves here is a copy.
-        picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs)
-        return self._result((picture, restored_infrared[:, :, 0].copy(), restored_visible), controls, clock)
+        picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs[:3])
+        told = outputs[3].copy() if manifest.graphs[graph].kinds else None
+        return self._result((picture, restored_infrared[:, :, 0].copy(), restored_visible), controls, clock, told)
 
     def step_by_step(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
@@ -308,10 +311,10 @@ class Fuser:
         self.check_controls(controls, x_in)
         clock.lap("prepare")
         if strength_map is None and isinstance(self.backend, FrameBackend):
-            residual, fused = self.residual_and_fused(x_in, controls)
+            residual, fused, told = self.residual_and_fused(x_in, controls)
             clock.lap("network")
         else:
-            residual = self.residual(x_in, controls)
+            residual, told = self.residual(x_in, controls)
             if strength_map is not None:
                 residual = residual * shares_of(strength_map, self.bundle.manifest.size_multiple)
             clock.lap("steps")
@@ -320,7 +323,20 @@ class Fuser:
         check_finite("residual", residual)
         check_finite("fused", fused)
         images = fused_image(fused, size), *restored_images(x_in, residual, controls, size)
-        return self._result(images, controls, clock)
+        return self._result(images, controls, clock, None if told is None else told.copy())
+
+    def kinds(self, fused: FusedFrame) -> Evidence | None:
+        """Return how likely each kind of degradation is in both inputs of a result, as the network tells; (0, 1).
+
+        None if the bundle tells none, as those of older releases do.
+        """
+        return None if fused.kinds is None else self.likely(fused.kinds)
+
+    def likely(self, told: Float32) -> Evidence:
+        """Return the calibrated probabilities of what a graph told of kinds, (2, K)."""
+        kinds = self.bundle.manifest.kinds
+        infrared = probabilities(((kind.name, kind.infrared) for kind in kinds), told[0])
+        return Evidence(infrared, probabilities(((kind.name, kind.visible) for kind in kinds), told[1]))
 
     def prepare(self, infrared: NDArray[Any], visible: NDArray[Any]) -> Float32:
         """Return both as one padded batch, (2, 3, H', W') in [-1, 1], infrared first."""
@@ -334,11 +350,11 @@ class Fuser:
         """Return the rows of the schedule table, one for each step."""
         return self.bundle.manifest.schedule.tables[self.steps(controls)]
 
-    def residual_and_fused(self, x_in: Float32, controls: Controls) -> tuple[Float32, Float32]:
-        """Return what `residual` and `fusion` do, in one call if the backend has it; the shapes of both."""
+    def residual_and_fused(self, x_in: Float32, controls: Controls) -> tuple[Float32, Float32, Float32 | None]:
+        """Return what `residual` and `fusion` do, in one call if the backend has it: residual, fused and kinds."""
         if not isinstance(self.backend, FrameBackend):
-            residual = self.residual(x_in, controls)
-            return residual, self.fusion(x_in, residual, controls)
+            residual, told = self.residual(x_in, controls)
+            return residual, self.fusion(x_in, residual, controls), told
         step, fusion = (self._reference_graph(role, x_in.shape[2:]) for role in REFERENCE_GRAPHS)
         inputs = {**self.start(x_in), **control_inputs(self.bundle.manifest.graphs[fusion], controls)}
         return self.backend.fused_frame(step, fusion, self.rows(controls), inputs)
@@ -347,10 +363,13 @@ class Fuser:
         """Raise OptionError for a control that the fusion graph has not, before any step runs for nothing."""
         control_inputs(self.bundle.manifest.graphs[self._reference_graph("fusion", x_in.shape[2:])], controls)
 
-    def residual(self, x_in: Float32, controls: Controls) -> Float32:
-        """Run the few-step loop from x_T = start_input * x_in; return the last residual, shape of x_in."""
+    def residual(self, x_in: Float32, controls: Controls) -> tuple[Float32, Float32 | None]:
+        """Run the few-step loop from x_T = start_input * x_in.
+
+        Returns the last residual, shape of x_in, and what the last step tells of kinds, (2, K), or None.
+        """
         *_, last = self.trajectory(x_in, controls)
-        return last["residual"]
+        return last["residual"], last.get(KINDS)
 
     def trajectory(
         self, x_in: Float32, controls: Controls, x_t: Float32 | None = None
@@ -409,7 +428,9 @@ class Fuser:
         """Return grey (H, W) and RGB (H, W, 3)."""
         return grey_from_any(infrared, self.color_order, self.thermal), rgb_from_any(visible, self.color_order)
 
-    def _result(self, images: tuple[Uint8, Uint8, Uint8], controls: Controls, clock: "_Stopwatch") -> FusedFrame:
+    def _result(
+        self, images: tuple[Uint8, Uint8, Uint8], controls: Controls, clock: "_Stopwatch", told: Float32 | None
+    ) -> FusedFrame:
         """Return the fused, RGB, and both restored images as arrays of their own, in the caller's colour order."""
         fused, restored_infrared, restored_visible = images
         picture, restored_visible = (
@@ -417,7 +438,8 @@ class Fuser:
         )
         clock.lap("output")
         ran = replace(controls, steps=self.steps(controls))
-        return FusedFrame(picture, restored_infrared, restored_visible, ran, self.color_order, clock.laps_ns)
+        images = picture, restored_infrared, restored_visible
+        return FusedFrame(*images, ran, self.color_order, clock.laps_ns, kinds=told)
 
 
 def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:

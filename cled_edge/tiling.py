@@ -111,20 +111,24 @@ def fuse_tiled(
     whole = plain.fuse(*reduced, controls, None if strength_map is None else shrunk(strength_map, factor))
     stages_ns.update(whole.latency_ns)
     images = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8)
-    band = _Band(rows.tile_px, images)
+    band, told = _Band(rows.tile_px, images), []
     for row, top in enumerate(rows.starts):
         for column, left in enumerate(columns.starts):
             place = rows.slice(row), columns.slice(column)
             part = None if strength_map is None else np.ascontiguousarray(strength_map[place])
             fused = plain.fuse(infrared[place], visible[place], controls, part)
             stages_ns.update(fused.latency_ns)
+            told.append(fused.kinds)
             with _timed(stages_ns, "output"):
                 weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]
                 for index, (image, tone) in enumerate(zip(_images(fused), _images(whole), strict=True)):
                     band.add(index, place[1], toned(image, tone[top // factor :, left // factor :], factor), weight)
         with _timed(stages_ns, "output"):
             band.leave(rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.side_px)
-    return FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes)
+    # Of the tiles, which have the pixels as they came; what a reduced image shows of noise is another.
+    known = [each for each in told if each is not None]
+    kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
+    return FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ samples of what is to come out, so that `cled-edge verify` can repeat it on any 
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -21,7 +21,7 @@ from cled_edge.backend.opener import check_cuda, open_backend
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import STRENGTH_MAP, Controls
+from cled_edge.contract import KINDS, STRENGTH_MAP, Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
@@ -35,7 +35,8 @@ NEEDED_DB = {"fp32": 60.0, "fp16": 50.0, "bf16": 40.0, "int8": 40.0}
 EXACT_DB = 200.0  # what equal arrays count as
 SAMPLES = 2048  # of each array that a golden case keeps
 _MOST_CASES, _LARGEST = 256, (480, 640)  # of golden data: they are to be run; larger only for graphs of larger sizes
-_FRAMES = ("picture", "infrared", "visible")
+_FRAMES = ("picture", "infrared", "visible", KINDS)
+KINDS_APART = 0.1  # of a kind's probability, in any precision
 Form = Literal["step by step", "one graph"]
 Array = NDArray[Any]
 
@@ -46,8 +47,8 @@ class Case:
 
     infrared: (H, W), visible: (H, W, 3), strength_map: (H, W, 2) or None; uint8. controls.steps is a number.
     expected: `residual` (2, 3, H', W') and `fused` (1, 3, H', W'), float32, padded as the fuser does; `picture`
-    (H, W, 3), `infrared` (H, W) and `visible` (H, W, 3), uint8. Where `positions` names an array, `expected` holds only
-    those of its elements, by their place in the flat array.
+    (H, W, 3), `infrared` (H, W) and `visible` (H, W, 3), uint8; `kinds` (2, K), float32, if the network tells. Where
+    `positions` names an array, `expected` holds only those of its elements, by their place in the flat array.
     """
 
     infrared: Uint8
@@ -197,19 +198,38 @@ def _computed(fuser: Fuser, opset: int, case: Case, form: Form) -> dict[str, Arr
         if fuser.loop_graph(case.size, case.controls, case.maps) is None:
             return None
         frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
-        return {name: getattr(frame, name) for name in _FRAMES}
+        return {name: value for name in _FRAMES if (value := getattr(frame, name)) is not None}
     x_in = fuser.prepare(case.infrared, case.visible)
     padded = (x_in.shape[2], x_in.shape[3])
     if case.strength_map is not None or manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is None:
         return None
     # Before rounding to bytes, which would hide a difference or make one of it.
-    residual, fused = fuser.residual_and_fused(x_in, case.controls)
-    return {"residual": residual, "fused": fused}
+    residual, fused, told = fuser.residual_and_fused(x_in, case.controls)
+    return {"residual": residual, "fused": fused, **({} if told is None else {KINDS: told})}
 
 
 def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:
-    judged = [(*judge(*case.compared(name, seen)), name) for name, seen in outputs.items()]
+    # What a bundle gives and its golden pairs do not hold is not judged.
+    return worst({n: case.compared(n, seen) for n, seen in outputs.items() if n != KINDS or n in case.expected})
+
+
+def worst(pairs: Mapping[str, tuple[Array, Array]]) -> tuple[Verdict, float, str]:
+    """Return the verdict, the PSNR in dB and the name of the worst of outputs: what was seen, and what was needed."""
+    judged = [(*(judge_kinds if name == KINDS else judge)(*pair), name) for name, pair in pairs.items()]
     return min(judged, key=lambda row: (row[0] == "OK", row[1]))
+
+
+def judge_kinds(seen: Array, needed: Array) -> tuple[Verdict, float]:
+    """Return a verdict on log odds, and the PSNR of the probabilities they stand for, over 1; that of OK is not worst.
+
+    They are to be read, not shown: where probabilities differ by at most KINDS_APART they count as equal.
+    """
+    if not (np.isfinite(seen).all() and np.isfinite(needed).all()):
+        return "NONFINITE", 0.0
+    told, wanted = (1 / (1 + np.exp(-np.clip(x.astype(np.float64), -50, 50))) for x in (seen, needed))
+    if float(np.abs(told - wanted).max(initial=0.0)) <= KINDS_APART:
+        return "OK", EXACT_DB
+    return "TOLERANCE", min(EXACT_DB, psnr_db(told, wanted, 1.0))
 
 
 def judge(seen: Array, needed: Array) -> tuple[Verdict, float]:
@@ -257,7 +277,8 @@ def read_golden(bundle: Bundle) -> list[Case]:
         sizes = [graph.size for graph in bundle.manifest.graphs.values() if graph.size is not None]
         most_px = max(height * width for height, width in (_LARGEST, *sizes))
         multiple = bundle.manifest.size_multiple
-        return [_case(index, entry, arrays, multiple, most_px) for index, entry in enumerate(described.cases)]
+        kinds = len(bundle.manifest.kinds)
+        return [_case(index, entry, arrays, (multiple, kinds), most_px) for index, entry in enumerate(described.cases)]
     except (SafetensorError, AttributeError, KeyError, TypeError, ValueError, RecursionError, MemoryError) as error:
         raise BundleCorruptError(
             f"{bundle.path / GOLDEN_NAME} is not as export writes it ({shown(error, 200)}); "
@@ -276,7 +297,7 @@ class _Described(BaseModel):
     cases: tuple[_Entry, ...]
 
 
-def _expected_of(name: str, size: Size, multiple: int) -> tuple[type[np.generic], int]:
+def _expected_of(name: str, size: Size, multiple: int, kinds: int) -> tuple[type[np.generic], int]:
     """Return the type and the number of elements of an array that a case expects; ValueError for an unknown one."""
     plain, whole = size[0] * size[1], padded(size, multiple)
     known: dict[str, tuple[type[np.generic], int]] = {
@@ -285,6 +306,7 @@ def _expected_of(name: str, size: Size, multiple: int) -> tuple[type[np.generic]
         "picture": (np.uint8, 3 * plain),
         "infrared": (np.uint8, plain),
         "visible": (np.uint8, 3 * plain),
+        **({KINDS: (np.float32, 2 * kinds)} if kinds else {}),
     }
     if name not in known:
         raise ValueError(f"it expects {shown(name)}, which nothing computes")
@@ -301,8 +323,11 @@ def _check_sample(where: str, values: Array, at: Array, dtype: type[np.generic],
         raise ValueError(f"{where} has values that are not finite")
 
 
-def _case(index: int, entry: _Entry, arrays: dict[str, Array], multiple: int, most_px: int) -> Case:
-    """Return a case; ValueError if its arrays are not what the fuser could be compared with."""
+def _case(index: int, entry: _Entry, arrays: dict[str, Array], facts: tuple[int, int], most_px: int) -> Case:
+    """Return a case; ValueError if its arrays are not what the fuser could be compared with.
+
+    facts: the bundle's size multiple, and how many kinds it tells.
+    """
     strength_map = arrays.get(f"case{index}.strength_map")
     infrared, visible = arrays[f"pair{entry.pair}.infrared"], arrays[f"pair{entry.pair}.visible"]
     expected = {name: arrays[f"case{index}.{name}"] for name in entry.expected}
@@ -316,7 +341,7 @@ def _case(index: int, entry: _Entry, arrays: dict[str, Array], multiple: int, mo
     if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*size, 2)):
         raise ValueError(f"case {index} has a strength map of {strength_map.dtype} {strength_map.shape}")
     for name, values in expected.items():
-        _check_sample(f"case {index}: {shown(name)}", values, positions[name], *_expected_of(name, size, multiple))
+        _check_sample(f"case {index}: {shown(name)}", values, positions[name], *_expected_of(name, size, *facts))
     return Case(
         infrared,
         visible,

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from cled_edge.camera.picture_folder import find_pictures
-from cled_edge.contract import STEP_TO_FUSION, Controls, wired
+from cled_edge.contract import KINDS, STEP_TO_FUSION, Controls, wired
 from cled_edge.errors import NoPairsError
 from cled_edge.image import Uint8, read_image
 from cled_edge.network.sampler import CledFusion
@@ -86,16 +86,19 @@ def _loop_controls(model: CledFusion, graphs: GraphSet) -> list[Controls]:
 @torch.no_grad()
 def eager_case(model: CledFusion, pair: ImagePair, controls: Controls, strength_map: Uint8 | None = None) -> Case:
     """Return what the networks make of a pair in eager PyTorch, FP32; bytes become tensors as in the fuser."""
-    controls = replace(controls, steps=controls.steps or model.config.default_steps)
+    steps = controls.steps or model.config.default_steps
+    controls = replace(controls, steps=steps)
     multiple, size = model.config.size_multiple, (pair.infrared.shape[0], pair.infrared.shape[1])
     x_in = network_batch(pair.infrared, pair.visible, multiple)
-    residual = model.sampler(torch.from_numpy(x_in), controls.steps).numpy()
+    residual = model.sampler(torch.from_numpy(x_in), steps).numpy()
     removed = residual if strength_map is None else residual * shares_of(strength_map, multiple)
     inputs = wired(STEP_TO_FUSION, {"x_in": torch.from_numpy(x_in), "residual": torch.from_numpy(removed)})
     turned = {name: torch.from_numpy(values) for name, values in controls.tensors().items()}
     fused = model.fusion(**inputs, controls=turned).numpy()
     infrared, visible = restored_images(x_in, removed, controls, size)
+    told = model.sampler.kinds(torch.from_numpy(x_in), steps)
     expected = {
+        **({} if told is None else {KINDS: told.numpy()}),
         "residual": residual,
         "fused": fused,
         "picture": fused_image(fused, size),

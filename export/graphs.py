@@ -8,9 +8,10 @@ from torch import nn
 from cled_edge.bundle.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision
 from cled_edge.contract import GRAPHS, STRENGTH_MAP, GraphRole, TensorSpec, dimensions
 from cled_edge.errors import OptionError
+from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.precision import at_precision
 from cled_edge.network.presets import ModelConfig
-from cled_edge.network.sampler import CledFusion, FusedLoop, InOrder
+from cled_edge.network.sampler import CledFusion, FusedLoop, InOrder, TellingStep
 from cled_edge.size import Size, padded, size_text
 
 DYNAMO_OPSET = 20
@@ -117,10 +118,13 @@ def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
     for precision, opset, size in variants:
         typed = models[precision]
         whole = padded(size, config.size_multiple) if size else None
-        yield _graph(config, "unet_step", typed.sampler.step, (precision, opset, whole))
+        tells = not isinstance(typed.unet, LineageUNet)
+        step = typed.sampler.step if isinstance(typed.unet, LineageUNet) else TellingStep(typed.unet)
+        yield _graph(config, "unet_step", step, (precision, opset, whole))
         yield _graph(config, "fusion", typed.fusion, (precision, opset, whole))
         for steps, maps in graph_set.loops():
-            yield _graph(config, "fused_loop", FusedLoop(typed, steps, size), (precision, opset, size), steps, maps)
+            loop = FusedLoop(typed, steps, size, tells=tells)
+            yield _graph(config, "fused_loop", loop, (precision, opset, size), steps, maps)
 
 
 def _graph(
@@ -134,7 +138,9 @@ def _graph(
     name = manifest_name(role, *variant, steps, maps, config.default_steps)
     inputs = _sized(GRAPHS[role].inputs_with(maps), role, variant[2])
     module = InOrder(network, [spec.name for spec in inputs])
-    return Graph(name, role, module, inputs, _sized(GRAPHS[role].outputs, role, variant[2]), *variant, steps, maps)
+    kinds = 0 if config.unet.form == "lineage" else len(config.kinds)
+    outputs = _sized(GRAPHS[role].outputs_with(kinds), role, variant[2])
+    return Graph(name, role, module, inputs, outputs, *variant, steps, maps)
 
 
 def _sized(specs: Tensors, role: GraphRole, size: Size | None) -> Tensors:

@@ -198,7 +198,7 @@ class _Loop:
 
     def _outputs(self) -> Iterator[tuple[Float32, Float32]]:
         for infrared, visible, controls in self._frames:
-            yield self._fuser.residual_and_fused(self._fuser.prepare(infrared, visible), controls)
+            yield self._fuser.residual_and_fused(self._fuser.prepare(infrared, visible), controls)[:2]
 
     def run(self, graph: str, inputs: Mapping[str, Array]) -> list[Array]:
         return list(self._sessions[graph].run(None, dict(inputs)))

@@ -31,6 +31,7 @@ from cled_edge.bundle.manifest import (
     FileSpec,
     GraphPrecision,
     GraphSpec,
+    KindSpec,
     Manifest,
     PreprocessingSpec,
     ScheduleSpec,
@@ -38,10 +39,11 @@ from cled_edge.bundle.manifest import (
 )
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import MAPS
-from cled_edge.errors import OptionError, OutputError, ParityError, one_line_errors
+from cled_edge.errors import CheckpointError, OptionError, OutputError, ParityError, one_line_errors
 from cled_edge.files import make_folder, write_whole
-from cled_edge.json_text import json_of
-from cled_edge.network.checkpoint import load_checkpoint
+from cled_edge.json_text import json_of, shown
+from cled_edge.network.checkpoint import CALIBRATION, load_checkpoint
+from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion
 from cled_edge.size import parse_size
 from cled_edge.verify import read_golden, verify, write_golden
@@ -143,6 +145,7 @@ class _Draft:
             graphs=self.graphs,
             schedule=ScheduleSpec.from_schedule(self.model.sampler.schedule, config.default_steps),
             preprocessing=PreprocessingSpec(),
+            kinds=told_kinds(config, self.training),
             files={
                 name: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
                 for name, content in contents.items()
@@ -152,6 +155,26 @@ class _Draft:
         )
         write_whole(self.folder / MANIFEST_NAME, manifest.model_dump_json(indent=2) + "\n")
         return manifest
+
+
+def told_kinds(config: ModelConfig, training: dict[str, Any]) -> tuple[KindSpec, ...]:
+    """Return what the graphs tell of kinds; the lineage's tell none.
+
+    training: the checkpoint's record, in which `training.fit_kinds` left the calibration of each modality's kinds. A
+    checkpoint without it tells every kind in both modalities, uncalibrated. CheckpointError for one that is malformed.
+    """
+    if config.unet.form == "lineage":
+        return ()
+    plain = dict.fromkeys(config.kinds, (1.0, 0.0))
+    fitted = training.get(CALIBRATION, {"infrared": plain, "visible": plain})
+    try:
+        known = {modality: dict(kinds) for modality, kinds in fitted.items()}
+        return tuple(KindSpec(name=n, **{key: kinds.get(n) for key, kinds in known.items()}) for n in config.kinds)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"the checkpoint's record has a {CALIBRATION} that is none ({shown(error, 200)}); run "
+            "python -m training.fit_kinds on it again"
+        ) from error
 
 
 _UNVERIFIED = VerificationSpec(inputs="none yet", backend="none yet", checks=())

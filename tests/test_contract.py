@@ -59,7 +59,7 @@ def test_the_shipped_bundle_keeps_the_contract() -> None:
     for graph in Bundle.open().manifest.graphs.values():
         role, sides = GRAPHS[graph.role], dimensions(graph.role, graph.size) if graph.size else {}
         assert said(graph.inputs, {}) == said(role.inputs_with(()), sides)
-        assert said(graph.outputs, {}) == said(role.outputs, sides)
+        assert said(graph.outputs, {}) == said(role.outputs_with(graph.kinds), sides)
 
 
 def test_a_mapping_becomes_controls_and_says_what_it_does_not_know() -> None:
@@ -143,6 +143,22 @@ def test_a_manifest_is_refused_whose_graphs_break_the_contract(taken, has_map: b
         return
     with pytest.raises(ValidationError, match=words):
         GraphSpec(**values, strength_map=has_map)
+
+
+def test_a_graph_may_tell_kinds_and_an_older_one_does_not() -> None:
+    role = GRAPHS["unet_step"]
+    values = {"role": "unet_step", "file": "a.onnx", "precision": "fp32", "opset": 17, "nodes": {}}
+    values["inputs"] = [asdict(spec) for spec in role.inputs]
+
+    def told(outputs):
+        return GraphSpec(**values, outputs=[asdict(spec) for spec in outputs]).kinds
+
+    assert told(role.outputs) == 0
+    assert told(role.outputs_with(3)) == 3
+    with pytest.raises(ValidationError, match="outputs of a unet_step are kinds, x_prev, residual: needed x_prev"):
+        told((*role.outputs_with(3)[2:], *role.outputs))
+    with pytest.raises(ValidationError, match="kinds is uint8"):
+        told((*role.outputs, replace(role.outputs_with(3)[2], dtype="uint8")))
 
 
 def test_the_format_s_description_names_the_controls_of_the_shipped_bundle() -> None:

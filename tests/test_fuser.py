@@ -42,6 +42,37 @@ def test_shapes_types_and_stages(fuser: Fuser, pair) -> None:
     assert all(value > 0 for value in fused.latency_ns.values())
 
 
+def test_an_older_bundle_tells_no_kinds_and_says_so(tmp_path) -> None:
+    from tests.fakes.engines import NumpyBackend, small_bundle
+
+    newer = small_bundle(tmp_path)
+    graphs = {
+        name: graph.model_copy(update={"outputs": tuple(o for o in graph.outputs if o.name != "kinds")})
+        for name, graph in newer.manifest.graphs.items()
+    }
+    older = replace(newer, manifest=newer.manifest.model_copy(update={"graphs": graphs, "kinds": ()}))
+    visible = np.tile(np.arange(24, dtype=np.uint8)[None, :, None], (16, 1, 3))
+    images = visible[:, :, 0].copy(), visible
+    for bundle, kinds in ((newer, 2), (older, 0)):
+        fuser = Fuser(bundle, _Plain(NumpyBackend(bundle)))
+        for steps in (2, 3):
+            fused = fuser(*images, Controls(steps))
+            assert (fused.kinds is None) == (fuser.kinds(fused) is None) == (kinds == 0)
+
+
+class _Plain:
+    """A backend that gives what the manifest says: of an older graph, no kinds."""
+
+    def __init__(self, inner) -> None:
+        self.inner = inner
+        self.choice, self.opsets, self.facts, self.runs, self.in_use = (
+            getattr(inner, name) for name in ("choice", "opsets", "facts", "runs", "in_use")
+        )
+
+    def run(self, graph, inputs):
+        return self.inner.run(graph, inputs)[: len(self.inner.bundle.manifest.graphs[graph].outputs)]
+
+
 def test_a_deadline_takes_the_steps_that_fit_and_the_result_says_how_many(fuser: Fuser, pair) -> None:
     """By the clock of this machine: the longest deadline takes all steps, the shortest one."""
     none = fuser(*pair)

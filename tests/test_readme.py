@@ -130,7 +130,7 @@ def test_the_bundle_format_names_the_tensors_of_the_contract() -> None:
     page = (ROOT / "export" / "BUNDLE.md").read_text()
     for role, spec in GRAPHS.items():
         (row,) = re.findall(rf"^\| `{role}`.*$", page, re.MULTILINE)
-        for tensors in (spec.inputs, spec.outputs, *((one,) for one in spec.maps)):
+        for tensors in (spec.inputs, spec.outputs, *((one,) for one in (*spec.maps, *spec.told))):
             assert f"`{', '.join(tensor.name for tensor in tensors)}`" in row
 
 

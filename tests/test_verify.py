@@ -16,7 +16,7 @@ from cled_edge.cli.app import app
 from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, BundleCorruptError, BundleMissingError, OptionError, ParityError
 from cled_edge.fuser import Fuser
-from cled_edge.verify import Case, judge, read_golden, verify, write_golden
+from cled_edge.verify import Case, judge, judge_kinds, read_golden, verify, worst, write_golden
 from tests.bundle.test_reader import edit_manifest
 
 
@@ -173,3 +173,17 @@ def test_a_bundle_without_the_graphs_that_a_backend_runs_says_how_to_get_them() 
     ):
         Fuser.load(backend="onnxruntime:fp16")
     assert Controls().steps is None
+
+
+def test_kinds_count_as_equal_where_their_probabilities_are_near() -> None:
+    needed = np.array([[3.0, -4.0, 0.0]], np.float32)
+    assert judge_kinds(needed + np.float32(0.3), needed) == ("OK", 200.0)
+    assert judge_kinds(needed * np.float32(2), needed) == ("OK", 200.0), "both are all but sure"
+    verdict, psnr_db = judge_kinds(needed + np.array([0, 0, 1.1], np.float32), needed)
+    assert (verdict, round(psnr_db, 1)) == ("TOLERANCE", 16.8)
+    assert judge_kinds(needed * np.float32(np.nan), needed)[0] == "NONFINITE"
+    assert worst({"kinds": (needed + 5, needed), "fused": (needed, needed)}) == (
+        "TOLERANCE",
+        pytest.approx(6.6, abs=2),
+        "kinds",
+    )

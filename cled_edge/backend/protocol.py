@@ -48,9 +48,12 @@ class Backend(Protocol):
 class FrameBackend(Backend, Protocol):
     """A backend that can run all steps and the fusion without coming back to the host between them."""
 
-    def fused_frame(self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
+    def fused_frame(
+        self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]
+    ) -> tuple[Array, Array, Array | None]:
         """Return the last `residual` of the graph `step`, run once for each row, and `fused` of the graph `fusion`.
 
+        Third comes what the last step tells of `kinds`; None if the graph tells none.
         inputs: `x_t`, the state to start from, `x_in`, and the controls that `fusion` takes, see cled_edge/contract.py.
         The outputs live as long as those of `run`.
         """

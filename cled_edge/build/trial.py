@@ -24,7 +24,7 @@ from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 from cled_edge.size import Size
 from cled_edge.tensors import Arrays, fusion_inputs, loop_inputs, maps_of, row_inputs
-from cled_edge.verify import NEEDED_DB, judge, read_golden
+from cled_edge.verify import NEEDED_DB, read_golden, worst
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,8 @@ def judged(
     TF32 rounds FP32 to FP16's mantissa, so FP16's target holds for it.
     """
     needed_db = NEEDED_DB["fp16" if options.tf32 and options.precision == "fp32" else options.precision]
-    found = [(*judge(outputs[name], needed), name) for name, needed in trial.expected.items() if name in outputs]
-    verdict, psnr_db, tensor = min(found, key=lambda row: (row[0] == "OK", row[1]))
+    found = {name: (outputs[name], needed) for name, needed in trial.expected.items() if name in outputs}
+    verdict, psnr_db, tensor = worst(found)
     return TrialRecord(
         size=size,
         tensor=tensor,
@@ -81,7 +81,10 @@ def _loop_trial(fuser: Fuser, spec: GraphSpec, infrared: Uint8, visible: Uint8, 
     strength_map = np.stack([infrared, visible[:, :, 0]], axis=2) if spec.maps else None
     fused = fuser.step_by_step(infrared, visible, controls, strength_map)
     inputs = loop_inputs(spec, infrared, visible, maps_of(strength_map), controls, multiple=1)
-    return Trial(inputs, _named(spec, [fused.picture[None], fused.infrared[None, :, :, None], fused.visible[None]]))
+    images = [fused.picture[None], fused.infrared[None, :, :, None], fused.visible[None]]
+    # A step graph may tell kinds where an older loop does not.
+    told = [fused.kinds] if spec.kinds and fused.kinds is not None else []
+    return Trial(inputs, _named(spec, [*images, *told]))
 
 
 def _step_trial(fuser: Fuser, infrared: Uint8, visible: Uint8) -> Trial:

@@ -85,6 +85,7 @@ def _inspect_bundle(folder: Path, public_key: Path | None) -> Finding:
         "signature": signature,
         "size_multiple": manifest.size_multiple,
         "schedule": {key: value for key, value in whole["schedule"].items() if key != "tables"},
+        "kinds": whole["kinds"],
         "graphs": _graphs(whole["graphs"]),
         "files": files,
         "unnamed": _unnamed(folder, manifest),

@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from cled_edge.contract import (
     CONTROL_TENSORS,
     GRAPHS,
+    KINDS,
     MAPS,
     MAX_STEPS,
     MIN_STEPS,
@@ -33,6 +34,7 @@ MOST_GRAPHS, MOST_FILES = 256, 512
 _NEWEST_OPSET = 64
 _IMAGE_DIMENSIONS = 4
 _MOST_OPERATORS = 1000  # names of them; ONNX has some 200
+_MOST_KINDS = 64
 Side = Annotated[int, Field(gt=0, le=MAX_SIDE_PX)]
 Count = Annotated[int, Field(ge=0, le=10**6)]
 Time = Annotated[float, Field(ge=0, le=1000)]  # A_t * 1000, of which A_t is at most 1
@@ -50,7 +52,7 @@ class GraphSpec(_Model):
     size: (height, width) of the images it takes, whatever the multiple; None if it takes any multiple.
     steps, strength_map: of `fused_loop` alone: how many steps it runs from bytes to bytes, and whether it takes a map.
     nodes: how many there are of each ONNX operator. inputs, outputs: those of its role in cled_edge/contract.py; of
-    controls and maps, those that the release knew which exported it.
+    controls, maps and what it tells of kinds, those that the release knew which exported it.
     """
 
     role: GraphRole
@@ -76,10 +78,10 @@ class GraphSpec(_Model):
             raise ValueError(f"inputs of a {self.role} are {', '.join(names)}: needed {', '.join(known)}")
         if self.strength_map != (STRENGTH_MAP.name in names):
             raise ValueError(f"strength_map is {self.strength_map}, but inputs are {', '.join(names)}")
-        if [spec.name for spec in self.outputs] != [spec.name for spec in role.outputs]:
-            seen = ", ".join(spec.name for spec in self.outputs)
-            raise ValueError(f"outputs of a {self.role} are {seen}: needed {', '.join(s.name for s in role.outputs)}")
-        wanted = {spec.name: spec for spec in (*role.inputs_with(maps), *role.outputs)}
+        plain, given = [spec.name for spec in role.outputs], [spec.name for spec in self.outputs]
+        if given not in (plain, [*plain, *(spec.name for spec in role.told)]):
+            raise ValueError(f"outputs of a {self.role} are {', '.join(given)}: needed {', '.join(plain)}")
+        wanted = {spec.name: spec for spec in (*role.inputs_with(maps), *role.outputs, *role.told)}
         for spec in (*self.inputs, *self.outputs):
             _check_tensor(spec, wanted[spec.name])
         return self
@@ -88,6 +90,11 @@ class GraphSpec(_Model):
     def maps(self) -> tuple[str, ...]:
         """The names of the maps among its inputs."""
         return tuple(spec.name for spec in self.inputs if spec.name in MAPS)
+
+    @property
+    def kinds(self) -> int:
+        """How many kinds of degradation it tells apart; 0 if it tells none."""
+        return next((int(spec.shape[1]) for spec in self.outputs if spec.name == KINDS), 0)
 
 
 def _check_tensor(spec: TensorSpec, wanted: TensorSpec) -> None:
@@ -145,6 +152,18 @@ class ScheduleSpec(_Model):
         )
 
 
+class KindSpec(_Model):
+    """A kind of degradation that the network tells, in the place of its number in the graphs' output `kinds`.
+
+    infrared, visible: (scale, offset) of its probability, 1 / (1 + exp(-(scale x + offset))) of the number x; None in
+    the modality that never has this kind. As trained, uncalibrated, they are (1, 0).
+    """
+
+    name: str = Field(pattern="^[a-z][a-z0-9_]{0,63}$")
+    infrared: tuple[Coefficient, Coefficient] | None = None
+    visible: tuple[Coefficient, Coefficient] | None = None
+
+
 class PreprocessingSpec(_Model):
     """How bytes become network values and back. One way so far: a bundle that needs another is refused."""
 
@@ -197,6 +216,7 @@ class Manifest(_Model):
 
     Graphs `unet_step` and `fusion`, in FP32 and for any size, are the reference form and always there. A `fused_loop`
     is the same in one graph, faster, for one number of steps. The others are these at another precision, opset or size.
+    kinds: what the graphs' output `kinds` tells, in its order; none in a bundle whose graphs have no such output.
     """
 
     schema_version: Literal[2]
@@ -206,6 +226,7 @@ class Manifest(_Model):
     graphs: dict[str, GraphSpec] = Field(max_length=MOST_GRAPHS)
     schedule: ScheduleSpec
     preprocessing: PreprocessingSpec
+    kinds: tuple[KindSpec, ...] = Field((), max_length=_MOST_KINDS)
     files: dict[str, FileSpec] = Field(max_length=MOST_FILES)
     training: dict[str, object]
     verification: VerificationSpec
@@ -222,6 +243,16 @@ class Manifest(_Model):
         for name, graph in self.graphs.items():
             if (graph.steps is None) == (graph.role == "fused_loop"):
                 raise ValueError(f"graph {name} has steps {graph.steps}: fused_loop needs them, no other graph has any")
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_of_the_graphs(self) -> "Manifest":
+        names = [kind.name for kind in self.kinds]
+        if len(set(names)) < len(names):
+            raise ValueError(f"kinds are {', '.join(names)}: one is there twice")
+        for name, graph in self.graphs.items():
+            if graph.kinds not in (0, len(names)):
+                raise ValueError(f"graph {name} tells {graph.kinds} kinds, but the manifest names {len(names)}")
         return self
 
     @property

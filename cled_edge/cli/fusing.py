@@ -350,7 +350,7 @@ def run_fusion(
                 registrar=registrar,
                 tiling=tiling,
                 max_frames=run.max_frames,
-                monitors=(*monitors, *((Watch(line),) if line else ())),
+                monitors=(*monitors, *((Watch(line, fuser.kinds),) if line else ())),
                 advance=advance,
                 overdue=lambda late, failure: _leave(lambda: end(late, failure)),
             )

@@ -9,14 +9,15 @@ from cled_edge.progress import print_line
 
 if TYPE_CHECKING:
     from cled_edge.evidence.live_line import EvidenceLine
+    from cled_edge.evidence.told import Evidence
     from cled_edge.frame import FusedFrame
 
 
 class Watch:
-    """A `Monitor` of `fuse_pairs` that looks for evidence."""
+    """A `Monitor` of `fuse_pairs` that looks for evidence. told: what the network says of a frame, `Fuser.kinds`."""
 
-    def __init__(self, line: "EvidenceLine") -> None:
-        self.line = line
+    def __init__(self, line: "EvidenceLine", told: "Callable[[FusedFrame], Evidence | None]") -> None:
+        self.line, self.told = line, told
 
     def begin(self, status: Callable[[], dict[str, Any]]) -> None:
         """Need no state of the run."""
@@ -31,7 +32,8 @@ class Watch:
                 lambda: (
                     grey_from_any(pair.infrared.image, pair.infrared.color_order),
                     rgb_from_any(pair.visible.image, pair.visible.color_order),
-                )
+                ),
+                lambda: self.told(frame),
             )
 
 

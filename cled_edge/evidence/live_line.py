@@ -2,23 +2,14 @@
 
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
-from cled_edge.evidence.likelihood import likely_kinds, summary_line
+from cled_edge.evidence.likelihood import likely_kinds
 from cled_edge.evidence.signs import signs_of
+from cled_edge.evidence.told import Evidence
 from cled_edge.image import Uint8
 
 _PERIOD_NS = 1_000_000_000
-
-
-class Evidence(NamedTuple):
-    """How likely each kind of degradation is in a pair of images, as they came."""
-
-    infrared: dict[str, float]
-    visible: dict[str, float]
-
-    def __str__(self) -> str:
-        return f"infrared {summary_line(self.infrared)}; visible {summary_line(self.visible)}"
 
 
 def evidence_of(infrared: Uint8, visible: Uint8) -> Evidence:
@@ -29,25 +20,32 @@ def evidence_of(infrared: Uint8, visible: Uint8) -> Evidence:
 class EvidenceLine:
     """Looks at a pair once a second, and says what it saw. now: nanoseconds of a clock that never goes back.
 
-    tell: takes each line. latest: the last evidence, None before the first.
+    tell: takes each line. latest: the last evidence, None before the first. told: the last of the network's own, None
+    if its bundle tells none.
     """
 
     def __init__(self, tell: Callable[[str], None], now: Callable[[], int] = time.monotonic_ns) -> None:
         self.tell, self.now = tell, now
         self.latest: Evidence | None = None
+        self.told: Evidence | None = None
         self._due_ns: int | None = None
 
-    def see(self, images: Callable[[], tuple[Uint8, Uint8]]) -> None:
-        """Take note of a pair. images: returns grey (H, W) and RGB (H, W, 3); called if a second has gone by."""
+    def see(
+        self, images: Callable[[], tuple[Uint8, Uint8]], told: Callable[[], Evidence | None] = lambda: None
+    ) -> None:
+        """Take note of a pair. Both are called if a second has gone by.
+
+        images: returns grey (H, W) and RGB (H, W, 3). told: returns what the network says of them.
+        """
         now_ns = self.now()
         if self._due_ns is not None and now_ns < self._due_ns:
             return
         self._due_ns = now_ns + _PERIOD_NS
-        self.latest = evidence_of(*images())
-        self.tell(str(self.latest))
+        self.latest, self.told = evidence_of(*images()), told()
+        self.tell(str(self.latest) + ("" if self.told is None else f" (the network: {self.told})"))
 
     def as_dict(self) -> dict[str, Any] | None:
         """Return the last evidence as plain JSON types, None before the first."""
         if self.latest is None:
             return None
-        return {name: {kind: round(p, 3) for kind, p in kinds.items()} for name, kinds in self.latest._asdict().items()}
+        return {**self.latest.rounded(), **({} if self.told is None else {"network": self.told.rounded()})}

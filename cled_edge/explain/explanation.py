@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.evidence.likelihood import Modality
+from cled_edge.evidence.told import Evidence
 from cled_edge.explain.pixel_origin import LEVELS, PixelOrigin, difference_levels, luma_levels
 from cled_edge.explain.spectrum import Spectrum, spectrum_of
 from cled_edge.explain.terms import TERMS, StepWeights
@@ -29,7 +30,8 @@ class Explanation:
     and after the last. residuals: (S, 2, 3, H, W), each step's estimate of what the degradation added. weights: of each
     step. fused: the result, RGB. origin: see there. spread_levels: (2, H, W), standard deviation over `seeds` start
     noises of the last clean estimate's luma, grey levels; None if no noise was tried. identity_error: the largest
-    difference between a state and its split. model, backend: what ran.
+    difference between a state and its split. heads: what the network said of kinds at each step, S of them; none if its
+    bundle tells none. model, backend: what ran.
     """
 
     x_in: Float32
@@ -41,6 +43,7 @@ class Explanation:
     spread_levels: Float32 | None
     seeds: int
     identity_error: float
+    heads: tuple[Evidence, ...]
     model: str
     backend: str
 

@@ -39,7 +39,8 @@ def named_arrays(told: Explanation) -> dict[str, NDArray[Any]]:
 
     kinds_M: (K,) names. kinds_M_probability: (S + 1, K), of the input, then after each step. measures: (F,) names.
     measures_M: (S + 1, F). removal: (7,) names. removal_M: (S, 7), see `Removal`, from the input to each step's clean
-    estimate. heads_M, where the bundle's graphs give the network's own opinion; none does yet.
+    estimate. heads_M: (J,) names, and heads_M_probability: (S, J), what the network said of its kinds at each step; not
+    there if the bundle tells none.
     """
     found: dict[str, NDArray[Any]] = {"measures": np.array(list(SHOWN)), "removal": np.array(Removal._fields)}
     for place, modality in enumerate(MODALITIES):
@@ -53,4 +54,8 @@ def named_arrays(told: Explanation) -> dict[str, NDArray[Any]]:
             f"measures_{modality}": np.array([[each[name] for name in SHOWN] for each in signs]),
             f"removal_{modality}": np.array(done),
         }
+        if told.heads:
+            said = [each._asdict()[modality] for each in told.heads]
+            found[f"heads_{modality}"] = np.array(list(said[0]))
+            found[f"heads_{modality}_probability"] = np.array([list(each.values()) for each in said])
     return found

@@ -119,6 +119,7 @@ def verdicts(told: Explanation, arrays: Arrays) -> list[str]:
         found.append(
             f"{name.capitalize()}: the network found {rms:.1f} grey levels (rms) of degradation{applied}. "
             f"By what formulas measure, the image came with: {before}. The clean estimate has: {after}."
+            + (f" The network itself saw: {summary_line(told.heads[-1]._asdict()[name])}." if told.heads else "")
         )
     found.append(steps_sentence(arrays))
     share = told.origin.share_of_infrared

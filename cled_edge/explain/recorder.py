@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.contract import Controls
+from cled_edge.contract import KINDS, Controls
 from cled_edge.errors import BackendError, OptionError
 from cled_edge.explain.explanation import Explanation
 from cled_edge.explain.pixel_origin import luma_levels, origin_of
@@ -74,7 +74,7 @@ class _Recorder:
         fuser, controls = self.fuser, self.controls
         x_in = fuser.prepare(infrared, visible)
         fuser.check_controls(controls, x_in)
-        states, residuals, error = self.loop(x_in, self.padded(swapped, x_in))
+        states, residuals, error, told = self.loop(x_in, self.padded(swapped, x_in))
         last = residuals[-1] if self.shares is None else residuals[-1] * self.shares
 
         def fuse(at: Controls) -> Float32:
@@ -96,23 +96,31 @@ class _Recorder:
             spread_levels=self.spread(x_in, seeds) if seeds else None,
             seeds=seeds,
             identity_error=error,
+            heads=tuple(fuser.likely(each) for each in told),
             model=fuser.bundle.manifest.name,
             backend=fuser.backend.description,
         )
 
-    def loop(self, x_in: Float32, swapped: Mapping[int, Float32]) -> tuple[list[Float32], list[Float32], float]:
+    def loop(
+        self, x_in: Float32, swapped: Mapping[int, Float32]
+    ) -> tuple[list[Float32], list[Float32], float, list[Float32]]:
         """Return the states before each step and after the last, the residuals, and the largest error of the split.
 
-        The states that are kept are those that the steps met: where one is swapped in, that one.
+        Fourth comes what each step tells of kinds; nothing where the bundle tells none. The states that are kept are
+        those that the steps met: where one is swapped in, that one.
         """
         states: list[Float32] = []
         residuals: list[Float32] = []
+        told: list[Float32] = []
         error, last = 0.0, x_in
         for index, step in enumerate(self.fuser.trajectory(x_in, self.controls, swapped.get(0))):
             check_finite("residual", step["residual"])
             check_finite("x_prev", step["x_prev"])
             states.append(step["x_t"].copy())
             residuals.append(step["residual"].copy())
+            if KINDS in step:
+                check_finite(KINDS, step[KINDS])
+                told.append(step[KINDS].copy())
             last = step["x_prev"].copy()
             error = max(error, split_error(self.weights[index], states[-1], x_in, residuals[-1], last))
             if index + 1 in swapped:
@@ -123,7 +131,7 @@ class _Recorder:
                 f"a state differs from the split of its update by {error:.2g}, needed {_TOLERANCE[precision]:g} at "
                 f"most in {precision}; get the bundle again, or choose another precision or backend"
             )
-        return [*states, last], residuals, error
+        return [*states, last], residuals, error, told
 
     def padded(self, swapped: Mapping[int, Float32], x_in: Float32) -> dict[int, Float32]:
         """Return the states to swap in, padded as the images are; OptionError if one does not fit."""

@@ -19,6 +19,7 @@ _WEIGHT_TYPES = {"F16", "BF16", "F32", "F64"}
 _LARGEST = 8192  # of a width or count: the largest preset has 512
 _MOST_VALUES, _MOST_BLOCKS = 64, 1000
 _FORMAT = "cled-edge-checkpoint-1"
+CALIBRATION = "kinds_calibration"  # in a record: by modality and kind, the scale and offset of `KindSpec`
 _MAKE_ROOM = "make room, then run the same again"
 
 

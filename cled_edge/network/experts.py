@@ -82,6 +82,10 @@ class ExpertUNet(PatchUNet):
 
     def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
         """Return the predicted residual, (N, 3, H, W), of a state at one time, (1,), A_t * 1000."""
+        return self.judge(x_t, x_in, time)[0]
+
+    def judge(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predicted residual, (N, 3, H, W), and a logit per kind of degradation, (N, kinds)."""
         factor = self.config.unshuffle
         state, light = (patches_from_images(x, factor) for x in (x_t, x_in + 1))
         context = self.context(light)
@@ -90,7 +94,7 @@ class ExpertUNet(PatchUNet):
         estimates = torch.stack([self.guessed(light, context), context.whole, *refined])
         # `index_select`: an index in brackets becomes the number of the example where a graph of one size is traced.
         clean = estimates.index_select(0, self._place(time))[0]
-        return images_from_patches(light - clean, factor)
+        return images_from_patches(light - clean, factor), context.kinds
 
     def context(self, light: Tensor) -> Context:
         """Return what the steps need of the degraded input; light: patches of x_in + 1, (N, 3 f^2, h, w)."""
@@ -103,9 +107,12 @@ class ExpertUNet(PatchUNet):
         fine = self.decoder[0](coarse, embedding)
         return Context(coarse, embedding, self.kinds(embedding), fine, self.cleaned(fine, embedding, light).clamp(0, 2))
 
-    def unrolled(self, light: Tensor, table: StepTable) -> Tensor:
-        """Return the light of a whole loop's last clean estimate, from the start without noise; light: 1 + x_in."""
-        *_, (clean, _) = self.estimates(light, self.context(light), table)
+    def unrolled(self, light: Tensor, table: StepTable, context: Context | None = None) -> Tensor:
+        """Return the light of a whole loop's last clean estimate, from the start without noise.
+
+        light: 1 + x_in. context: of it; None is worked out.
+        """
+        *_, (clean, _) = self.estimates(light, self.context(light) if context is None else context, table)
         return clean
 
     def estimates(self, light: Tensor, context: Context, table: StepTable) -> Iterator[tuple[Tensor, Tensor]]:

@@ -37,6 +37,19 @@ class ResidualStep(nn.Module):
         return next_state(x_t, x_in, self.unet(x_t, x_in, t), coef)
 
 
+class TellingStep(nn.Module):
+    """The same, of a network that tells kinds of degradation apart, with what it tells."""
+
+    def __init__(self, unet: ResidualUNet | ExpertUNet) -> None:
+        super().__init__()
+        self.unet = unet
+
+    def forward(self, x_t: Tensor, x_in: Tensor, t: Tensor, coef: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (x_prev, residual, kinds), of which the last is a logit per image and kind, (N, kinds)."""
+        predicted, kinds = self.unet.judge(x_t, x_in, t)
+        return *next_state(x_t, x_in, predicted, coef), kinds
+
+
 def next_state(x_t: Tensor, x_in: Tensor, predicted: Tensor, coef: Tensor) -> tuple[Tensor, Tensor]:
     """Return (x_prev, residual) for a predicted residual, elementwise: images or patches.
 
@@ -94,6 +107,15 @@ class Sampler(nn.Module):
         *_, (_, residual) = self.trajectory(x_in, steps, noise)
         return residual
 
+    def kinds(self, x_in: Tensor, steps: int) -> Tensor | None:
+        """Return what the last step tells of kinds, (N, kinds) logits; None of the lineage, which tells none."""
+        unet = self.step.unet
+        if isinstance(unet, LineageUNet):
+            return None
+        table = self.schedule.step_table(steps)
+        states = [table.start_input * x_in, *(x for x, _ in self.trajectory(x_in, steps))]
+        return unet.judge(states[steps - 1], x_in, _tensor(table.time[-1], x_in).reshape(1))[1]
+
 
 class CledFusion(nn.Module):
     """Both networks and the loop: two images in, one out."""
@@ -137,12 +159,16 @@ class FusedLoop(nn.Module):
     change over the loop, and leaves each step's time modulation to constant folding. The lineage has patches of one
     pixel, and nothing that stays the same.
 
-    size: (height, width) of the frames, padded in here to the model's multiple; None takes multiples alone.
+    size: (height, width) of the frames, padded in here to the model's multiple; None takes multiples alone. tells: also
+    return what the last step tells of kinds, which the lineage cannot.
     Bytes become floats before anything else and again at the very end: TensorRT allows UINT8 nowhere in between.
     """
 
-    def __init__(self, model: CledFusion, steps: int, size: tuple[int, int] | None = None) -> None:
+    def __init__(
+        self, model: CledFusion, steps: int, size: tuple[int, int] | None = None, *, tells: bool = False
+    ) -> None:
         super().__init__()
+        self.tells = tells
         self.unet, self.fusion = model.unet, model.fusion
         self.factor = model.config.unet.unshuffle
         self.size, multiple = size, model.config.size_multiple
@@ -163,9 +189,10 @@ class FusedLoop(nn.Module):
 
     def forward(
         self, infrared: Tensor, visible: Tensor, controls: Mapping[str, Tensor] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """Return (fused, restored infrared, restored visible), uint8 (1, H, W, 3), (1, H, W, 1) and (1, H, W, 3).
 
+        If it tells kinds, their logits come last, (2, kinds), infrared first.
         infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB. controls: as in FusionNet, (length,) each,
         and maybe `strength_map`, uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
         """
@@ -173,7 +200,7 @@ class FusedLoop(nn.Module):
         strength_map = given.pop(STRENGTH_MAP.name, None)
         light = self._patches(infrared, visible, 127.5)
         x_in = light - 1
-        residual = self._residual(x_in, light)
+        residual, kinds = self._residual(x_in, light)
         if strength_map is not None:
             shares = strength_map.float().split(1, dim=3)
             residual = residual * self._patches(shares[0], shares[1], 255)
@@ -182,26 +209,32 @@ class FusedLoop(nn.Module):
         fused = self.fusion.patches(restored[:1], restored[1:], turned)
         # The three infrared channels estimate one image; their mean is the better estimate.
         grey = F.conv2d(restored[:1], self.to_grey)
-        return self._frame(fused), self._frame(grey), self._frame(restored[1:])
+        frames = self._frame(fused), self._frame(grey), self._frame(restored[1:])
+        return (*frames, kinds) if self.tells else frames
 
-    def _residual(self, x_in: Tensor, light: Tensor) -> Tensor:
-        """Return the loop's last residual, (2, 3 f^2, h, w); x_in and light, which is x_in + 1, are patches too."""
+    def _residual(self, x_in: Tensor, light: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the loop's last residual, (2, 3 f^2, h, w), and what its last step tells of kinds, (2, kinds).
+
+        x_in and light, which is x_in + 1, are patches too. The lineage tells of 0 kinds.
+        """
         if isinstance(self.unet, ExpertUNet):
-            return light - self.unet.unrolled(light, self.table)
+            context = self.unet.context(light)
+            return light - self.unet.unrolled(light, self.table, context), context.kinds
         x_t = start = self.start_input * x_in
-        residual = x_in
+        residual, kinds = x_in, x_in.new_zeros((2, 0))
         predict = self._predictor(self.unet, x_in, light, start)
         for time, coef in zip(self.time, self.coef, strict=True):
-            x_t, residual = next_state(x_t, x_in, predict(x_t, time.reshape(1)), coef)
-        return residual
+            predicted, kinds = predict(x_t, time.reshape(1))
+            x_t, residual = next_state(x_t, x_in, predicted, coef)
+        return residual, kinds
 
     @staticmethod
     def _predictor(
         unet: ResidualUNet | LineageUNet, x_in: Tensor, light: Tensor, start: Tensor
-    ) -> Callable[[Tensor, Tensor], Tensor]:
+    ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
         """Return the network as a function of a state and its time; what does not change is computed here."""
         if isinstance(unet, LineageUNet):
-            return lambda x_t, time: unet(x_t, x_in, time)
+            return lambda x_t, time: (unet(x_t, x_in, time), x_in.new_zeros((2, 0)))
         context = unet.context(light)
         return lambda x_t, time: unet.patches(None if x_t is start else unet.seen(x_t, start), light, time, context)
 

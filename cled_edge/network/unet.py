@@ -179,9 +179,15 @@ class ResidualUNet(PatchUNet):
         state: Tensor = self.stem_state((x_t - start).to(self.stem_state.weight.dtype))
         return state
 
-    def patches(self, seen: Tensor | None, light: Tensor, time: Tensor, context: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the predicted residual as patches, (N, 3 f^2, h, w), as light is; `seen` is None at the start."""
-        return self._decode(*self._encode(seen, time, context), light)
+    def patches(
+        self, seen: Tensor | None, light: Tensor, time: Tensor, context: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return the predicted residual as patches, (N, 3 f^2, h, w), as light is, and the kinds' logits, (N, kinds).
+
+        seen: None at the start.
+        """
+        x, skips, embedding = self._encode(seen, time, context)
+        return self._decode(x, skips, embedding, light), self.kinds(embedding)
 
     def _encode(
         self, seen: Tensor | None, time: Tensor, context: tuple[Tensor, Tensor]

@@ -20,7 +20,7 @@ from cled_edge.backend.tensorrt.build_options import BuildOptions  # noqa: E402
 from cled_edge.build.trial import judged, make_trial  # noqa: E402
 from cled_edge.bundle.manifest import GraphSpec  # noqa: E402
 from cled_edge.contract import MAPS, Controls  # noqa: E402
-from cled_edge.errors import OptionError, OutputError, ParityError  # noqa: E402
+from cled_edge.errors import CheckpointError, OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.precision import at_precision  # noqa: E402
 from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
@@ -29,7 +29,7 @@ from cled_edge.verify import judge  # noqa: E402
 from export import bisect, golden, int8, to_onnx  # noqa: E402
 from export.golden import ImagePair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import GraphSet, graphs_of  # noqa: E402
-from export.to_onnx import default_set, export_bundle, verify_bundle  # noqa: E402
+from export.to_onnx import default_set, export_bundle, told_kinds, verify_bundle  # noqa: E402
 from export.tracing import node_counts, write_graph  # noqa: E402
 from export.untrained import untrained  # noqa: E402
 
@@ -118,6 +118,37 @@ def test_the_bundle_is_complete_verified_and_runs(bundle: Path, pairs) -> None:
     with Fuser.load(bundle) as fuser:
         assert fuser(pairs[0].infrared[:70, :90], pairs[0].visible[:70, :90]).picture.shape == (70, 90, 3)
     assert [p.name for p in bundle.parent.iterdir()] == ["tiny"]
+
+
+def test_the_bundle_tells_kinds_as_the_network_does_in_every_form(bundle: Path, model, pairs) -> None:
+    infrared, visible = pairs[0].infrared[:64, :96], pairs[0].visible[:64, :96]
+    assert [kind.name for kind in Bundle.open(bundle).manifest.kinds] == list(TINY.kinds)
+    assert all(graph.kinds == len(TINY.kinds) * (graph.role != "fusion") for _, _, graph in graphs(bundle))
+    for precision in ("fp32", "fp16"):
+        with Fuser.load(bundle, backend=f"onnxruntime:{precision}") as fuser:
+            x_in = torch.from_numpy(fuser.prepare(infrared, visible))
+            with torch.no_grad():
+                wanted = model.sampler.kinds(x_in, 2)
+            for fuse in (fuser.in_one_graph, fuser.step_by_step):
+                seen = fuse(infrared, visible, Controls(steps=2))
+                assert seen.kinds.shape == (2, len(TINY.kinds))
+                assert np.abs(seen.kinds - wanted.numpy()).max() < (1e-4 if precision == "fp32" else 0.05)
+            likely = fuser.kinds(seen)
+    assert list(likely.visible) == list(TINY.kinds), "uncalibrated, it tells every kind in both modalities"
+    assert likely.visible["haze"] == pytest.approx(1 / (1 + np.exp(-seen.kinds[1, 0])), abs=1e-6)
+
+
+def test_the_calibration_of_a_checkpoint_goes_into_the_manifest_and_a_broken_one_is_told() -> None:
+    fitted = {"infrared": {"stripes": [1.5, -0.5]}, "visible": {"haze": [0.8, 0.1]}}
+    told = {kind.name: kind for kind in told_kinds(TINY, {"kinds_calibration": fitted})}
+    assert told["stripes"].infrared == (1.5, -0.5)
+    assert told["stripes"].visible is None
+    assert told["haze"].visible == (0.8, 0.1)
+    for broken in ([1], {"infrared": {"stripes": ["a", 1]}}, {"thermal": {"stripes": [1, 1]}}):
+        with pytest.raises(
+            CheckpointError, match=r"has a kinds_calibration that is none .*; run python -m training\.fit"
+        ):
+            told_kinds(TINY, {"kinds_calibration": broken})
 
 
 def graphs(*bundles: Path) -> list[tuple[Bundle, str, GraphSpec]]:

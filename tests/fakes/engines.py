@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,14 @@ from cled_edge.backend.tensorrt.build_options import RECIPE, BuildOptions
 from cled_edge.backend.tensorrt.build_record import BuildRecord, GraphFacts, PlanSpec, ReadBack, TrialRecord, engine_key
 from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.store import default_folder, graph_sha256, write_engine
-from cled_edge.bundle.manifest import OPSETS, GraphSpec
+from cled_edge.bundle.manifest import OPSETS, GraphSpec, KindSpec
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import TensorSpec
 from tests.fakes.small_bundle import written
 from tests.fakes.tensorrt.releases import VERSIONS
 
 MULTIPLE = 8
+KINDS = KindSpec(name="stripes", infrared=(2.0, -1.0)), KindSpec(name="noise", infrared=(1.0, 0.0), visible=(1.0, 0.5))
 ARENA_BYTES = {"unet_step": 700, "fusion": 1500, "fused_loop": 2000}
 F = np.float32
 
@@ -28,7 +30,12 @@ F = np.float32
 def unet_step(x_t, x_in, t, coef):
     residual = (x_in - F(0.5) * x_t) * (F(1) + t[0] / F(1000)) * F(0.1)
     x_prev = coef[0] * x_t + coef[1] * (x_in - residual) + coef[2] * residual + coef[3] * x_in
-    return {"x_prev": x_prev, "residual": residual}
+    return {"x_prev": x_prev, "residual": residual, "kinds": told(x_in.mean(axis=(1, 2, 3)))}
+
+
+def told(means):
+    """Return what is said of two kinds of degradation, (N, 2), of images by a number each."""
+    return np.stack([means, F(1) - F(2) * means], axis=1)
 
 
 def fusion(infrared, infrared_residual, visible, visible_residual, strength, balance):
@@ -45,6 +52,7 @@ def fused_loop(steps, infrared, visible, strength, balance, strength_map=None):
         "fused": fused.astype(np.uint8),
         "infrared_restored": one.astype(np.uint8),
         "visible_restored": other.astype(np.uint8),
+        "kinds": told(np.stack([infrared.mean(dtype=F), visible.mean(dtype=F)]) / F(127.5) - F(1)),
     }
 
 
@@ -77,12 +85,16 @@ def _tensor(name: str, shape: tuple[int | str, ...], dtype: str = "float32") -> 
     return TensorSpec(name=name, dtype=dtype, shape=shape, range=(-3, 3), layout=layout, color_order=None, meaning=name)
 
 
+def _kinds(images: int | str) -> TensorSpec:
+    return replace(_tensor("kinds", (images, len(KINDS))), layout="NK")
+
+
 def _spec(role: str, name: str, precision: str, opset: int, steps: int | None, has_map: bool, size) -> GraphSpec:
     picture = ("batch", 3, "height", "width")
     controls = (_tensor("strength", (2,)), _tensor("balance", (1,)))
     if role == "unet_step":
         inputs = (_tensor("x_t", picture), _tensor("x_in", picture), _tensor("t", (1,)), _tensor("coef", (4,)))
-        outputs = (_tensor("x_prev", picture), _tensor("residual", picture))
+        outputs = (_tensor("x_prev", picture), _tensor("residual", picture), _kinds("batch"))
     elif role == "fusion":
         names = ("infrared", "infrared_residual", "visible", "visible_residual")
         inputs, outputs = (*(_tensor(n, picture) for n in names), *controls), (_tensor("fused", picture),)
@@ -97,7 +109,7 @@ def _spec(role: str, name: str, precision: str, opset: int, steps: int | None, h
             *controls,
             *([frame("strength_map", 2)] if has_map else []),
         )
-        outputs = (frame("fused", 3), frame("infrared_restored", 1), frame("visible_restored", 3))
+        outputs = (frame("fused", 3), frame("infrared_restored", 1), frame("visible_restored", 3), _kinds(2))
     return GraphSpec(
         role=role,
         file=f"{name}.onnx",
@@ -133,7 +145,7 @@ def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None) 
         name = "-".join(parts)
         graphs[name] = _spec(role, name, precision, opset, steps, has_map, size)
         contents[f"{name}.onnx"] = empty_graph(name)
-    return written(folder, "small", MULTIPLE, graphs, contents)
+    return written(folder, "small", MULTIPLE, graphs, contents, KINDS)
 
 
 def facts_of(release: str) -> DeviceFacts:

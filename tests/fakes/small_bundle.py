@@ -10,6 +10,7 @@ from cled_edge.bundle.manifest import (
     FileSpec,
     GraphPrecision,
     GraphSpec,
+    KindSpec,
     Manifest,
     PreprocessingSpec,
     ScheduleSpec,
@@ -85,7 +86,12 @@ def write_bundle(folder: Path, name: str = "tiny") -> Bundle:
 
 
 def written(
-    folder: Path, name: str, size_multiple: int, graphs: dict[str, GraphSpec], contents: dict[str, bytes]
+    folder: Path,
+    name: str,
+    size_multiple: int,
+    graphs: dict[str, GraphSpec],
+    contents: dict[str, bytes],
+    kinds: tuple[KindSpec, ...] = (),
 ) -> Bundle:
     """Write a bundle of two default steps with these graphs, whose files have these contents, and open it."""
     manifest = Manifest(
@@ -96,6 +102,7 @@ def written(
         graphs=graphs,
         schedule=ScheduleSpec.from_schedule(Schedule.named("rddm09"), 2),
         preprocessing=PreprocessingSpec(),
+        kinds=kinds,
         files={
             file: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
             for file, content in contents.items()

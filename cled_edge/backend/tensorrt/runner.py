@@ -26,7 +26,7 @@ from cled_edge.backend.tensorrt.sdk import import_tensorrt
 from cled_edge.backend.tensorrt.store import default_folder, engine_paths, pick_engine
 from cled_edge.bundle.manifest import OPSETS, StepRows
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STEP_TO_STEP
+from cled_edge.contract import KINDS, STEP_ROW, STEP_TO_FUSION, STEP_TO_STEP
 from cled_edge.errors import BackendError, CledEdgeError, EngineError, OptionError
 from cled_edge.size import Size, size_text
 
@@ -106,16 +106,18 @@ class TensorRtBackend:
         with self._running(graph):
             return self._graph_launch(graph, size).pinned_inputs
 
-    def fused_frame(self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]) -> tuple[Array, Array]:
-        """Return the last residual and the fused picture of a frame. See `FrameBackend`."""
+    def fused_frame(
+        self, step: str, fusion: str, rows: StepRows, inputs: Mapping[str, Array]
+    ) -> tuple[Array, Array, Array | None]:
+        """Return the last residual, the fused picture and the kinds of a frame. See `FrameBackend`."""
         with self._running(f"{step} and {fusion}"):
             size = picture_size(self._bundle.manifest.graphs[step], inputs)
             # Times and coefficients are data, as the strengths are: a CUDA graph holds none of their values.
             table = np.column_stack([rows.time, rows.coef]).astype(np.float32)
             wire = partial(self._whole_frame, len(table))
             launch = self._launch((step, fusion, size, len(table)), ((step, size), (fusion, size)), wire)
-            residual, fused = self._told(launch, {**inputs, "table": table})
-            return residual, fused
+            residual, fused, *kinds = self._told(launch, {**inputs, "table": table})
+            return residual, fused, kinds[0] if kinds else None
 
     def close(self) -> None:
         """Give the GPU's memory back."""
@@ -201,6 +203,7 @@ class TensorRtBackend:
         inputs |= {name: tensor for name, tensor in fusion.inputs.items() if name not in wired}
         inputs["table"] = table
         outputs = [step.outputs["residual"], fusion.outputs["fused"]]
+        outputs += [step.outputs[KINDS]] if KINDS in step.outputs else []
         name = f"{steps} x {step.name}, {fusion.name} {size}"
         return self._new_launch(name, inputs, calls, outputs)
 

@@ -519,8 +519,8 @@ def test_verify_runs_the_sizes_that_have_engines_and_counts_the_others(machine: 
         (pair,) = frames(1, size)
         for steps in (2, 3):  # in one graph and step by step, and step by step alone
             x_in, controls = reference.prepare(*pair), Controls(steps)
-            residual, fused = reference.residual_and_fused(x_in, controls)
-            expected = {"residual": residual, "fused": fused}
+            residual, fused, kinds = reference.residual_and_fused(x_in, controls)
+            expected = {"residual": residual, "fused": fused, "kinds": kinds}
             whole = reference(*pair, controls)
             expected |= {name: getattr(whole, name) for name in ("picture", "infrared", "visible")}
             cases.append(verify.Case(*pair, controls, expected))
@@ -546,6 +546,18 @@ def test_verify_runs_the_sizes_that_have_engines_and_counts_the_others(machine: 
     assert f"CUDA graph: {LOOP} 16x24: {ONE_GRAPH}" in done.stderr
     monkeypatch.setattr(verify, "read_golden", lambda bundle: cases[2:])
     assert isinstance(CliRunner().invoke(cli.app, command).exception, EngineError)
+
+
+def test_what_a_graph_tells_of_kinds_comes_back_in_one_graph_and_step_by_step(machine: Machine) -> None:
+    reference, (pair,) = Fuser(machine.bundle, NumpyBackend(machine.bundle)), frames(1)
+    with Fuser(machine.bundle, open_backend("tensorrt", machine.bundle)) as fuser:
+        for steps in (2, 3):  # in one graph, and step by step on the GPU
+            seen, wanted = (each(*pair, Controls(steps)) for each in (fuser, reference))
+            assert np.allclose(seen.kinds, wanted.kinds, atol=1e-6)
+            assert fuser.kinds(seen) == reference.kinds(wanted)
+    likely = fuser.kinds(seen)
+    assert (list(likely.infrared), list(likely.visible)) == (["stripes", "noise"], ["noise"])
+    assert likely.infrared["stripes"] == pytest.approx(1 / (1 + np.exp(1 - 2 * float(seen.kinds[0, 0]))))
 
 
 def test_launches_call_by_call_can_be_asked_for_and_the_gpu_be_timed(either: Machine) -> None:
