@@ -123,11 +123,11 @@ def _serve(told: argparse.Namespace) -> None:
     def push(source: Any, _length: int, pace: _Pace) -> None:
         pace.wait()
         image = np.roll(base, pace.count, axis=1)
-        drawn_s = time.monotonic()
-        draw_clock(image, int(drawn_s * 1000))
+        draw_clock(image, time.monotonic_ns() // 10**6)
+        drawn_ns = source.get_clock().get_time() - source.get_base_time()  # what the server tells in RTCP
         time.sleep(random.random() * told.jitter_ms / 1000)  # noqa: S311
         buffer = Gst.Buffer.new_wrapped(image.tobytes())
-        buffer.pts = buffer.dts = int((drawn_s - pace.begin_s) * Gst.SECOND)
+        buffer.pts = buffer.dts = max(0, drawn_ns)
         buffer.duration = int(Gst.SECOND / told.rate_hz)
         source.emit("push-buffer", buffer)
 

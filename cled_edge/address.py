@@ -46,9 +46,14 @@ def explicit_address(text: str, schemes: Collection[str]) -> Address | None:
         return Address(text, scheme, place)
     if _exists(text):
         return None
+    shown = without_credentials(text)
+    if shown != text and not place.startswith("//"):
+        raise OptionError(
+            f"address {shown} has a password and no scheme; needed rtsp:// or another before it; write it"
+        )
     raise OptionError(
-        f"address {without_credentials(text)} has the unknown scheme {scheme!r}; known: "
-        f"{', '.join(sorted(schemes))}; write ./{without_credentials(text)} if it is a path"
+        f"address {shown} has the unknown scheme {scheme!r}; known: {', '.join(sorted(schemes))}; write ./{shown} if "
+        "it is a path"
     )
 
 

@@ -37,6 +37,11 @@ from types import TracebackType
 # Up to the last @: a password may hold one, and a slash; or a space, if it holds no slash. A typing error, such as
 # rtsp:/ or rtsp//, is shown in a message too, and shows no more.
 _USER = re.compile(r"(?i)(://|\b(?:rtsps?|https?|tcp|udp)(?::/{0,2}|/{1,2}))(?:\S*@|[^\s:/@]+:[^\n/@]*@(?=\S))")
+# user:password@host without a scheme; a file may be called so behind a scheme of ours.
+_BARE = re.compile(
+    r"(?<![^\s'\"=,;(])(?!(?i:bag|folder|gst|https?|mcap|paced|picture|rerun|rtsps?|synthetic|tcp|udp|v4l2|video):)"
+    r"[^\s:/@'\"=,;()]+:(?!/)\S*@(?=[A-Za-z0-9\[])"
+)
 _SECRET = re.compile(
     r"(?i)\b((?:user|proxy)-(?:id|pw)|user(?:name)?|login|pass(?:word|wd|phrase)?|pwd|token|key|api_?key|secret|auth|sig(?:nature)?)=[^&#;\s]+"
 )
@@ -44,7 +49,7 @@ _SECRET = re.compile(
 
 def without_credentials(text: str) -> str:
     """Return a text in which the user, the password and the keys of every URL are three asterisks."""
-    return _SECRET.sub(r"\1=***", _USER.sub(r"\1***@", text))
+    return _SECRET.sub(r"\1=***", _BARE.sub("***@", _USER.sub(r"\1***@", text)))
 
 
 class CledEdgeError(Exception):

@@ -173,6 +173,11 @@ def test_a_tiff_of_several_pages_is_as_many_frames(tmp_path: Path, rng) -> None:
     assert "has 3 pages, of which the first is used" in frame.notes[0]
 
 
+def test_an_address_with_a_password_and_no_scheme_is_told_what_it_lacks() -> None:
+    with pytest.raises(OptionError, match=r"^address \*\*\*@cam/a has a password and no scheme; needed rtsp://"):
+        open_camera("admin:secret@cam/a")
+
+
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
@@ -186,6 +191,8 @@ def test_a_tiff_of_several_pages_is_as_many_frames(tmp_path: Path, rng) -> None:
         ("RTSP:admin:secret@10.0.0.2/a", "RTSP:***@10.0.0.2/a"),
         ("rtsp://admin:two words@10.0.0.2/a", "rtsp://***@10.0.0.2/a"),
         ("rtsp://10.0.0.2:554/a and folder:a@b", "rtsp://10.0.0.2:554/a and folder:a@b"),
+        ("visible=user:p@ss/w@host:554/a at 12:30 @ b", "visible=***@host:554/a at 12:30 @ b"),
+        ("'admin:secret@cam' and picture:shot@2x.png", "'***@cam' and picture:shot@2x.png"),
     ],
 )
 def test_credentials_are_never_shown(text: str, shown: str) -> None:

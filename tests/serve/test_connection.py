@@ -22,17 +22,30 @@ def is_closed(line: socket.socket) -> bool:
         return True
 
 
-def test_connections_above_the_most_are_closed_at_once(
-    serve: Callable[..., PageServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_connections_keep_nobody_out(serve: Callable[..., PageServer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "MOST", 3)
+    monkeypatch.setattr(connection, "IDLE_S", 60)
     page = serve()
     with ExitStack() as stack:
         place = "127.0.0.1", page.address.port
-        lines = [stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(4)]
-        assert is_closed(lines[3])
-        lines[0].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert lines[0].recv(12) == b"HTTP/1.1 503"
+        lines = [stack.enter_context(socket.create_connection(place, timeout=10)) for _ in range(5)]
+        assert is_closed(lines[0])
+        assert is_closed(lines[1])
+        lines[4].sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert lines[4].recv(12) == b"HTTP/1.1 503"
+
+
+def test_connections_above_the_most_are_closed_while_all_are_answered(
+    serve: Callable[..., PageServer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "MOST", 1)
+    page = serve()
+    page.show(scene(0))
+    with websockets.connect(f"ws{page.url[4:]}live", max_size=None) as viewer:
+        viewer.send(json.dumps({"views": ["picture"], "after": 0}))
+        assert viewer.recv(timeout=10)
+        with socket.create_connection(("127.0.0.1", page.address.port), timeout=10) as line:
+            assert is_closed(line)
 
 
 @pytest.mark.parametrize(
