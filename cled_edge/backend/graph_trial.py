@@ -5,6 +5,10 @@ that double from node to node. ONNX Runtime would take all memory or all day. So
 child loads and runs it once, in ONNX Runtime, on one thread, on black images of `TRIAL_SIZE` or of the one size that it
 takes. The cache folder keeps that it passed, by the graph's SHA-256: later starts do not wait.
 
+What it may take grows with its bytes, which its maker had to send, and with its one size, up to a bound. Measured at
+TRIAL_SIZE, in s of processor time and MB of memory: `nano` 0.5 and 80, `edge` 1.0 and 130, the steps of the paper's
+size, preset `T`, 1.0 and 230, its fusion, of 73 MB, 2.3 and 350, and the steps of `L`, of 145 MB, 3.1 and 670.
+
 No trial is made of the shipped bundle's graphs, of a bundle whose required signature holds, and of one that its maker
 verifies. On an NVIDIA GPU there is none: an engine is built in a process with limits of its own.
 """
@@ -14,7 +18,6 @@ import signal
 import subprocess
 import sys
 from functools import cache
-from math import ceil
 from pathlib import Path
 
 from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
@@ -25,12 +28,11 @@ from cled_edge.errors import BackendError, BundleCorruptError
 from cled_edge.json_text import shown
 from cled_edge.size import Size, padded
 
-TRIAL_SIZE: Size = (256, 320)
-MEMORY_MB = 900  # a graph of one size over 480x640 may take as many times more
-CPU_S = 2.5
-CPU_STARTS = 8.0  # what takes 0.3 s to start here takes 2 s on a small board, and so does all the rest
-WALL_S = 60.0  # for a machine that does much else
-_FULL_PX = 480 * 640
+TRIAL_SIZE: Size = (128, 160)
+MEMORY_MB, MEMORY_MB_A_MB, MEMORY_MB_A_MEGAPIXEL, MOST_MEMORY_MB = 250.0, 6.0, 2000.0, 4000.0
+CPU_S, CPU_S_A_MB, CPU_S_A_MEGAPIXEL, MOST_CPU_S = 1.4, 0.1, 4.0, 30.0
+START_S = 0.25  # of processor time, to import ONNX Runtime: a board that takes longer gets as many times more of all
+WALL_S = 60.0  # at least, and ten times its processor time, for a machine that does much else
 
 _passed: set[tuple[str, str, Size | None]] = set()
 
@@ -66,38 +68,41 @@ def _shipped() -> frozenset[str]:
 def _tried(content: bytes, spec: GraphSpec, multiple: int) -> str | None:
     """Return what went wrong in a trial, as the end of a sentence, or None."""
     size = spec.size or padded(TRIAL_SIZE, multiple)
-    share = max(1, ceil(size[0] * size[1] / _FULL_PX))
+    megabytes, megapixels = len(content) / 1e6, size[0] * size[1] / 1e6
+    memory_mb = min(MEMORY_MB + MEMORY_MB_A_MB * megabytes + MEMORY_MB_A_MEGAPIXEL * megapixels, MOST_MEMORY_MB)
+    cpu_s = min(CPU_S + CPU_S_A_MB * megabytes + CPU_S_A_MEGAPIXEL * megapixels, MOST_CPU_S)
     job = {
         "feeds": _feeds(spec, size),
-        "memory_bytes": MEMORY_MB * share * 10**6,
-        "cpu_s": CPU_S * share,
-        "cpu_starts": CPU_STARTS * share,
+        "memory_bytes": int(memory_mb * 1e6),
+        "cpu_s": cpu_s,
+        "start_s": START_S,
     }
     # It imports from where this process does.
     code = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from cled_edge.backend import trial_process as p"
     places = [str(Path(__file__).parents[2]), *(path for path in sys.path if path and isinstance(path, str))]
     command = [sys.executable, "-I", "-c", f"{code}; p.main()", json.dumps(places), json.dumps(job)]
+    wall_s = max(WALL_S, 10 * cpu_s)
     try:
-        done = subprocess.run(command, input=content, capture_output=True, timeout=WALL_S * share, check=False)
+        done = subprocess.run(command, input=content, capture_output=True, timeout=wall_s, check=False)
     except subprocess.TimeoutExpired:
-        return f"took over {WALL_S * share:g} s"
+        return f"took over {wall_s:.0f} s"
     except OSError as error:
         raise BackendError(
             f"no process could be started to try a graph of a stranger: {error.strerror}; sign the bundle and require "
             "its signature"
         ) from error
-    return _ending(done.returncode, done.stdout, share)
+    return _ending(done.returncode, done.stdout, memory_mb, cpu_s)
 
 
-def _ending(code: int, said: bytes, share: int) -> str | None:
+def _ending(code: int, said: bytes, memory_mb: float, cpu_s: float) -> str | None:
     if code == 0:
         return None
     if code == NO_RUN:
         return f"failed: {shown(said.decode(errors='replace'), 300)}"
     if code == NO_MEMORY:
-        return f"took over {MEMORY_MB * share} MB of memory"
+        return f"took over {memory_mb:.0f} MB of memory"
     if code in (NO_TIME, -getattr(signal, "SIGXCPU", 0), -getattr(signal, "SIGKILL", 0)):
-        return f"took over {CPU_S * share:g} s of processor time"
+        return f"took over {cpu_s:.1f} s of processor time"
     if code < 0:
         return f"crashed ONNX Runtime (signal {-code})"
     raise BackendError(f"a trial of a graph ended with exit code {code}; see: cled-edge doctor")

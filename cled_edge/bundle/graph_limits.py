@@ -3,8 +3,9 @@
 An ONNX file is a program. What is never in a graph of export is refused here: data in other files, which a runtime
 would open; functions of its own and graphs inside nodes (Loop, If, Scan), by which a few bytes make work without end;
 operators of other domains, which a runtime may take from a library; tensors of more elements than their bytes hold;
-weights that are NaN or infinite. What remains may still take all memory, by operators that make much of little. Only a
-trial finds that: `cled_edge.backend.graph_trial`.
+weights that are NaN or infinite; nodes of thousands of inputs or of long names, of which runtimes make many copies.
+What remains may still take all memory, by operators that make much of little. Only a trial finds that:
+`cled_edge.backend.graph_trial`.
 
 Fields by number: https://github.com/onnx/onnx/blob/main/onnx/onnx.proto
 """
@@ -16,12 +17,15 @@ import numpy as np
 
 MAX_NODES = 40_000
 MAX_FIELDS = 500_000  # of all messages in a file: they are read in half a second; the shipped loop has 21,509
+MAX_NAME_BYTES = 1000  # of a node, an operator or a tensor; the exporters write under 200
+MAX_WIRES = 1000  # inputs and outputs of a node; a concatenation of export has five
 _MAX_RANK = 16
 _LEAST_BITS = 2  # of an element: int2
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 _OWN_DOMAINS = (b"", b"ai.onnx")
 _CONTROL = (b"Loop", b"If", b"Scan", b"SequenceMap", b"Optional")
 
+_LAST_NAME = 4  # of the fields of a node: inputs, outputs, its name, its operator
 _DATA = (4, 5, 6, 7, 9, 10, 11)  # fields of a tensor that hold elements: 9 is raw, the others are by type
 # Of floats: the field that holds them and their type, as unsigned numbers, with the bits of the exponent.
 _FLOATS = {
@@ -76,7 +80,13 @@ class _Reading:
                 _check_sparse(_message(value))
 
     def _node(self, node: memoryview) -> None:
+        wires = 0
         for number, value in self._fields(node):
+            if number <= _LAST_NAME:
+                _check_name(value)
+            wires += number in (1, 2)
+            if wires > MAX_WIRES:
+                raise ValueError(f"it has a node of over {MAX_WIRES} inputs and outputs")
             if number == 4 and bytes(_message(value)) in _CONTROL:
                 raise ValueError(f"it has a node {bytes(_message(value)).decode()}, which can run without end")
             if number == 7 and bytes(_message(value)) not in _OWN_DOMAINS:
@@ -106,6 +116,8 @@ class _Reading:
                 dims += _packed(value) if isinstance(value, memoryview) else [value]
                 if len(dims) > _MAX_RANK:
                     raise ValueError(f"it has a tensor of over {_MAX_RANK} dimensions")
+            elif number == 8:
+                _check_name(value)
             elif number == 2:
                 kind = value if isinstance(value, int) else 0
             elif number in _DATA:
@@ -136,6 +148,11 @@ class _Reading:
         self._left -= 1
         if self._left < 0:
             raise ValueError(f"it has over {MAX_FIELDS} fields")
+
+
+def _check_name(value: int | memoryview) -> None:
+    if len(_message(value)) > MAX_NAME_BYTES:
+        raise ValueError(f"it has a name of over {MAX_NAME_BYTES} bytes")
 
 
 def _check_sparse(sparse: memoryview) -> None:

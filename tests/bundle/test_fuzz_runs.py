@@ -11,8 +11,7 @@ import hashlib
 import json
 import os
 import random
-import subprocess
-import sys
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -22,18 +21,13 @@ import pytest
 from cled_edge.backend.opener import open_backend
 from cled_edge.bundle.reader import Bundle, shipped_bundle
 from cled_edge.contract import Controls
-from cled_edge.errors import CledEdgeError
 from cled_edge.fuser import Fuser
+from tests.fakes.limited_runs import run_case, told_by
 
 onnx = pytest.importorskip("onnx", reason="needs onnx: pip install onnx")
-resource = pytest.importorskip("resource", reason="needs limits of POSIX")
 
 RUNS = int(os.environ.get("FUZZ_CASES", "2000")) // 100
 FIRST = int(os.environ.get("FUZZ_FIRST", "0"))
-if not Path("/proc/self/status").exists():
-    pytest.skip("needs Linux, which says how much memory a process took", allow_module_level=True)
-
-LIMIT_S, LIMIT_KB = 5.0, 10**6
 NUMBERS = (-(2**40), -1, 0, 1, 2, 3, 7, 2**20, 2**31, 2**40, 2**62)
 Rng = random.Random
 
@@ -148,47 +142,18 @@ def write_spoiled(folder: Path, seed: int) -> None:
 # Running them ---------------------------------------------------------------------------------------------------------
 
 
-WHOSE = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-
-
-def used_s() -> float:
-    return sum(t.ru_utime + t.ru_stime for t in map(resource.getrusage, WHOSE))
-
-
-def most_kb() -> int:
-    """Return the most memory of this process or of a child; ru_maxrss of itself begins with that of its parent."""
-    status = Path("/proc/self/status").read_text()
-    own = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
-    return max(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
-
-
 def run_cases(folder: Path, seeds: range) -> None:
-    """Fuse with each case; print its number before, and what was wrong after."""
+    """Fuse with each case."""
     pair = _pair()
+
+    def fuse(bundle: Path) -> None:
+        with Fuser(Bundle.open(bundle), open_backend("onnxruntime", Bundle.open(bundle), 1)) as fuser:
+            fuser(*pair, Controls(1))
+
     for seed in seeds:
-        print("case", seed, flush=True)
-        bundle = folder / str(seed)
-        write_spoiled(bundle, seed)
-        begin = used_s()
-        words = ""
-        try:
-            with Fuser(Bundle.open(bundle), open_backend("onnxruntime", Bundle.open(bundle), 1)) as fuser:
-                fuser(*pair, Controls(1))
-        except CledEdgeError as error:
-            words = str(error)
-        except BaseException as error:
-            print("WRONG", seed, repr(error), flush=True)
-        if len(words) > 1000 or not words.isprintable():
-            print("WRONG", seed, "message", repr(words), flush=True)
-        if used_s() - begin > LIMIT_S:
-            print("WRONG", seed, f"{used_s() - begin:.1f} s", flush=True)
-        if most_kb() > LIMIT_KB:
-            print("WRONG", seed, f"{most_kb()} kB", flush=True)
+        write_spoiled(folder / str(seed), seed)
+        if not run_case(f"{seed} {CHANGES[seed % len(CHANGES)].__name__}", partial(fuse, folder / str(seed))):
             return
-        if os.environ.get("FUZZ_TOLD"):
-            print(
-                seed, CHANGES[seed % len(CHANGES)].__name__, f"{used_s() - begin:.2f} s", most_kb(), words, flush=True
-            )
 
 
 def _pair() -> Any:
@@ -203,18 +168,5 @@ def test_a_bundle_of_spoiled_graphs_fuses_or_is_refused_in_bounds(tmp_path: Path
         "import sys; from pathlib import Path; from tests.bundle import test_fuzz_runs as t; "
         f"t.run_cases(Path(sys.argv[1]), range({FIRST}, {FIRST + RUNS}))"
     )
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "CLED_EDGE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        cwd=root,
-        env=environment,
-        check=False,
-    )
-    told = done.stdout.splitlines()
-    print(done.stdout)
-    assert done.returncode == 0, f"{told[-1:]}: exit code {done.returncode}\n{done.stderr[-2000:]}"
-    assert not [line for line in told if line.startswith("WRONG")]
+    told = told_by(code, tmp_path)
     assert sum(line.startswith("case") for line in told) == RUNS

@@ -81,6 +81,18 @@ def nan_attribute() -> "onnx.ModelProto":
     return model([helper.make_node("Constant", [], ["y"], value_float=float("nan"))])
 
 
+def long_name() -> "onnx.ModelProto":
+    return model([helper.make_node("Abs", ["x"], ["n" * 2000]), helper.make_node("Abs", ["n" * 2000], ["y"])])
+
+
+def weight_of_a_long_name() -> "onnx.ModelProto":
+    return model([helper.make_node("Abs", ["x"], ["y"])], [helper.make_tensor("w" * 2000, FLOAT, [1], [1.0])])
+
+
+def many_inputs() -> "onnx.ModelProto":
+    return model([helper.make_node("Sum", ["x"] * 2000, ["y"])])
+
+
 REFUSED: list[tuple[Callable[[], "onnx.ModelProto"], str]] = [
     (external, "data outside"),
     (external_in_a_node, "data outside"),
@@ -96,6 +108,9 @@ REFUSED: list[tuple[Callable[[], "onnx.ModelProto"], str]] = [
     (nan_of_halves_by_type, "NaN or infinite"),
     (nan_attribute, "NaN or infinite"),
     (other_domain, "another domain"),
+    (long_name, "name of over 1000 bytes"),
+    (weight_of_a_long_name, "name of over 1000 bytes"),
+    (many_inputs, "over 1000 inputs and outputs"),
 ]
 
 
