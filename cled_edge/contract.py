@@ -81,17 +81,18 @@ class Controls:
     """What the user may turn for each frame. OptionError for a value outside its range, and for an unknown name.
 
     steps: network evaluations, 1 to 10; None is the bundle's default.
-    strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all).
+    strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all), and on to
+        1.5, beyond the estimate. A bundle of an older release takes up to 1.
     balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
     deadline_ms: a frame takes as many steps as fit into it, up to `steps`, one at least; None sets none.
     """
 
     steps: int | None = control(None, MIN_STEPS, MAX_STEPS, "network evaluations", tensor=None)
     strength_infrared: float = control(
-        1.0, 0, 1, "share of the infrared degradation to remove", tensor="strength", place=0
+        1.0, 0, 1.5, "share of the infrared degradation to remove", tensor="strength", place=0
     )
     strength_visible: float = control(
-        1.0, 0, 1, "share of the visible degradation to remove", tensor="strength", place=1
+        1.0, 0, 1.5, "share of the visible degradation to remove", tensor="strength", place=1
     )
     balance: float = control(0.5, 0, 1, "0 leans on the visible, 1 on the infrared")
     deadline_ms: float | None = control(None, 1, 60_000, "as many steps as fit into so many ms a frame", tensor=None)
@@ -137,14 +138,18 @@ class Controls:
         }
 
     def known_to(self, taken: Sequence["TensorSpec"]) -> "Controls":
-        """Return these controls, but those neutral that a graph with these inputs has not."""
-        neutral: dict[str, Any] = {entry.name: entry.neutral for entry in lacking(taken)}
-        return replace(self, **neutral)
+        """Return these controls, but neutral where a graph with these inputs has none, and the rest in its ranges."""
+        known: dict[str, Any] = {}
+        for entry, high in _highest(taken):
+            known[entry.name] = min(getattr(self, entry.name), high)
+        known.update((entry.name, entry.neutral) for entry in lacking(taken))
+        return replace(self, **known)
 
     def inputs(self, taken: Sequence["TensorSpec"], where: str) -> "dict[str, NDArray[np.float32]]":
         """Return the tensors among the inputs that a graph takes, `where` names the graph for messages.
 
-        OptionError if a control is not at its neutral value and the graph, of an older bundle, has no such control.
+        OptionError if the graph, of an older bundle, has no such control and it is not at its neutral value, or if the
+        graph takes less of it.
         """
         lengths = _lengths(taken)
         for entry in lacking(taken):
@@ -153,6 +158,13 @@ class Controls:
                 raise OptionError(
                     f"{entry.name} is {value:g}, but {where} has no such control; leave it at {entry.neutral:g}, "
                     "or take a bundle that was exported with this release"
+                )
+        for entry, high in _highest(taken):
+            value = getattr(self, entry.name)
+            if value > high:
+                raise OptionError(
+                    f"{entry.name} is {value:g}, but {where} takes up to {high:g}; give no more, or take a bundle that "
+                    "was exported with this release"
                 )
         tensors = self.tensors()
         return {name: tensors[name][:length] for name, length in lengths.items()}
@@ -188,6 +200,18 @@ def lacking(taken: Sequence["TensorSpec"]) -> list[Control]:
     """Return the controls that a graph with these inputs has not: it was exported before they came."""
     lengths = _lengths(taken)
     return [entry for entry in CONTROLS if entry.tensor and entry.place >= lengths.get(entry.tensor, 0)]
+
+
+def controls_of(taken: Sequence["TensorSpec"]) -> tuple[Control, ...]:
+    """Return all controls, each with the range that a graph with these inputs takes."""
+    highest = {entry.name: high for entry, high in _highest(taken)}
+    return tuple(replace(entry, high=min(entry.high, highest.get(entry.name, entry.high))) for entry in CONTROLS)
+
+
+def _highest(taken: Sequence["TensorSpec"]) -> list[tuple[Control, float]]:
+    """Return the controls that a graph with these inputs has, each with the most that it takes."""
+    bounds = {spec.name: spec.range[1] for spec in taken}
+    return [(entry, bounds[entry.tensor]) for entry in CONTROLS if entry.tensor in bounds]
 
 
 def _lengths(taken: Sequence["TensorSpec"]) -> dict[str, int]:

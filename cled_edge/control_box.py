@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cled_edge.contract import Controls
+from cled_edge.contract import CONTROLS, Control, Controls
 
 Listener = Callable[[Controls], None]
 
@@ -16,10 +16,18 @@ class ControlBox:
     check: raises OptionError for controls that lie in their ranges, but that this run cannot apply, such as one that
     the bundle has not. Nothing changes then.
     refusal: why the last change was withdrawn, see `withdraw`; "" if it was not.
+    entries: what there is to turn, with the ranges that this run takes.
     listeners: called after each change with the new controls, on the thread that changed them.
     """
 
-    def __init__(self, controls: Controls | None = None, *, check: Listener = lambda _controls: None) -> None:
+    def __init__(
+        self,
+        controls: Controls | None = None,
+        *,
+        check: Listener = lambda _controls: None,
+        entries: tuple[Control, ...] = CONTROLS,
+    ) -> None:
+        self.entries = entries
         self.listeners: list[Listener] = []
         self.refusal = ""
         self._check = check

@@ -26,8 +26,10 @@ from cled_edge.contract import (
     MIN_STEPS,
     REFERENCE_GRAPHS,
     STEP_TO_STEP,
+    Control,
     Controls,
     GraphRole,
+    controls_of,
     wired,
 )
 from cled_edge.deadline import StepBudget
@@ -258,6 +260,12 @@ class Fuser:
     def steps(self, controls: Controls) -> int:
         """Return how many steps run: those asked for, or the bundle's default."""
         return controls.steps or self.bundle.manifest.schedule.default_steps
+
+    @property
+    def controls(self) -> tuple[Control, ...]:
+        """What there is to turn, with the ranges that this bundle takes."""
+        graphs = self.bundle.manifest.graphs
+        return controls_of(graphs[self.bundle.manifest.find("fusion") or "fusion"].inputs)
 
     def refuse_unfit(self, controls: Controls) -> None:
         """Raise OptionError for controls that no graph of this bundle applies, before a frame meets them."""

@@ -95,9 +95,16 @@ def loop_inputs(
 def restored_images(x_in: Float32, residual: Float32, controls: Controls, size: tuple[int, int]) -> tuple[Uint8, Uint8]:
     """Return restored infrared (H, W) and visible (H, W, 3), RGB, of a batch and its residual, cropped to `size`."""
     height, width = size
-    strength = controls.tensors()["strength"][:, None, None, None]
-    restored = (x_in - strength * residual)[:, :, :height, :width]
+    restored = less(x_in, residual, controls)[:, :, :height, :width]
     return grey_of(restored[0]), bytes_from_network(restored[1])
+
+
+def less(x_in: Float32, residual: Float32, controls: Controls) -> Float32:
+    """Return a batch without the share of its residual that the strengths say, (2, 3, H, W) in [-1, 1]."""
+    strength = controls.tensors()["strength"]
+    restored = x_in - strength[:, None, None, None] * residual
+    # Up to 1 it lies between the input and the clean estimate, which are images both.
+    return np.clip(restored, -1, 1, out=restored) if strength.max() > 1 else restored
 
 
 def grey_of(infrared: Float32) -> Uint8:

@@ -32,7 +32,7 @@ GOLDEN_SIZES: tuple[Size, ...] = (
 _CONTROLS = (
     Controls(),
     Controls.spread(1, 0.0, 1.0, 0.0),
-    Controls.spread(3, 0.6, 0.3, 0.8),
+    Controls.spread(3, 0.4, 0.2, 0.8),
 )
 
 

@@ -18,6 +18,7 @@ from cled_edge.contract import (
     STEP_TO_FUSION,
     STEP_TO_STEP,
     Controls,
+    controls_of,
     dimensions,
     wired,
 )
@@ -116,10 +117,26 @@ def test_wires_join_tensors_that_exist_and_leave_only_controls_open() -> None:
 
 
 def test_controls_spread_over_their_ranges_and_known_to_an_older_graph() -> None:
-    assert Controls.spread(3, 0.6, 0.3, 0.8) == Controls(3, 0.6, 0.3, 0.8)
-    assert Controls.spread(None, 1, 0) == Controls(None, 1, 0, 1), "shares come round again"
+    assert Controls.spread(3, 0.6, 0.3, 0.8) == Controls(3, 0.6 * 1.5, 0.3 * 1.5, 0.8)
+    assert Controls.spread(None, 1, 0) == Controls(None, 1.5, 0, 1), "shares come round again"
     older = [spec for spec in GRAPHS["fusion"].inputs_with() if spec.name != "balance"]
     assert Controls(2, 0.1, 0.2, 0.3).known_to(older) == Controls(2, 0.1, 0.2, 0.5)
+
+
+def test_a_bundle_s_own_range_of_strength_decides_what_it_takes() -> None:
+    newer = GRAPHS["fusion"].inputs_with()
+    older = [replace(spec, range=(0.0, 1.0)) for spec in newer]
+    assert Controls(strength_visible=1.4).inputs(newer, "one")["strength"].tolist() == pytest.approx([1, 1.4])
+    with pytest.raises(OptionError, match=r"strength_visible is 1.4, but an older graph takes up to 1; give no"):
+        Controls(strength_visible=1.4).inputs(older, "an older graph")
+    assert Controls(strength_visible=1.4).known_to(older) == Controls()
+    for taken, high in ((newer, 1.5), (older, 1.0)):
+        highs = {entry.name: entry.high for entry in controls_of(taken)}
+        assert highs == {
+            "steps": 10, "strength_infrared": high, "strength_visible": high, "balance": 1, "deadline_ms": 60_000,
+        }  # fmt: skip
+    with pytest.raises(OptionError, match=r"strength_infrared is 1\.6; it must lie between 0 and 1.5"):
+        Controls(strength_infrared=1.6)
 
 
 @pytest.mark.parametrize(

@@ -297,8 +297,8 @@ def test_sizes_must_agree(fuser: Fuser) -> None:
         ({"steps": 0}, "steps is 0; it must lie between 1 and 10"),
         ({"steps": 11}, "steps is 11"),
         ({"steps": 2.5}, "steps is 2.5"),
-        ({"strength_infrared": -1}, "strength_infrared is -1; it must lie between 0 and 1"),
-        ({"strength_visible": 1.01}, "strength_visible is 1.01"),
+        ({"strength_infrared": -1}, "strength_infrared is -1; it must lie between 0 and 1.5"),
+        ({"strength_visible": 1.51}, "strength_visible is 1.51"),
         ({"balance": float("nan")}, "balance is nan"),
     ],
 )

@@ -337,7 +337,7 @@ def run_fusion(
             noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {stream}"]
             _end(report, noted, run.as_json, failure, quiet=console.quiet, evidence=line.as_dict() if line else None)
 
-        box = ControlBox(controls, check=fuser.refuse_unfit)
+        box = ControlBox(controls, check=fuser.refuse_unfit, entries=fuser.controls)
         with (
             watched(address, config, box, fuser, console, stream) as monitors,
             progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance,

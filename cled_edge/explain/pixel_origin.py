@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from cled_edge.contract import Controls
 from cled_edge.image import Float32
+from cled_edge.tensors import less
 
 ALIKE_LEVELS = 4.0
 LEVELS = 127.5  # grey levels of one unit of the network
@@ -67,10 +68,8 @@ def origin_of(x_in: Float32, residual: Float32, controls: Controls, fuse: Callab
 
     x_in, residual: (2, 3, H, W), infrared first. fuse: returns the fused image, (3, H, W) in [-1, 1], at controls.
     """
-    strengths = np.array([controls.strength_infrared, controls.strength_visible], np.float32)
-    inputs = luma_levels(x_in)
-    removed = strengths[:, None, None] * difference_levels(residual)
-    restored = inputs - removed
+    inputs, restored = luma_levels(x_in), luma_levels(less(x_in, residual, controls))
+    removed = inputs - restored
     without = replace(controls, strength_infrared=0.0), replace(controls, strength_visible=0.0)
     both, infrared_off, visible_off = (luma_levels(fuse(each)) for each in (controls, *without))
     neither = luma_levels(fuse(replace(without[0], strength_visible=0.0)))

@@ -99,8 +99,11 @@ def all_controls(given: Mapping[str, Tensor] | None, like: Tensor) -> dict[str, 
 
 
 def remove(x_in: Tensor, residual: Tensor, strength: Tensor) -> Tensor:
-    """Return I_in - s I_res (section 3.2.1, form A): 0 is the input bit for bit, 1 the clean estimate."""
-    return x_in - strength * residual
+    """Return I_in - s I_res (section 3.2.1, form A): 0 is the input bit for bit, 1 the clean estimate.
+
+    Above 1 it goes on beyond the estimate, as far as there are images: [-1, 1].
+    """
+    return (x_in - strength * residual).clamp(-1, 1)
 
 
 class _Encoder(nn.Module):

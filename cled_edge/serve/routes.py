@@ -15,7 +15,6 @@ from fastapi import FastAPI, Request, Response, WebSocket
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.websockets import WebSocketDisconnect
 
-from cled_edge.contract import CONTROLS
 from cled_edge.control_box import ControlBox
 from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
@@ -108,7 +107,7 @@ def _add_files(app: FastAPI) -> None:
 def _add_told(app: FastAPI, page: Page) -> None:
     @app.get("/about.json")
     async def about() -> dict[str, Any]:
-        controls = [{**asdict(entry), "value": getattr(page.box.current, entry.name)} for entry in CONTROLS]
+        controls = [{**asdict(entry), "value": getattr(page.box.current, entry.name)} for entry in page.box.entries]
         return {"about": page.about, "controls": controls, "views": list(VIEWS)}
 
     @app.get("/status.json")

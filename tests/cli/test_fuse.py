@@ -169,7 +169,7 @@ def window(call: Call) -> None:
 BAD_INPUT = {
     "steps 0": (option("--steps", 0), 2, "steps is 0; it must lie between 1 and 10"),
     "steps 11": (option("--steps", 11), 2, "steps is 11; it must lie between 1 and 10"),
-    "strength": (option("--strength-visible", -1), 2, "strength_visible is -1.0; it must lie between 0 and 1"),
+    "strength": (option("--strength-visible", -1), 2, "strength_visible is -1.0; it must lie between 0 and 1.5"),
     "missing": (missing, 3, "does not exist"),
     "unreadable": (unreadable, 4, "is not a video"),
     "empty": (empty, 5, "holds no pictures"),

@@ -96,8 +96,9 @@ class Bridge:
         now_ns: Callable[[], int] = time.time_ns,
         registrar: Callable[[FramePair], FramePair] | None = None,
         check: Callable[[Controls], None] = lambda _controls: None,
+        entries: tuple[Control, ...] = CONTROLS,
     ) -> None:
-        self.box = ControlBox(check=check)
+        self.box = ControlBox(check=check, entries=entries)
         self._fuser, self._publish, self._now_ns, self._registrar = fuser, publish, now_ns, registrar
         self._queue: BoundedQueue[tuple[Any, Any]] = BoundedQueue(1, drops=True)
         self._latency, self._fused = LatencyLog(), 0

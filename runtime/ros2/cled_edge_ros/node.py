@@ -45,6 +45,7 @@ class FuseNode(Node):
         self.bridge = Bridge(
             fuser, self._publish, now_ns=lambda: self.get_clock().now().nanoseconds, registrar=registrar,
             check=fuser.refuse_unfit,
+            entries=fuser.controls,
         )  # fmt: skip
         self._declare_controls()
         self.create_subscription(CameraInfo, "visible/camera_info", self._keep_info, qos_profile_sensor_data)
@@ -59,7 +60,7 @@ class FuseNode(Node):
         self.bridge.start()
 
     def _declare_controls(self) -> None:
-        for entry in CONTROLS:
+        for entry in self.bridge.box.entries:
             value, low, high = parameter_of(entry)
             described = ParameterDescriptor(
                 description=f"{entry.meaning}; 0 is not set" if not value else entry.meaning
