@@ -9,24 +9,26 @@ from numpy.typing import NDArray
 from cled_edge.frame import FusedFrame
 from cled_edge.image import Float32, Uint8
 
+_PIXEL = np.dtype("V3")  # three bytes at once: to pick pixels by index takes half the time
+
 
 def bordered(fused: FusedFrame, validity: Uint8) -> FusedFrame:
     """Return the fused frame with the restored visible where the infrared is not valid, and the other way round.
 
-    validity: see `FramePair`; it must not be changed between two calls. The restored images stay as they are.
+    validity: see `FramePair`; it must not be changed between two calls. The picture is written to: a copy takes as long
+    as the rest. The restored images stay as they are.
     """
     picture = fused.picture
     for index, border in enumerate(_borders(validity)):
         if border is None:
             continue
         other = fused.visible if index == 0 else cv2.cvtColor(fused.infrared, cv2.COLOR_GRAY2BGR)
-        if picture is fused.picture:
-            picture = picture.copy()
         cv2.copyTo(other, border.outside, picture)
-        pixels = picture.reshape(-1, 3)
-        blended = border.share * pixels[border.ramp] + (1 - border.share) * other.reshape(-1, 3)[border.ramp]
-        pixels[border.ramp] = np.rint(blended).astype(np.uint8)
-    return replace(fused, picture=picture, validity=validity)
+        fused_pixels, others = (image.reshape(-1, 3).view(_PIXEL)[:, 0] for image in (picture, other))
+        near, far = (pixels[border.ramp].view(np.uint8).reshape(-1, 3) for pixels in (fused_pixels, others))
+        blended = border.share * near + (1 - border.share) * far
+        fused_pixels[border.ramp] = np.rint(blended).astype(np.uint8).view(_PIXEL)[:, 0]
+    return replace(fused, validity=validity)
 
 
 @dataclass(frozen=True, eq=False)

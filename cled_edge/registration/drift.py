@@ -17,7 +17,7 @@ _CLEAR = 4.0  # standard deviations by which the best shift must stand out
 
 
 class DriftWatch:
-    """Watches registered pairs, one look in 30: it takes about 2 ms each.
+    """Watches registered pairs, one look in 30: it takes 4 ms.
 
     validity: of the warped image, (H, W) uint8; where it is not 255 nothing is compared.
 
@@ -67,12 +67,9 @@ class DriftWatch:
 
     def _correlation(self, infrared: Float32, visible: Float32) -> NDArray[np.float64]:
         """Return (2r+1, 2r+1): how alike both are if the visible lies y, x pixels further down and right."""
-        shape = infrared.shape[:2]
-        size = [cv2.getOptimalDFTSize(side + self._reach) for side in shape]
-        both = (np.fft.rfft2(visible, size, axes=(0, 1)) * np.fft.rfft2(infrared, size, axes=(0, 1)).conj()).sum(axis=2)
-        surface = np.fft.irfft2(both, size)
-        around = np.arange(-self._reach, self._reach + 1)
-        return np.asarray(surface[np.ix_(around, around)] / max(float(self._mask.sum()), 1.0), np.float64)
+        framed = cv2.copyMakeBorder(visible, *(self._reach,) * 4, cv2.BORDER_CONSTANT)
+        surface = cv2.matchTemplate(framed, infrared, cv2.TM_CCORR)
+        return np.asarray(surface / max(float(self._mask.sum()), 1.0), np.float64)
 
 
 def _peak(line: NDArray[np.float64], at: int) -> float:

@@ -38,11 +38,11 @@ class Lens:
         if not any(self.distortion):
             return points
         seen = (points - self.center_px) / self.focal_px
-        found = seen
-        for _ in range(_ROUNDS):
-            radial, tangential = self._distorted(found)
-            before, found = found, (seen - tangential) / radial
-            if np.abs(found - before).max(initial=0) < _SETTLED:
+        found, offset = self._without_radial(seen), np.zeros_like(seen)
+        for _ in range(_ROUNDS if any(self.distortion[2:4]) else 0):
+            before, offset = offset, self._distorted(found)[1]
+            found = self._without_radial(seen - offset)
+            if np.abs(offset - before).max(initial=0) < _SETTLED:
                 break
         return found * self.focal_px + self.center_px
 
@@ -68,11 +68,27 @@ class Lens:
         xy, x2, y2 = 2 * x * y, 3 * x * x + y * y, x * x + 3 * y * y
         return radial, np.stack([p1 * xy + p2 * x2, p1 * y2 + p2 * xy], axis=-1)
 
+    def _without_radial(self, bent: Points) -> Points:
+        """Return the points that the radial distortion alone puts at `bent`, both in focal lengths: Newton's method."""
+        k1, k2, _, _, k3 = self.distortion
+        reach = self._reach
+        wanted = np.linalg.norm(bent, axis=1)
+        r = np.minimum(wanted, reach)
+        for _ in range(_ROUNDS):
+            r2 = r * r
+            at, slope = r * (1 + r2 * (k1 + r2 * (k2 + r2 * k3))), 1 + r2 * (3 * k1 + r2 * (5 * k2 + r2 * 7 * k3))
+            before, r = r, np.clip(r - (at - wanted) / np.maximum(slope, _SLOWEST), 0, reach)
+            if np.abs(r - before).max(initial=0) < _SETTLED:
+                break
+        end = reach * (1 + reach**2 * (k1 + reach**2 * (k2 + reach**2 * k3)))
+        r = np.where(wanted > end, wanted - end + reach, r)
+        return np.asarray(bent * (r / np.maximum(wanted, 1e-12))[:, None], np.float64)
+
     @cached_property
     def _reach(self) -> float:
         """The radius, in focal lengths, up to which the distorted radius grows with the straight one."""
         k1, k2, _, _, k3 = self.distortion
-        r = np.linspace(0, _WIDEST, 501)
+        r = np.linspace(0, _WIDEST, 301)
         turned = np.flatnonzero(1 + 3 * k1 * r**2 + 5 * k2 * r**4 + 7 * k3 * r**6 <= _SLOWEST)
         return float(r[turned[0]]) if len(turned) else _WIDEST
 
