@@ -18,6 +18,7 @@ MODALITIES: tuple[Modality, Modality] = ("infrared", "visible")
 SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its jitter; when a source is stale
 START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
 DEAD_PERIOD_NS = 500_000_000
+SETTLING = "settling"  # why the first frames of a stream that is known by its arrivals are left out
 _FUTURE_NS = 10_000_000
 _AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
 _FASTER = 0.8  # of the other's period
@@ -64,8 +65,9 @@ class TimePairer:
     Times are by `time.monotonic_ns`. Stamps of MONOTONIC and ARRIVAL are so already, all others go through a `ClockMap`
     by their arrival. The wall clocks of two SENDERs that seem to be less than 0.2 s apart are taken for one: both are
     set by a time service, and one camera's way is longer.
-    The first 0.25 s of a clock that is known by arrivals, after its begin or a gap, may be 0.1 s off: these frames pair
-    within so much less than the slop.
+    The first 0.25 s of a camera that is known by arrivals are left out as "settling": nobody knows for how long they
+    waited. So are those of a clock of its own, unless it is one with the other's. After a gap times may be 0.1 s off
+    for 0.25 s, and always by as much as the ways of its frames differ: these pair within so much less than the slop.
     A frame with an event, a repeated stamp, one of the future or one that goes back is dropped.
     OptionError for an unknown policy, and for times that are not positive.
     """
@@ -131,10 +133,19 @@ class TimePairer:
             stream.ledger.dropped[cause] += 1
             return
         taken_ns = self._taken_ns(index, frame, arrival_ns)
+        doubt_ns = stream.doubt_ns(frame.clock, arrival_ns, self.hold_ns)
+        if self._has_one_clock or self._shares_a_clock(index, frame.clock):
+            doubt_ns = 0
+        if doubt_ns is None:
+            stream.ledger.dropped[SETTLING] += 1
+            return
         if stream.last:
             taken_ns = max(taken_ns, stream.last.taken_ns + 1)  # the estimate moves; the order stays
-        doubt_ns = 0 if self._has_one_clock else stream.doubt_ns(frame.clock, arrival_ns)
-        stream.append(Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns))
+        entry = Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns)
+        entry.set = self._restarts(index, frame.clock)
+        stream.append(entry)
+        if frame.clock == SENDER:
+            self._tell_times_anew()
         if stream.is_full:
             self._retire(index)
 
@@ -190,11 +201,31 @@ class TimePairer:
         last = self._streams[index].last
         if last and last.frame.clock == frame.clock and frame.timestamp_ns < last.frame.timestamp_ns:
             clock_map.restart()  # it was opened again, and counts from a new beginning
-        taken_ns = clock_map.taken_ns(frame.timestamp_ns, arrival_ns)
-        other = self._maps.get(self._map_key(1 - index, frame.clock))
-        if frame.clock == SENDER and other and abs(clock_map.offset_ns - other.offset_ns) < _AGREE_NS:
-            return min(taken_ns, other.at_ns(frame.timestamp_ns))
-        return taken_ns
+        clock_map.taken_ns(frame.timestamp_ns, arrival_ns)
+        return min(arrival_ns, self._at_ns(index, frame))
+
+    def _at_ns(self, index: int, frame: Frame) -> int:
+        """Return when a frame was taken, by what is known of its clock now."""
+        own = self._maps[self._map_key(index, frame.clock)].at_ns(frame.timestamp_ns)
+        if not self._shares_a_clock(index, frame.clock):
+            return own
+        return min(own, self._maps[self._map_key(1 - index, frame.clock)].at_ns(frame.timestamp_ns))
+
+    def _shares_a_clock(self, index: int, clock: str) -> bool:
+        """Say whether both cameras stamp by wall clocks that seem to be one."""
+        own, other = (self._maps.get(self._map_key(k, clock)) for k in (index, 1 - index))
+        return clock == SENDER and bool(own and other) and abs(own.offset_ns - other.offset_ns) < _AGREE_NS  # type: ignore[union-attr]
+
+    def _restarts(self, index: int, clock: str) -> int:
+        clock_map = self._maps.get(self._map_key(index, clock))
+        return clock_map.restarts if clock_map else 0
+
+    def _tell_times_anew(self) -> None:
+        """Let all held frames have the times that are known now: one estimate for both frames of a pair."""
+        for index, stream in enumerate(self._streams):
+            for entry in stream.entries:
+                if entry.frame.clock == SENDER and entry.set == self._restarts(index, SENDER):
+                    entry.taken_ns = min(entry.arrival_ns, self._at_ns(index, entry.frame))
 
     def _chosen(self, now_ns: int) -> tuple[Entry, Entry] | None:
         """Return the pair to fuse now, the faster camera's frame first."""

@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
-from cled_edge.frame import MONOTONIC, Frame
+from cled_edge.frame import ARRIVAL, MONOTONIC, Frame
 from cled_edge.size import Size
 
 # The first frames of a stream waited for its key frame, its server, its network: at 30 Hz three came 70 to 120 ms late.
@@ -42,7 +42,10 @@ class Ledger:
 
 @dataclass(eq=False)
 class Entry:
-    """A frame, and when it was taken, arrived, and was put here. doubt_ns: it may have been taken so much earlier."""
+    """A frame, and when it was taken, arrived, and was put here. doubt_ns: it may have been taken so much earlier.
+
+    set: how often its camera's clock had been set by then.
+    """
 
     frame: Frame
     taken_ns: int
@@ -50,6 +53,7 @@ class Entry:
     came_ns: int
     doubt_ns: int = 0
     is_fused: bool = False
+    set: int = 0
 
 
 class FrameBuffer:
@@ -68,7 +72,8 @@ class FrameBuffer:
         self.first_came_ns: int | None = None
         self.period_ns: float | None = None
         self.has_ended = False
-        self.settled_ns = 0
+        self._seen: tuple[str, int] | None = None  # clock and arrival of the frame before, used or not
+        self._known_ns = self._settled_ns = 0
         self._keep = keep
         self.way_ns = 0.0
         self._taken: deque[int] = deque(maxlen=_INTERVALS)
@@ -112,9 +117,22 @@ class FrameBuffer:
             return None
         return found
 
-    def doubt_ns(self, clock: str, arrival_ns: int) -> int:
-        """Return by how much a frame that comes now may be older than its arrivals say: the first ones were held up."""
-        last, gap_ns = self.last, _GAP_PERIODS * (self.period_ns or 0.0)
-        if last is None or last.frame.clock != clock or (gap_ns and arrival_ns - last.arrival_ns > gap_ns):
-            self.settled_ns = arrival_ns + _SETTLE_NS
-        return _DOUBT_NS if clock != MONOTONIC and arrival_ns < self.settled_ns else 0
+    def doubt_ns(self, clock: str, arrival_ns: int, lost_ns: int) -> int | None:
+        """Return by how much a frame that comes now may be older than its arrivals say; None where nobody knows.
+
+        Nobody knows of the first frames, of a camera, after its return from so long as `lost_ns`, and by a clock of its
+        own: they were held up. Later it is by how much the ways of its last nine frames differ, as on a busy computer.
+        """
+        before, self._seen = self._seen, (clock, arrival_ns)
+        gap_ns = arrival_ns - before[1] if before else None
+        is_other = before is None or before[0] != clock
+        if gap_ns is None or gap_ns > lost_ns or (is_other and clock not in (MONOTONIC, ARRIVAL)):
+            self._known_ns = arrival_ns + _SETTLE_NS
+        if is_other or (self.period_ns and (gap_ns or 0) > _GAP_PERIODS * self.period_ns):
+            self._settled_ns = arrival_ns + _SETTLE_NS
+        if clock == MONOTONIC:
+            return 0
+        if arrival_ns < self._known_ns:
+            return None
+        spread_ns = max(self._ways) - min(self._ways) if self._ways else 0
+        return max(spread_ns, _DOUBT_NS if arrival_ns < self._settled_ns else 0)

@@ -1,0 +1,62 @@
+"""The live benchmark in small: cameras of this process, no network, and what it counts."""
+
+from types import SimpleNamespace
+
+import numpy as np
+
+from benchmarks.live_cameras import RATES_HZ, SIZES, ReadingRegistrar, Watch, run_scenario
+from benchmarks.live_rig import DrawnRig, Faults
+from benchmarks.rtsp_camera import draw_clock, read_clock, since_ms
+from benchmarks.tables_speed import LIVE
+from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
+from cled_edge.fuser import timed
+from cled_edge.thermal import WHITE_HOT
+
+
+class EchoFuser:
+    """Returns what it got."""
+
+    color_order = "BGR"
+    thermal = WHITE_HOT
+    backend = SimpleNamespace(description="a fake")
+    bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
+
+    def warm_up(self, *_: object) -> None:
+        """Do nothing."""
+
+    def with_thermal(self, _thermal: object) -> "EchoFuser":
+        return self
+
+    def fuse_pair(self, pair: FramePair, _controls: object) -> FusedFrame:
+        images = pair.visible.image, pair.infrared.image, pair.visible.image
+        return timed(FusedFrame(*images, latency_ns={"network": 1_000_000}), pair)
+
+
+def test_drawn_clocks_are_read_back_and_turn_over() -> None:
+    image = np.zeros((120, 160), np.uint8)
+    for ms in (0, 123_456, (1 << 20) + 7):
+        draw_clock(image, ms)
+        assert read_clock(image) == ms % (1 << 20)
+    assert since_ms(5, (1 << 20) - 5) == 10
+    assert since_ms((1 << 20) - 5, 5) == -10
+
+
+def test_pairs_that_were_drawn_far_apart_are_wrong_whatever_their_stamps_say() -> None:
+    watch = Watch()
+    images = [np.zeros(size, np.uint8) for size in SIZES]
+    for image, ms in zip(images, (1000, 1200), strict=True):
+        draw_clock(image, ms)
+    frames = [Frame(image, 10**9, MONOTONIC, 0, "fake") for image in images]
+    ReadingRegistrar(watch, (48, 64))(FramePair(*frames))
+    assert (watch.skew_ms, watch.apart_ms) == ([-200], [-200.0])
+
+
+def test_a_scenario_with_restarts_tells_pairs_and_recoveries_and_leaves_nothing_behind() -> None:
+    with DrawnRig(SIZES, RATES_HZ, Faults(jitter_ms=2)) as rig:
+        row = run_scenario("restart", rig, EchoFuser(), (48, 64), 1.0, restarts=2)
+    assert row["pairs"] > 0
+    assert row["law"]
+    assert (row["restarts"], row["reopened"], row["unread"]) == (2, 2, 0)
+    assert row["recovered_max_s"] < 30
+    assert row["threads_left"] == 0
+    assert {column.key for column in LIVE.columns} <= {*row}
