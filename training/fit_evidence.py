@@ -46,6 +46,15 @@ DECAYS = (1e-5, 1e-4, 3e-4, 1e-3)
 _LEAST_SCALE = 1e-3  # of what never varies, as the saturation of infrared
 
 
+class Degraded(NamedTuple):
+    """An image, grey (H, W) or RGB (H, W, 3), by what was drawn for it, see `labels_of`."""
+
+    image: Uint8
+    drawn: tuple[str, ...]
+    is_dark: bool
+    is_enlarged: bool
+
+
 class Samples(NamedTuple):
     """numbers: (N, F). labels: (N, K), 1 or 0, NaN where it is left open."""
 
@@ -67,10 +76,17 @@ def base_images(data: Path, modality: Modality, part: Part) -> Iterator[tuple[st
 
 
 def samples_of(data: Path, modality: Modality, part: Part, draws: int) -> Samples:
-    """Return `draws` degraded versions of each image of a part; the same ones at each call."""
+    """Return the measures and labels of `draws` degraded versions of each image of a part; the same at each call."""
     numbers, labels = [], []
+    for made in degraded_images(data, modality, part, draws):
+        numbers.append(numbers_of(signs_of(made.image), MODEL_SIGNS))
+        labels.append(labels_of(made.drawn, KINDS[modality], is_dark=made.is_dark, is_enlarged=made.is_enlarged))
+    return Samples(np.array(numbers), np.array(labels))
+
+
+def degraded_images(data: Path, modality: Modality, part: Part, draws: int) -> Iterator[Degraded]:
+    """Yield `draws` degraded versions of each image of a part; the same ones at each call."""
     names = [*DEGRADATIONS[modality]]
-    kinds = KINDS[modality]
     for name, whole in base_images(data, modality, part):
         for draw in range(draws):
             generator = torch.Generator().manual_seed(zlib.crc32(f"{modality}/{name}/{draw}".encode()))
@@ -83,10 +99,7 @@ def samples_of(data: Path, modality: Modality, part: Part, draws: int) -> Sample
             made = degrade(small, modality, [drawn], generator)[0].mul(255).round().byte().permute(1, 2, 0).numpy()
             if factor > 1:
                 made = np.asarray(cv2.resize(made, image.shape[1::-1], interpolation=cv2.INTER_LINEAR))
-            grey_or_rgb = made.reshape(image.shape)
-            numbers.append(numbers_of(signs_of(grey_or_rgb), MODEL_SIGNS))
-            labels.append(labels_of(drawn, kinds, is_dark=is_dark, is_enlarged=factor > 1))
-    return Samples(np.array(numbers), np.array(labels))
+            yield Degraded(made.reshape(image.shape), drawn, is_dark, factor > 1)
 
 
 def cropped(image: Uint8, generator: torch.Generator) -> Uint8:
@@ -107,7 +120,7 @@ def labels_of(
     drawn: tuple[str, ...], kinds: tuple[str, ...], *, is_dark: bool, is_enlarged: bool = False
 ) -> list[float]:
     """Return 1 for each kind that is there, 0 for each that is not, NaN for what is left open."""
-    there = {PRESSED.get(name, name) for name in drawn}
+    there = {*drawn, *(PRESSED.get(name, name) for name in drawn)}
     left_open = ({"noise"} if OWN_NOISE & there else set()) | ({"low_light"} if is_dark else set())
     left_open |= {"blur", "jpeg", "dead_pixels"} if is_enlarged else set()
     if is_enlarged:  # blocks and dead pixels are no longer what their measures look for
