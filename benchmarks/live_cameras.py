@@ -68,7 +68,7 @@ class Watch:
         self.skew_ms: list[int] = []
         self.apart_ms: list[float] = []
         self.age_ms: list[int] = []
-        self.unread, self.whole, self.degraded = 0, 0, 0
+        self.unread, self.whole, self.degraded, self.shown = 0, 0, 0, 0
         self.changed, self.is_over = threading.Condition(), False
         self._drawn_ms: int | None = None
 
@@ -159,12 +159,12 @@ def restart(rig: Rig, watch: Watch, count: int) -> list[float]:
 
 
 @contextmanager
-def page_with_viewer(port: int, box: ControlBox) -> Iterator[list[PageServer]]:
+def page_with_viewer(box: ControlBox, watch: Watch) -> Iterator[list[PageServer]]:
     """Serve the page, and look at it as a browser does; yield it as the run's monitor."""
     from websockets.exceptions import WebSocketException  # noqa: PLC0415
     from websockets.sync.client import connect  # noqa: PLC0415
 
-    over, seen = threading.Event(), [0]
+    over = threading.Event()
 
     def look(url: str) -> None:
         wish = {"views": ["infrared-input@320", "visible-input@640", "picture@640"], "after": 0}
@@ -174,17 +174,16 @@ def page_with_viewer(port: int, box: ControlBox) -> Iterator[list[PageServer]]:
                     live.send(json.dumps(wish))
                     answer = live.recv(timeout=10)
                     told = json.loads(answer[4 : 4 + int.from_bytes(answer[:4], "little")])  # type: ignore[arg-type]
-                    wish["after"] = (told["frame"] or {"n": wish["after"]})["n"]
-                    seen[0] += bool(told["frame"])
+                    wish["after"] = (told["frame"] or {"number": wish["after"]})["number"]
+                    watch.shown += bool(told["frame"])
             time.sleep(0.5)
 
-    with PageServer(PageAddress("127.0.0.1", port), box, about={"benchmark": "live"}) as page:
+    with PageServer(PageAddress("127.0.0.1", 0), box, about={"benchmark": "live"}) as page:
         viewer = threading.Thread(target=look, args=(f"{page.url.replace('http', 'ws')}live",), daemon=True)
         viewer.start()
         yield [page]
         over.set()
     viewer.join(15)
-    print(f"the page showed {seen[0]} frames")
 
 
 def run_scenario(
@@ -196,7 +195,7 @@ def run_scenario(
     gc.collect()
     threads, files = threading.active_count(), process.num_fds()
     with ExitStack() as stack:
-        monitors = [watch, *(stack.enter_context(page_with_viewer(0, box)) if name == SOAK else ())]
+        monitors = [watch, *(stack.enter_context(page_with_viewer(box, watch)) if name == SOAK else ())]
         arrived = threading.Condition()
         streams = (ThermalStream(), None)
         sources = [
@@ -271,6 +270,7 @@ def row_of(name: str, watch: Watch, report: Report, pairs: LivePairs, seconds: f
         "beside_p50_ms": round(sum(beside), 2),
         "first_pair_ms": round((watch.first_pair_ns - max(firsts)) / 1e6) if watch.first_pair_ns and firsts else None,
         "degraded": watch.degraded,
+        "page_frames": watch.shown,
         "unpaired": sum(ledger.unpaired for ledger in ledgers.values()),
         "reopened": sum(source.reopened for source in pairs.sources),
         "law": all(ledger.holds for ledger in ledgers.values()),

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from benchmarks.live_cameras import RATES_HZ, SIZES, ReadingRegistrar, Watch, run_scenario
 from benchmarks.live_rig import DrawnRig, Faults
@@ -60,3 +61,12 @@ def test_a_scenario_with_restarts_tells_pairs_and_recoveries_and_leaves_nothing_
     assert row["recovered_max_s"] < 30
     assert row["threads_left"] == 0
     assert {column.key for column in LIVE.columns} <= {*row}
+
+
+def test_a_soak_has_the_page_open_and_tells_how_memory_grew() -> None:
+    pytest.importorskip("websockets.sync.client", reason="needs the extra serve")
+    with DrawnRig(SIZES, RATES_HZ, Faults()) as rig:
+        row = run_scenario("soak", rig, EchoFuser(), (48, 64), 2.0)
+    assert row["page_frames"] > 0
+    assert row["rss_mb"] > 0
+    assert row["threads_left"] == 0
