@@ -41,7 +41,7 @@ class Cameras(_Table):
 
     infrared_range, infrared_polarity, infrared_repair: see `cled_edge.thermal.Thermal`. infrared_gain, infrared_lock_s,
     infrared_kelvin_per_count: see `cled_edge.thermal.ThermalStream`. infrared_crop: rows cut off above and below.
-    pairing, slop_ms, hold_ms: of live cameras, see `TimePairer`.
+    pairing, slop_ms, hold_ms: of live cameras, see `TimePairer`. need_both_s: see `LivePairs`.
     calibration: the file of `cled-edge calibrate`. frame, frame_size, distance_m: see `Registrar`.
     """
 
@@ -58,6 +58,7 @@ class Cameras(_Table):
     pairing: PairingPolicy = "latest"
     slop_ms: float = Field(default=SLOP_NS / 1e6, gt=0)
     hold_ms: float = Field(default=HOLD_NS / 1e6, gt=0)
+    need_both_s: float | None = Field(default=None, gt=0)
     calibration: _Path | None = None
     frame: Literal["infrared", "visible"] = "visible"
     frame_size: str | None = None

@@ -1,5 +1,6 @@
 """Two live cameras as one source of pairs: each has its own threads, and the loop asks for the newest pair."""
 
+import math
 import os
 import threading
 import time
@@ -30,6 +31,7 @@ class LivePairs:
 
     infrared, visible: they share one condition `arrived`. pairer: nobody else may use it. crop_rows: as for
     `PairedCameras`. files: what both read, if they are recordings that are played in real time.
+    need_both_s: a camera that is lost for so long ends the run; None lets it go on.
     tell: called on the caller's thread with a line for each change of a source: lost, and why; back.
     is_stuck: a camera did not end in time, and must be left alone.
 
@@ -47,6 +49,7 @@ class LivePairs:
         pairer: TimePairer,
         *,
         crop_rows: tuple[int, int] = (0, 0),
+        need_both_s: float | None = None,
         tell: Callable[[str], None] = lambda _line: None,
         now: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -56,6 +59,10 @@ class LivePairs:
         self.sizes = SizeGate(crop_rows)
         self.files = (*infrared.files, *visible.files)
         self.is_stuck = False
+        if need_both_s is not None and not 0 < need_both_s < math.inf:
+            raise OptionError(f"need_both_s is {need_both_s}; needed seconds above 0; correct it")
+        self._need_both_s = need_both_s
+        self._degraded_since_ns: int | None = None
         self._tell, self._now = tell, now
         self._arrived = infrared.arrived
         self._states = ["", ""]
@@ -131,7 +138,8 @@ class LivePairs:
         """Wait for the newest pair, and return it with the nanoseconds that pairing took; None at the end.
 
         The end is a call of `stop`, or that of two recordings. SourceMissingError if a camera is not there at the
-        start, SourceUnreadableError if none gives a first frame within 12 s, OptionError for an address that is wrong.
+        start, SourceUnreadableError if none gives a first frame within 12 s, or if one is lost for `need_both_s`,
+        OptionError for an address that is wrong.
         """
         with self._arrived:
             while not self._is_stopped:
@@ -146,6 +154,7 @@ class LivePairs:
                 pair = self.pairer.next_pair(now_ns)
                 self._look(now_ns)
                 if pair:
+                    self._refuse_one(pair, now_ns)
                     self._tell_opening(pair)
                     return self._completed(pair), time.perf_counter_ns() - start_ns
                 if is_over:
@@ -217,6 +226,21 @@ class LivePairs:
                     self._tell(f"{modality} camera fits again")
         return replace(frame, event=ANOTHER_SIZE) if self.sizes.unfit[index] else frame
 
+    def _refuse_one(self, pair: FramePair, now_ns: int) -> None:
+        """Raise SourceUnreadableError if a camera is lost for longer than it may be."""
+        if not pair.degraded:
+            self._degraded_since_ns = None
+            return
+        if self._degraded_since_ns is None:
+            self._degraded_since_ns = now_ns
+        lost_s = (now_ns - self._degraded_since_ns) / 1e9
+        if self._need_both_s is not None and lost_s > self._need_both_s:
+            reasons = [source.failure for source in self.sources if source.failure]
+            raise SourceUnreadableError(
+                f"{pair.degraded} for {lost_s:.1f} s; needed both cameras within {self._need_both_s:g} s; "
+                f"{'; '.join(reasons) or 'check cables, power and network'}"
+            )
+
     def _tell_opening(self, pair: FramePair) -> None:
         """Tell once that a pair lacks a camera that is still being opened, for which nobody waits any longer."""
         if self._told_opening or not pair.degraded:
@@ -263,11 +287,12 @@ def open_cameras(
     names: Names | None = None,
     crop_rows: tuple[int, int] = (0, 0),
     process: Callable[[Frame], Frame] | None = None,
+    need_both_s: float | None = None,
     tell: Callable[[str], None] = lambda _line: None,
 ) -> LivePairs | PairedCameras:
     """Return what pairs two addresses: two live cameras by `pairer`, two recordings as `open_pair` does.
 
-    process: done to each infrared frame before the crop, as by a `ThermalStream`. tell: see `LivePairs`.
+    process: done to each infrared frame before the crop, as by a `ThermalStream`. need_both_s, tell: see `LivePairs`.
     OptionError if one is live and the other is not, or both are one camera; the errors of `open_pair` for recordings,
     which are opened here.
     """
@@ -283,7 +308,7 @@ def open_cameras(
     _refuse_one_twice(infrared, visible)
     arrived = threading.Condition()
     sources = LiveSource(infrared, process=process, arrived=arrived), LiveSource(visible, arrived=arrived)
-    return LivePairs(*sources, pairer, crop_rows=crop_rows, tell=tell)
+    return LivePairs(*sources, pairer, crop_rows=crop_rows, need_both_s=need_both_s, tell=tell)
 
 
 def _refuse_one_twice(*addresses: str) -> None:

@@ -1,6 +1,7 @@
 """Two live sources as pairs, and the loop on them: states, loss and return, the end, and that each frame is counted."""
 
 import queue
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -64,7 +65,13 @@ class Fed(Camera):
 class Rig:
     """Two fed cameras, their sources and pairs. cameras: the current ones; a lost camera is opened as another."""
 
-    def __init__(self, *, errors: tuple[Exception | None, Exception | None] = (None, None), **pairing) -> None:
+    def __init__(
+        self,
+        *,
+        errors: tuple[Exception | None, Exception | None] = (None, None),
+        need_both_s: float | None = None,
+        **pairing,
+    ) -> None:
         self.cameras = [Fed(0), Fed(1)]
         self.lines: list[str] = []
         arrived = threading.Condition()
@@ -79,7 +86,7 @@ class Rig:
             return open_
 
         self.sources = [LiveSource(name, open=opener(k), arrived=arrived) for k, name in enumerate(MODALITIES)]
-        self.pairs = LivePairs(*self.sources, TimePairer(**pairing), tell=self.lines.append)
+        self.pairs = LivePairs(*self.sources, TimePairer(**pairing), need_both_s=need_both_s, tell=self.lines.append)
 
     def feed(self, index: int, level: int = 9, taken_ns: int | None = None) -> None:
         """Feed a frame, and wait until it has arrived."""
@@ -400,6 +407,26 @@ def test_a_backend_that_cannot_be_made_ready_leaves_it_to_the_first_pair_to_say(
         built.feed_until(run.done, 0, 1)
         with pytest.raises(OptionError, match="pair 000000: no graph"):
             run.result(5)
+
+
+def test_a_run_that_needs_both_cameras_ends_when_one_is_lost_for_too_long(rig, monkeypatch) -> None:
+    built, sink = rig(hold_ns=100 * MS, need_both_s=0.2), Sink()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, FakeFuser(), ["fake"])
+        built.feed_until(lambda: any(not frame.degraded for frame in sink.frames), 0, 1)
+        built.lose(0)
+        built.feed_until(run.done, 1)
+        report = run.result(5)
+    assert type(report.failure) is SourceUnreadableError
+    assert re.match(r"infrared lost for 0\.\d s; needed both cameras within 0\.2 s; ", str(report.failure))
+    assert any(frame.degraded == "infrared lost" for frame in sink.frames), "until then it is shown"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf")])
+def test_a_time_for_both_cameras_that_cannot_be_is_refused(rig, seconds: float) -> None:
+    with pytest.raises(OptionError, match=r"need_both_s is .*; needed seconds above 0"):
+        rig(need_both_s=seconds)
 
 
 def test_a_live_run_ends_after_so_many_frames(rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,7 +40,7 @@ from cled_edge.cli.options import (
     with_default,
 )
 from cled_edge.cli.page_options import RecordTo, Serve, ServeToken, ServeTokenFile
-from cled_edge.cli.pairing_options import HoldMs, Pairing, SlopMs
+from cled_edge.cli.pairing_options import HoldMs, NeedBothS, Pairing, SlopMs
 from cled_edge.cli.serving import page_address, watched
 from cled_edge.cli.signing import RequireSignature
 from cled_edge.cli.watching import Watch, evidence_line
@@ -129,6 +129,7 @@ def fuse(
     pairing: Pairing = None,
     slop_ms: SlopMs = None,
     hold_ms: HoldMs = None,
+    need_both_s: NeedBothS = None,
     *,
     given_controls: dict[str, Any],
     bundle: BundleFolder = None,
@@ -223,6 +224,7 @@ def fuse(
         "pairing": pairing,
         "slop_ms": slop_ms,
         "hold_ms": hold_ms,
+        "need_both_s": need_both_s,
         "calibration": calibration,
         "frame": frame,
         "frame_size": frame_size,
@@ -319,6 +321,7 @@ def run_fusion(
             crop_rows=cameras.infrared_crop,
             process=stream,
             tell=partial(print_line, console),
+            need_both_s=cameras.need_both_s,
         ) as pairs,
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out. What leaves the stream is grey.
         Fuser(

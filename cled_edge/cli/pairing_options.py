@@ -33,3 +33,11 @@ HoldMs = Annotated[
         rich_help_panel=PLACES,
     ),
 ]
+NeedBothS = Annotated[
+    float | None,
+    typer.Option(
+        metavar="S",
+        **with_default("of live cameras: end with exit code 4 once one is lost for so many seconds", "go on"),
+        rich_help_panel=PLACES,
+    ),
+]
