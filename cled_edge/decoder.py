@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.errors import SourceMissingError, SourceUnreadableError
+from cled_edge.files import Reader
 
+MAX_PIXELS = 2**26  # of a picture on the command line, 8192x8192: a file of a few kB can state a billion
+MAX_FILE_BYTES = 900 * 10**6  # it is held in memory
 IMAGE_SUFFIXES = (
     ".bmp",
     ".jpeg",
@@ -28,6 +32,7 @@ IMAGE_SUFFIXES = (
 )
 _STORED = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR
 _PNG, _JPEG, _JPEG_END = b"\x89PNG\r\n\x1a\n", b"\xff\xd8", b"\xff\xd9"
+_FILES = Reader(SourceMissingError, SourceUnreadableError, "give the path of a picture", follow_links=True)
 _ANIMATED = {_PNG: b"acTL", b"RIFF": b"ANIM"}  # the chunk that says that a PNG or WebP moves, early in the file
 # TIFF 6.0, section 8. A page of the kinds 1 and 4 is a smaller copy or a mask of another.
 _SUBFILE, _BITS, _PHOTOMETRIC, _WHITE_IS_ZERO = 254, 258, 262, 0
@@ -55,7 +60,7 @@ def read_pages(path: Path) -> Iterator[Page]:
         yield read_page(path, content)
         return
     for index in pages:
-        read, images = _many(content, index)
+        read, images = _many(path, content, index)
         if not read or len(images) != 1:
             raise _unreadable(path, f"page {index + 1}")
         yield Page(_as_meant(np.asarray(images[0]), content, index))
@@ -72,11 +77,11 @@ def read_page(path: Path, content: bytes | None = None) -> Page:
     SourceMissingError, SourceUnreadableError as `read_pages`.
     """
     content = _content(path) if content is None else content
-    image = None if content[:2] == _JPEG and not _is_whole_jpeg(content) else _decoded(content, _STORED)
-    if image is None:
+    image = _decoded(path, content, _STORED)
+    if image is None or (content[:2] == _JPEG and not _is_whole_jpeg(content)):
         raise _unreadable(path)
     image = _as_meant(image, content, 0)
-    image, notes = _without_transparent(image, content)
+    image, notes = _without_transparent(path, image, content)
     pages = _shown_pages(content)
     if len(pages) > 1:
         notes += (f"a file has {len(pages)} pages, of which the first is used; give it by its own name to use all",)
@@ -88,10 +93,7 @@ def read_page(path: Path, content: bytes | None = None) -> Page:
 def _content(path: Path) -> bytes:
     if not path.is_file():
         raise SourceMissingError(f"{path} does not exist; give the path of a picture")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SourceUnreadableError(f"{path} cannot be read: {error.strerror}; check its permissions") from error
+    return _FILES.read(path, MAX_FILE_BYTES)
 
 
 def _unreadable(path: Path, part: str = "") -> SourceUnreadableError:
@@ -99,18 +101,29 @@ def _unreadable(path: Path, part: str = "") -> SourceUnreadableError:
     return SourceUnreadableError(f"{of} is not a whole picture that OpenCV can decode; convert it to PNG or JPEG")
 
 
-def _decoded(content: bytes, how: int) -> NDArray[Any] | None:
-    try:
+def _decoded(path: Path, content: bytes, how: int) -> NDArray[Any] | None:
+    with _decoding(path):
         return cv2.imdecode(np.frombuffer(content, np.uint8), how)
-    except cv2.error:
-        return None
+    return None
 
 
-def _many(content: bytes, index: int) -> tuple[bool, Any]:
-    try:
+def _many(path: Path, content: bytes, index: int) -> tuple[bool, Any]:
+    with _decoding(path):
         return cv2.imdecodemulti(np.frombuffer(content, np.uint8), _STORED, range=(index, index + 1))
-    except cv2.error:
-        return False, ()
+    return False, ()
+
+
+@contextmanager
+def _decoding(path: Path) -> Iterator[None]:
+    """Pass over what OpenCV cannot decode; SourceUnreadableError for a picture that is too large for this process."""
+    try:
+        yield
+    except (cv2.error, MemoryError) as error:
+        # OPENCV_IO_MAX_IMAGE_PIXELS, which the command line sets, is 2**30 elsewhere.
+        if isinstance(error, MemoryError) or "MAX_IMAGE" in str(error) or "nsufficient memory" in str(error):
+            raise SourceUnreadableError(
+                f"{path} states more pixels than are read here, {MAX_PIXELS} on the command line; scale it down first"
+            ) from error
 
 
 def _as_meant(image: NDArray[Any], content: bytes, index: int) -> NDArray[Any]:
@@ -125,18 +138,16 @@ def _as_meant(image: NDArray[Any], content: bytes, index: int) -> NDArray[Any]:
     return image
 
 
-def _without_transparent(image: NDArray[Any], content: bytes) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _without_transparent(path: Path, image: NDArray[Any], content: bytes) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Return (H, W) or (H, W, 3), black where the file says that nothing is to be seen; `image` has no alpha."""
     if content[:2] == _JPEG or (content.startswith(_PNG) and content[25:26] in b"\0\2" and b"tRNS" not in content):
         return image, ()
-    whole = _decoded(content, cv2.IMREAD_UNCHANGED)
+    whole = _decoded(path, content, cv2.IMREAD_UNCHANGED)
     if whole is None or whole.ndim != 3 or whole.shape[2] != 4 or whole.shape[:2] != image.shape[:2]:
         return image, ()
-    hidden = whole[:, :, 3] == 0
-    if not hidden.any():
+    if whole[:, :, 3].all():
         return image, ()
-    image = image.copy()
-    image[hidden] = 0
+    np.multiply(image, whole[:, :, 3:] != 0 if image.ndim == 3 else whole[:, :, 3] != 0, out=image)
     return image, ("transparent parts of a picture are taken for black; crop them if they should not count",)
 
 

@@ -1,14 +1,18 @@
 """Picture files as stored: depth and polarity, transparency, pages, and damage behind a whole-looking end."""
 
 import struct
+import subprocess
+import sys
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
-from cled_edge.decoder import read_page, read_pages
+from cled_edge.decoder import MAX_PIXELS, read_page, read_pages
 from cled_edge.errors import SourceMissingError, SourceUnreadableError
+from tests.fakes.house import ROOT
 
 
 def tiff(*pages: np.ndarray, photometric: int = 1, order: str = "<", subfile: int = 0) -> bytes:
@@ -126,3 +130,34 @@ def test_a_tiff_that_leads_nowhere_is_refused(counts, tmp_path: Path) -> None:
     assert read_page(tmp_path / "a.tif").image.shape == (24, 32)
     with pytest.raises(SourceMissingError, match="does not exist"):
         read_page(tmp_path / "b.tif")
+
+
+def png_of_zeros(path: Path, side: int) -> Path:
+    """Write a grey PNG whose header says its size, and which holds one row."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    row = zlib.compress(bytes(side + 1))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", row) + chunk(b"IEND", b""))
+    return path
+
+
+def test_a_picture_that_states_a_billion_pixels_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    picture = png_of_zeros(tmp_path / "bomb.png", 30_000)
+    code = (
+        "import sys; from cled_edge.cli.app import main; "
+        f"sys.argv[1:] = ['fuse', '--infrared', {str(picture)!r}, '--visible', {str(picture)!r}, "
+        f"'--out', {str(tmp_path / 'out.png')!r}]; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 4
+    assert f"states more pixels than are read here, {MAX_PIXELS} on the command line; scale it down" in done.stderr
+
+
+def test_a_picture_file_of_gigabytes_is_not_read(tmp_path: Path) -> None:
+    with (tmp_path / "hole.png").open("wb") as file:
+        file.truncate(2**33)
+    with pytest.raises(SourceUnreadableError, match="8589934592 bytes, needed 900000000 at most"):
+        read_page(tmp_path / "hole.png")

@@ -15,6 +15,8 @@ from cled_edge.errors import BackendError, OptionError, SourceMissingError, Sour
 from cled_edge.frame import MEDIA, Frame
 
 _FIRST = 10  # messages that tell the rate
+_MAX_CHUNK_BYTES = 256 * 2**20  # of a chunk or a message, in memory; recorders write chunks of 1 MiB
+_TABLES = ("topics", "messages")
 _KINDS = (RAW, COMPRESSED)
 _Messages = Iterator[tuple[int, bytes]]  # when it was recorded, in ns, and what
 
@@ -130,6 +132,11 @@ class _McapFile:
             raise self._damaged() from error
         if summary is None or summary.statistics is None:
             raise self._damaged()
+        largest = max((chunk.uncompressed_size for chunk in summary.chunk_indexes), default=0)
+        if largest > _MAX_CHUNK_BYTES:
+            raise SourceUnreadableError(
+                f"{file} has a chunk of {largest} bytes, needed {_MAX_CHUNK_BYTES} at most; write smaller chunks"
+            )
         channels = summary.channels.values()
         counts = summary.statistics.channel_message_counts
         self.kinds = {
@@ -158,21 +165,42 @@ class _SqliteFile:
         self._file = file
         self._database = sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, check_same_thread=False)
         open_.callback(self._database.close)
-        found = self._database.execute(
-            "SELECT topics.name, topics.type, topics.serialization_format, COUNT(messages.id) FROM topics "
-            "LEFT JOIN messages ON messages.topic_id = topics.id GROUP BY topics.id"
+        self._check_plain()
+        found = self._database.execute("SELECT id, name, type, serialization_format FROM topics").fetchall()
+        if not all(isinstance(text, str) for _, *texts in found for text in texts):
+            raise self._damaged("a topic has no name")
+        counts = {}
+        for number, count, most in self._database.execute(
+            "SELECT topic_id, COUNT(*), MAX(LENGTH(data)) FROM messages GROUP BY topic_id"
+        ):
+            if most is not None and most > _MAX_CHUNK_BYTES:
+                raise self._damaged(f"a message has {most} bytes, needed {_MAX_CHUNK_BYTES} at most")
+            counts[number] = count
+        self.kinds = {topic: kind if form == "cdr" else f"encoding {form}" for _, topic, kind, form in found}
+        self.counts = {topic: counts.get(number, 0) for number, topic, _, _ in found}
+        self._numbers = {topic: number for number, topic, _, _ in found}
+
+    def _check_plain(self) -> None:
+        """SourceUnreadableError for tables that are computed: views and generated columns may go on without end."""
+        stored = self._database.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0"
         ).fetchall()
-        self.kinds = {topic: kind if form == "cdr" else f"encoding {form}" for topic, kind, form, _ in found}
-        self.counts = {topic: count for topic, _, _, count in found}
+        columns = [row for name in _TABLES for row in self._database.execute(f"PRAGMA table_xinfo({name})")]
+        if not {(name,) for name in _TABLES} <= set(stored) or any(hidden for *_, hidden in columns):
+            raise self._damaged("it has no plain tables topics and messages")
+
+    def _damaged(self, why: object) -> SourceUnreadableError:
+        return SourceUnreadableError(f"{self._file} is damaged: {why}; needed a whole file; recover it")
 
     def messages(self, topic: str) -> _Messages:
         try:
             rows = self._database.execute(
-                "SELECT messages.timestamp, messages.data FROM messages JOIN topics ON messages.topic_id = topics.id "
-                "WHERE topics.name = ? ORDER BY messages.timestamp, messages.id",
-                (topic,),
+                "SELECT timestamp, data FROM messages WHERE topic_id = ? ORDER BY timestamp, id",
+                (self._numbers[topic],),
             )
-            for row in rows:  # noqa: UP028 ("yield from" closes the cursor, which raises if its database is closed)
-                yield row
+            for at, data in rows:
+                if not isinstance(at, int):
+                    raise self._damaged("a message has no time")
+                yield at, data
         except (sqlite3.Error, UnicodeDecodeError) as error:
-            raise SourceUnreadableError(f"{self._file} is damaged: {error}; needed a whole file; recover it") from error
+            raise self._damaged(error) from error

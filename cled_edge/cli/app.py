@@ -61,6 +61,7 @@ def main() -> None:
     # OpenCV and FFmpeg print decoding errors of their own; ours say the same in one line.
     os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(2**26))  # see cled_edge.decoder; read when cv2 is loaded
     try:
         with one_line_errors(), advice():
             app()

@@ -1,5 +1,6 @@
 """Bags of ROS 2 as cameras: images of every encoding, times of one clock, topics that are not there."""
 
+import sqlite3
 import struct
 import sys
 import threading
@@ -196,6 +197,39 @@ def test_whatever_byte_is_wrong_a_bag_ends_in_one_line(tmp_path: Path, suffix: s
         except CledEdgeError:
             refused += 1
     assert refused > 10
+
+
+TOPICS = "CREATE TABLE topics(id, name, type, serialization_format)"
+TOPIC = "INSERT INTO topics VALUES (1, '/a', 'sensor_msgs/msg/Image', 'cdr')"
+ENDLESS = "WITH RECURSIVE c(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM c) SELECT id, 1 AS topic_id FROM c"
+MESSAGES = "CREATE TABLE messages(id, topic_id, timestamp, data)"
+
+
+@pytest.mark.parametrize(
+    ("statements", "words"),
+    [
+        ([TOPICS, TOPIC, f"CREATE VIEW messages AS {ENDLESS}"], "no plain tables"),
+        ([TOPICS, TOPIC, MESSAGES.replace("data", "data AS (zeroblob(1000000000))")], "no plain tables"),
+        ([TOPICS, TOPIC, MESSAGES, "INSERT INTO messages VALUES (1, 1, 'noon', 'text')"], "a message has no time"),
+        ([TOPICS, TOPIC, MESSAGES, "INSERT INTO messages VALUES (1, 1, 1, zeroblob(300000000))"], "300000000 bytes"),
+        ([TOPICS, TOPIC.replace("'/a'", "x'ff'"), MESSAGES], "a topic has no name"),
+    ],
+)
+def test_a_database_that_is_no_recording_ends_at_once(statements: list[str], words: str, tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "run.db3") as database:
+        for statement in statements:
+            database.execute(statement)
+    database.close()
+    with pytest.raises(SourceUnreadableError, match=words), open_camera(str(tmp_path / "run.db3")) as bag:
+        list(bag)
+
+
+def test_a_chunk_that_unpacks_to_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cled_edge.camera.bag._MAX_CHUNK_BYTES", 10_000)
+    image = np.zeros((100, 200), np.uint8)
+    path = write_mcap(tmp_path / "run.mcap", [("/a", RAW, 1, raw(image, "mono8", 1))])
+    with pytest.raises(SourceUnreadableError, match="has a chunk of 20"):
+        open_camera(f"{path}?topic=/a")
 
 
 @pytest.mark.parametrize(
