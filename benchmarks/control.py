@@ -1,0 +1,323 @@
+"""Whether the controls do what they say, and what each step of the loop is worth: strength, balance, steps, doubt.
+
+    python -m benchmarks.control --data DATA --small
+    python -m benchmarks.control --data DATA --bundle bundles/mine --out FILE.json
+
+Pairs are held out and degraded by `ems.py`, a kind in the infrared beside one in the visible: the network restores each
+image alone. Images are cut to their middle, `--size`. The recording form runs: the step graph, and the fusion graph.
+
+    strength     PSNR to the clean image at 16 strengths, 0 to 1.5. The restored image is x_in - s R, cut to [-1, 1]:
+                 also where a bundle takes no s over 1. best: of the mean curve. rank: Spearman's, of strength and PSNR
+                 up to the best
+    leak         by how many levels a modality's restored image changes with the other one's strength: 0
+    balance      SSIM of the fused luma to the restored visible luma at 0, to the restored infrared at 1; steady:
+                 over five values the fused luma leaves the one and nears the other, by SSIM, and in levels
+    steps        PSNR gained at 1 to 5 steps, the processor's time a frame, and the spread over start noises
+    taken        of what was left of the true residual before a step, the share that it took, and the cosine of both
+    doubt        of the tenth of the pixels that a map calls most doubtful, the share among the tenth with the largest
+                 error: of the spread over start noises, and of what the steps changed
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import numpy as np
+import typer
+from numpy.typing import NDArray
+
+from benchmarks import ems
+from benchmarks.baselines import luma_of
+from benchmarks.held_out import Scene, read_scenes
+from benchmarks.result import Out, Row, Update, check_target, new_result, save
+from cled_edge.backend.choice import BackendChoice
+from cled_edge.backend.opener import open_backend
+from cled_edge.bundle.reader import Bundle
+from cled_edge.contract import Controls
+from cled_edge.errors import OptionError, one_line_errors
+from cled_edge.explain.pixel_origin import luma_levels
+from cled_edge.fuser import Fuser
+from cled_edge.image import Float32, Uint8, bytes_from_network
+from cled_edge.metrics.psnr import psnr_db
+from cled_edge.metrics.reference import ssim
+from cled_edge.schedule import Schedule
+from cled_edge.size import Size, parse_size
+from cled_edge.tensors import fused_image, grey_of, restored_images
+
+PARTS = ("strength", "leak", "balance", "steps", "taken", "doubt")
+FOLDERS = ("msrs", "roadscene")
+STRENGTHS = tuple(round(0.1 * k, 1) for k in range(16))
+BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
+MOST_STEPS, SEEDS = 5, 4
+MODALITIES = ("infrared", "visible")
+_ALL = 1e-3  # of SSIM, and of a level: a step of the balance that moves by less is neither up nor down
+Float64 = NDArray[np.float64]
+
+
+class Trial(NamedTuple):
+    """A degraded pair and its clean one, as batches (2, 3, H, W); kinds: of the infrared and of the visible, or ""."""
+
+    scene: Scene
+    kinds: tuple[str, str]
+    x_in: Float32
+    clean: Float32
+
+
+def trials_of(fuser: Fuser, scene: Scene) -> Iterator[Trial]:
+    """Yield a scene with each kind once; where the infrared has no more kinds it stays clean."""
+    clean = fuser.prepare(scene.infrared, scene.visible)
+    for infrared, visible in zip_longest(ems.INFRARED, ems.VISIBLE, fillvalue=""):
+        case = ems.Case((infrared,) if infrared else (), (visible,) if visible else ())
+        degraded = case(scene.infrared, scene.visible, scene.seed)
+        yield Trial(scene, (infrared, visible), fuser.prepare(*degraded), clean)
+
+
+def cut(scene: Scene, size: Size) -> Scene:
+    """Return the middle of a scene, of at most this size."""
+    starts = [max(0, (side - most) // 2) for side, most in zip(scene.infrared.shape, size, strict=True)]
+    place = tuple(slice(start, start + most) for start, most in zip(starts, size, strict=True))
+    images = (np.ascontiguousarray(image[place]) for image in (scene.infrared, scene.visible))
+    return Scene(scene.folder, scene.stem, *images)
+
+
+def residuals_of(fuser: Fuser, x_in: Float32, steps: int, x_t: Float32 | None = None) -> list[Float32]:
+    """Return the residual after each step."""
+    return [each["residual"].copy() for each in fuser.trajectory(x_in, Controls(steps), x_t)]
+
+
+def image_of(batch: Float32, place: int) -> Uint8:
+    """Return one modality of a batch as bytes."""
+    return grey_of(batch[0]) if place == 0 else bytes_from_network(batch[1])
+
+
+def is_judged(trial: Trial, place: int) -> bool:
+    """Whether an image tells of its kind: it has one, and a night is not judged, which is dark when it is clean."""
+    return bool(trial.kinds[place]) and not (place == 1 and trial.scene.light == "night")
+
+
+def each_kind(trials: Iterable[Trial]) -> Iterator[tuple[str, str, Trial, int]]:
+    """Yield modality, kind, trial and place in the batch of each image that is judged."""
+    for trial in trials:
+        for place, modality in enumerate(MODALITIES):
+            if is_judged(trial, place):
+                yield modality, trial.kinds[place], trial, place
+
+
+def spearman(x: Float64, y: Float64) -> float:
+    """Return the rank correlation of values without ties; NaN of fewer than two."""
+    if len(x) < 2:
+        return float("nan")
+    ranks = np.argsort(np.argsort(x)), np.argsort(np.argsort(y))
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def strength_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
+    """Yield, for each kind, the mean PSNR at each strength, the best one, and the rank correlation up to it."""
+    curves: dict[tuple[str, str], list[list[float]]] = {}
+    last = {id(trial): residuals_of(fuser, trial.x_in, fuser.steps(Controls()))[-1] for trial in trials}
+    for modality, kind, trial, place in each_kind(trials):
+        wanted, taken = image_of(trial.clean, place), last[id(trial)]
+        images = (image_of(np.clip(trial.x_in - np.float32(s) * taken, -1, 1), place) for s in STRENGTHS)
+        curves.setdefault((modality, kind), []).append([min(99.0, psnr_db(image, wanted)) for image in images])
+    for (modality, kind), found in curves.items():
+        mean = np.mean(found, axis=0)
+        best = int(mean.argmax())
+        yield {
+            "part": "strength", "modality": modality, "kind": kind, "images": len(found),
+            "best": STRENGTHS[best], "best_db": round(float(mean[best]), 2),
+            "at_1_db": round(float(mean[STRENGTHS.index(1.0)]), 2), "at_0_db": round(float(mean[0]), 2),
+            "rank": round(spearman(np.array(STRENGTHS[: best + 1]), mean[: best + 1]), 3),
+            **{f"db_at_{s}": round(float(db), 2) for s, db in zip(STRENGTHS, mean, strict=True)},
+        }  # fmt: skip
+
+
+def leak_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
+    """Yield by how much a modality's restored image changes with the other's strength, in the form that `fuse` runs."""
+    most = dict.fromkeys(MODALITIES, 0)
+    for trial in trials:
+        images = image_of(trial.x_in, 0), image_of(trial.x_in, 1)
+        plain = fuser.fuse(*images, Controls())
+        for modality, other in (MODALITIES, MODALITIES[::-1]):
+            turned = fuser.fuse(*images, Controls.from_mapping({f"strength_{other}": 0.3}, "leak"))
+            change = np.abs(getattr(turned, modality).astype(int) - getattr(plain, modality)).max()
+            most[modality] = max(most[modality], int(change))
+    for modality, levels in most.items():
+        yield {"part": "leak", "modality": modality, "images": len(trials), "largest_change_levels": levels}
+
+
+def balance_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
+    """Yield how alike the fused luma is to each restored one by balance, and on how many pairs that is steady."""
+    curves = []
+    for scene in scenes:
+        size = scene.infrared.shape[0], scene.infrared.shape[1]
+        x_in = fuser.prepare(scene.infrared, scene.visible)
+        residual, _ = fuser.residual(x_in, Controls())
+        residual = residual.copy()
+        infrared, visible = restored_images(x_in, residual, Controls(), size)
+        pictures = [fused_image(fuser.fusion(x_in, residual, Controls(balance=b)), size) for b in BALANCES]
+        pair = visible, infrared
+        curves.append([[*(ssim(p, x) for x in pair), *(apart_levels(p, x) for x in pair)] for p in pictures])
+    found = np.array(curves)
+    for place, balance in enumerate(BALANCES):
+        yield {
+            "part": "balance", "balance": balance, "images": len(found),
+            "ssim_to_visible": round(float(found[:, place, 0].mean()), 4),
+            "ssim_to_infrared": round(float(found[:, place, 1].mean()), 4),
+            "lowest_to_visible": round(float(found[:, place, 0].min()), 4),
+            "lowest_to_infrared": round(float(found[:, place, 1].min()), 4),
+            "levels_from_visible": round(float(found[:, place, 2].mean()), 2),
+            "levels_from_infrared": round(float(found[:, place, 3].mean()), 2),
+        }  # fmt: skip
+    for name, alike in (("steady by SSIM", found[:, :, :2]), ("steady by levels", -found[:, :, 2:])):
+        falls, rises = -np.diff(alike[:, :, 0], axis=1), np.diff(alike[:, :, 1], axis=1)
+        steady = (np.minimum(falls, rises) > -_ALL).all(axis=1)
+        odd = [f"{scene.folder}/{scene.stem}" for index, scene in enumerate(scenes) if not steady[index]]
+        yield {"part": "balance", "balance": name, "images": int(steady.sum()), "odd": " ".join(odd) or None}
+
+
+def apart_levels(picture: Uint8, other: Uint8) -> float:
+    """Return the mean difference of two lumas in grey levels."""
+    return float(np.abs(luma_of(picture).astype(np.float32) - luma_of(other)).mean())
+
+
+def steps_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
+    """Yield the mean gain of each modality, the processor's time and the spread over start noises, by steps."""
+    for steps in range(1, MOST_STEPS + 1):
+        gains: dict[str, list[float]] = {modality: [] for modality in MODALITIES}
+        cpu_ms = []
+        for trial in trials:
+            begun = time.process_time()
+            residual = residuals_of(fuser, trial.x_in, steps)[-1]
+            cpu_ms.append((time.process_time() - begun) * 1e3)
+            for modality, _, _, place in each_kind([trial]):
+                wanted = image_of(trial.clean, place)
+                before, after = (image_of(x, place) for x in (trial.x_in, trial.x_in - residual))
+                gains[modality].append(psnr_db(after, wanted) - psnr_db(before, wanted))
+        spreads = [spread_of(fuser, trial.x_in, steps).mean() for trial in trials[:2]]
+        yield {
+            "part": "steps", "steps": steps, "images": len(trials),
+            **{f"{modality}_gain_db": round(float(np.mean(found)), 3) for modality, found in gains.items()},
+            "steps_cpu_ms": round(float(np.median(cpu_ms)), 1),
+            "spread_levels": round(float(np.mean(spreads)), 3),
+        }  # fmt: skip
+
+
+def taken_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
+    """Yield, for each kind and step, what it took of what was left of the true residual, and the cosine of both."""
+    found: dict[tuple[str, str], list[list[tuple[float, float]]]] = {}
+    for modality, kind, trial, place in each_kind(trials):
+        residuals = [r[place] for r in residuals_of(fuser, trial.x_in, max(3, fuser.steps(Controls())))]
+        found.setdefault((modality, kind), []).append(taken(residuals, (trial.x_in - trial.clean)[place]))
+    for (modality, kind), steps in found.items():
+        means = np.nanmean(np.array(steps), axis=0)
+        for step, (share, cosine) in enumerate(means, 1):
+            yield {
+                "part": "taken", "modality": modality, "kind": kind, "step": step, "images": len(steps),
+                "share_of_what_it_met": round(float(share), 3), "cosine": round(float(cosine), 3),
+            }  # fmt: skip
+
+
+def taken(residuals: list[Float32], true: Float32) -> list[tuple[float, float]]:
+    """Return, for each step, <c, e> / <e, e> and <c, e> / |c| |e| of its change c and what was left before it, e."""
+    found, before = [], np.zeros_like(true)
+    for residual in residuals:
+        change, left = (residual - before).astype(np.float64), (true - before).astype(np.float64)
+        along, size, whole = float((change * left).sum()), float((change**2).sum()), float((left**2).sum())
+        cosine = along / np.sqrt(size * whole) if size > 0 and whole > 0 else float("nan")
+        found.append((along / whole if whole else float("nan"), cosine))
+        before = residual
+    return found
+
+
+def doubt_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
+    """Yield, for each map of doubt, the mean share of its most doubtful tenth among the tenth of largest errors."""
+    steps = max(3, fuser.steps(Controls()))
+    shares: dict[tuple[str, str], list[float]] = {}
+    for trial in trials:
+        residuals = residuals_of(fuser, trial.x_in, steps)
+        lumas = [luma_levels(trial.x_in - residual) for residual in residuals]
+        maps = {
+            "spread over start noises": spread_of(fuser, trial.x_in, steps),
+            "what steps after the first changed": np.abs(lumas[-1] - lumas[0]),
+            "what all steps changed": np.abs(lumas[-1] - luma_levels(trial.x_in)),
+        }
+        error = np.abs(lumas[-1] - luma_levels(trial.clean))
+        for modality, _, _, place in each_kind([trial]):
+            for name, doubt in maps.items():
+                shares.setdefault((modality, name), []).append(shared_tenth(doubt[place], error[place]))
+    for (modality, name), found in shares.items():
+        kept = [share for share in found if np.isfinite(share)]
+        mean = round(float(np.mean(kept)), 3) if kept else None
+        yield {"part": "doubt", "modality": modality, "doubt": name, "images": len(kept), "share": mean}
+
+
+def shared_tenth(doubt: Float32, error: Float32) -> float:
+    """Return the share of the most doubtful tenth that is among the tenth of the largest errors; NaN without doubt."""
+    if float(np.ptp(doubt)) == 0:
+        return float("nan")
+    count = doubt.size // 10
+    most = [set(np.argpartition(-x.ravel(), count)[:count].tolist()) for x in (doubt, error)]
+    return len(most[0] & most[1]) / count
+
+
+def spread_of(fuser: Fuser, x_in: Float32, steps: int) -> Float32:
+    """Return the deviation of the clean luma over start noises, (2, H, W) in levels; 0 of a schedule without noise."""
+    noise = np.float32(Schedule.named(fuser.bundle.manifest.schedule.name).start_noise)
+    if noise == 0:
+        return np.zeros((2, *x_in.shape[2:]), np.float32)
+    start = fuser.start(x_in)["x_t"]
+    drawn = (np.random.default_rng(seed).standard_normal(x_in.shape, np.float32) for seed in range(SEEDS))
+    lumas = [luma_levels(x_in - residuals_of(fuser, x_in, steps, start + noise * each)[-1]) for each in drawn]
+    return np.asarray(np.std(lumas, axis=0, ddof=1), np.float32)
+
+
+def main(
+    data: Annotated[Path, typer.Option(metavar="DIR", help="the shared data, with pairs/ in it")],
+    bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="bundle; the shipped one unless given")] = None,
+    backend: Annotated[str, typer.Option(help="what runs it")] = "onnxruntime",
+    only: Annotated[str, typer.Option(metavar="A,B", help=f"of {','.join(PARTS)}")] = ",".join(PARTS),
+    count: Annotated[int, typer.Option(min=1, help="pairs of each folder")] = 10,
+    size: Annotated[str, typer.Option(metavar="HEIGHTxWIDTH", help="of the middle that is taken")] = "256x320",
+    small: Annotated[bool, typer.Option("--small", help="a first look: two pairs of each folder, 160x224")] = False,
+    out: Out = None,
+    update: Update = False,
+) -> None:
+    """Measure, and print a line for each row."""
+    with one_line_errors():
+        check_target(out, update)
+        if unknown := [part for part in only.split(",") if part not in PARTS]:
+            raise OptionError(f"--only has {unknown[0]!r}; it must list some of {','.join(PARTS)}")
+        count, size = (2, "160x224") if small else (count, size)
+        opened = Bundle.open(bundle)
+        with Fuser(opened, open_backend(BackendChoice.parse(backend), opened)) as fuser:
+            scenes = [cut(s, parse_size(size)) for name in FOLDERS for s in read_scenes(data / "pairs", name, count)]
+            rows: list[Row] = []
+            for row in measured(fuser, scenes, only.split(",")):
+                rows.append(row)
+                print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        settings = {"backend": backend, "size": list(parse_size(size)), "pairs": len(scenes)}
+        if out or update:
+            save(new_result("control", opened.manifest.name, rows, (opened,), settings), out, update)
+
+
+def measured(fuser: Fuser, scenes: list[Scene], parts: list[str]) -> Iterator[Row]:
+    """Yield the rows of parts."""
+    # A pair has six cases; each pair gives two of them, in turn, where a kind's mean needs no more.
+    trials = [trial for index, scene in enumerate(scenes) for trial in _turn(list(trials_of(fuser, scene)), index)]
+    by_trials: dict[str, Callable[[Fuser, list[Trial]], Iterator[Row]]] = {
+        "strength": strength_rows, "leak": lambda f, t: leak_rows(f, t[:4]), "steps": steps_rows, "taken": taken_rows,
+        "doubt": doubt_rows,
+    }  # fmt: skip
+    for part in parts:
+        yield from balance_rows(fuser, scenes) if part == "balance" else by_trials[part](fuser, trials)
+
+
+def _turn(trials: list[Trial], index: int) -> list[Trial]:
+    """Return half of a scene's cases: the even ones, then the odd ones."""
+    return trials[index % 2 :: 2]
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,63 @@
+"""The tables of `benchmarks.control`: strength, leak, balance, steps, what each step takes, doubt."""
+
+from benchmarks.table import Column, Table, columns
+
+COMMAND = "python -m benchmarks.control --data DIR --update"
+_SHOWN = (0.0, 0.4, 0.8, 0.9, 1.0, 1.1, 1.2, 1.5)
+
+STRENGTH = Table(
+    "Strength of removal",
+    "control",
+    columns("modality, kind, images, best=best:1, rank up to it=rank:3")
+    + tuple(Column(f"dB at {s}", f"db_at_{s}", 2) for s in _SHOWN),
+    COMMAND,
+    "Mean PSNR to the clean image, of single degradations (`ems.py`). *Rank*: Spearman's, of strength and PSNR.",
+    part="strength",
+)
+LEAK = Table(
+    "Does one strength change the other image?",
+    "control",
+    columns("restored=modality, images, largest change in levels=largest_change_levels"),
+    COMMAND,
+    part="leak",
+)
+BALANCE = Table(
+    "Balance",
+    "control",
+    columns(
+        "balance, images, SSIM to visible=ssim_to_visible:3, lowest=lowest_to_visible:3, SSIM to "
+        "infrared=ssim_to_infrared:3, lowest=lowest_to_infrared:3, levels from visible=levels_from_visible:1, levels from "
+        "infrared=levels_from_infrared:1, odd pairs=odd"
+    ),
+    COMMAND,
+    "Of the fused luma to both restored ones. *Steady*: pairs on which it leaves the one and nears the other all the way.",
+    part="balance",
+)
+STEPS = Table(
+    "Steps",
+    "control",
+    columns(
+        "steps, images, infrared dB=infrared_gain_db:2, visible dB=visible_gain_db:2, processor ms of the "
+        "steps=steps_cpu_ms:0, spread in levels=spread_levels:2"
+    ),
+    COMMAND,
+    "PSNR gained over all kinds. Time is that of the step graph, processor time. *Spread*: over start noises.",
+    part="steps",
+)
+TAKEN = Table(
+    "What each step takes of what it meets",
+    "control",
+    columns("modality, kind, step, images, share=share_of_what_it_met:1%, cosine=cosine:2"),
+    COMMAND,
+    "Of what is left of the true residual before the step: the projection of its change onto it.",
+    part="taken",
+)
+DOUBT = Table(
+    "Doubt",
+    "control",
+    columns("modality, map of doubt=doubt, images, share=share:0%"),
+    COMMAND,
+    "Of the tenth of the pixels with most doubt, how many are in the tenth with the largest error; 10 % is chance.",
+    part="doubt",
+)
+CONTROL = (STRENGTH, LEAK, BALANCE, STEPS, TAKEN, DOUBT)

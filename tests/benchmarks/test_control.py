@@ -1,0 +1,73 @@
+"""The benchmark of controls: each number is what it says, on cases where it is known."""
+
+import numpy as np
+import pytest
+
+from benchmarks import control
+from benchmarks.control import Trial, cut, shared_tenth, spearman, strength_rows, taken
+from benchmarks.held_out import Scene
+
+
+@pytest.fixture
+def scene() -> Scene:
+    from cled_edge.scene.night_street import night_street
+
+    frame = next(iter(night_street(1, (96, 128))))
+    return Scene("street", "0", frame.infrared, np.clip(frame.visible_clean * 2.0 + 20, 0, 255).astype(np.uint8))
+
+
+def test_a_step_that_takes_half_of_what_is_left_is_told_so_and_one_that_errs_too(rng) -> None:
+    true = rng.normal(0, 1, (3, 8, 8)).astype(np.float32)
+    found = taken([0.5 * true, 0.75 * true, true * 0.75, true * 0.5], true)
+    shares = [share for share, _ in found]
+    assert shares == pytest.approx([0.5, 0.5, 0.0, -1.0], abs=1e-5)
+    assert [cosine for _, cosine in found[:2]] == pytest.approx([1.0, 1.0], abs=1e-5)
+    assert np.isnan(found[2][1]), "a step that did nothing has no direction"
+    assert found[3][1] == pytest.approx(-1.0, abs=1e-5)
+
+
+def test_doubt_is_judged_by_the_tenth_that_it_shares_with_the_errors(rng) -> None:
+    error = rng.permutation(1000).reshape(20, 50).astype(np.float32)
+    assert shared_tenth(error, error) == 1.0
+    assert shared_tenth(-error, error) == 0.0
+    assert shared_tenth(rng.permutation(1000).reshape(20, 50).astype(np.float32), error) < 0.3
+    assert np.isnan(shared_tenth(np.zeros((20, 50), np.float32), error)), "a map without doubt tells nothing"
+
+
+def test_ranks_follow_order_and_not_distance() -> None:
+    assert spearman(np.array([0, 0.1, 0.2]), np.array([1.0, 1.1, 30.0])) == pytest.approx(1)
+    assert spearman(np.array([0, 0.1, 0.2]), np.array([3.0, 1.1, 0.0])) == pytest.approx(-1)
+    assert np.isnan(spearman(np.array([0.0]), np.array([1.0])))
+
+
+def test_the_best_strength_is_found_also_beyond_one(scene: Scene, monkeypatch) -> None:
+    """A network that finds five sixths of what was added is best at 1.2."""
+
+    class Found:
+        def steps(self, _controls) -> int:
+            return 1
+
+    clean = np.full((2, 3, 16, 16), 0.1, np.float32)
+    trial = Trial(scene, ("noise", "haze"), clean + np.float32(0.3), clean)
+    monkeypatch.setattr(control, "residuals_of", lambda *_: [np.full_like(clean, 0.25)])
+    rows = {row["modality"]: row for row in strength_rows(Found(), [trial])}
+    for row in rows.values():
+        assert row["best"] == 1.2
+        assert row["best_db"] > row["at_1_db"] > row["at_0_db"]
+        assert row["rank"] == 1.0
+
+
+def test_every_kind_comes_up_and_cuts_are_of_the_middle(scene: Scene) -> None:
+    from cled_edge import Fuser
+
+    middle = cut(scene, (64, 96))
+    assert np.array_equal(middle.infrared, scene.infrared[16:80, 16:112])
+    assert cut(scene, (500, 500)).visible.shape == scene.visible.shape
+    with Fuser.load() as fuser:
+        trials = list(control.trials_of(fuser, middle))
+        seen = {(modality, kind) for modality, kind, _, _ in control.each_kind(trials)}
+        assert {kind for modality, kind in seen if modality == "infrared"} == set(control.ems.INFRARED)
+        assert {kind for modality, kind in seen if modality == "visible"} == set(control.ems.VISIBLE)
+        assert all(np.abs(t.x_in - t.clean)[p].max() > 0 for _, _, t, p in control.each_kind(trials))
+        parts = [row["part"] for row in control.measured(fuser, [middle], ["leak", "balance", "taken"])]
+    assert set(parts) == {"leak", "balance", "taken"}
