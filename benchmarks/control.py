@@ -11,7 +11,7 @@ image alone. Images are cut to their middle, `--size`. The recording form runs: 
                  up to the best
     leak         by how many levels a modality's restored image changes with the other one's strength: 0
     balance      SSIM of the fused luma to the restored visible luma at 0, to the restored infrared at 1; steady:
-                 over five values the fused luma leaves the one and nears the other, by SSIM, and in levels
+                 over five values the first falls and the second rises
     steps        PSNR gained at 1 to 5 steps, the processor's time a frame, and the spread over start noises
     taken        of what was left of the true residual before a step, the share that it took, and the cosine of both
     doubt        of the tenth of the pixels that a map calls most doubtful, the share among the tenth with the largest
@@ -29,7 +29,6 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import ems
-from benchmarks.baselines import luma_of
 from benchmarks.held_out import Scene, read_scenes
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.backend.choice import BackendChoice
@@ -52,7 +51,7 @@ STRENGTHS = tuple(round(0.1 * k, 1) for k in range(16))
 BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_STEPS, SEEDS = 5, 4
 MODALITIES = ("infrared", "visible")
-_ALL = 1e-3  # of SSIM, and of a level: a step of the balance that moves by less is neither up nor down
+_ALL = 1e-3  # of SSIM: a step of the balance that moves by less is neither up nor down
 Float64 = NDArray[np.float64]
 
 
@@ -157,8 +156,7 @@ def balance_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
         residual = residual.copy()
         infrared, visible = restored_images(x_in, residual, Controls(), size)
         pictures = [fused_image(fuser.fusion(x_in, residual, Controls(balance=b)), size) for b in BALANCES]
-        pair = visible, infrared
-        curves.append([[*(ssim(p, x) for x in pair), *(apart_levels(p, x) for x in pair)] for p in pictures])
+        curves.append([(ssim(picture, visible), ssim(picture, infrared)) for picture in pictures])
     found = np.array(curves)
     for place, balance in enumerate(BALANCES):
         yield {
@@ -167,19 +165,11 @@ def balance_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
             "ssim_to_infrared": round(float(found[:, place, 1].mean()), 4),
             "lowest_to_visible": round(float(found[:, place, 0].min()), 4),
             "lowest_to_infrared": round(float(found[:, place, 1].min()), 4),
-            "levels_from_visible": round(float(found[:, place, 2].mean()), 2),
-            "levels_from_infrared": round(float(found[:, place, 3].mean()), 2),
         }  # fmt: skip
-    for name, alike in (("steady by SSIM", found[:, :, :2]), ("steady by levels", -found[:, :, 2:])):
-        falls, rises = -np.diff(alike[:, :, 0], axis=1), np.diff(alike[:, :, 1], axis=1)
-        steady = (np.minimum(falls, rises) > -_ALL).all(axis=1)
-        odd = [f"{scene.folder}/{scene.stem}" for index, scene in enumerate(scenes) if not steady[index]]
-        yield {"part": "balance", "balance": name, "images": int(steady.sum()), "odd": " ".join(odd) or None}
-
-
-def apart_levels(picture: Uint8, other: Uint8) -> float:
-    """Return the mean difference of two lumas in grey levels."""
-    return float(np.abs(luma_of(picture).astype(np.float32) - luma_of(other)).mean())
+    falls, rises = -np.diff(found[:, :, 0], axis=1), np.diff(found[:, :, 1], axis=1)
+    lowest = np.minimum(falls, rises).min(axis=1).tolist()
+    odd = [f"{scene.folder}/{scene.stem}" for scene, least in zip(scenes, lowest, strict=True) if least < -_ALL]
+    yield {"part": "balance", "balance": "steady", "images": len(scenes) - len(odd), "odd": " ".join(odd) or None}
 
 
 def steps_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:

@@ -26,11 +26,10 @@ BALANCE = Table(
     "control",
     columns(
         "balance, images, SSIM to visible=ssim_to_visible:3, lowest=lowest_to_visible:3, SSIM to "
-        "infrared=ssim_to_infrared:3, lowest=lowest_to_infrared:3, levels from visible=levels_from_visible:1, levels from "
-        "infrared=levels_from_infrared:1, odd pairs=odd"
+        "infrared=ssim_to_infrared:3, lowest=lowest_to_infrared:3, odd pairs=odd"
     ),
     COMMAND,
-    "Of the fused luma to both restored ones. *Steady*: pairs on which it leaves the one and nears the other all the way.",
+    "Of the fused luma to both restored ones. *Steady*: pairs on which the one falls and the other rises.",
     part="balance",
 )
 STEPS = Table(
