@@ -23,7 +23,6 @@ _TODO = "calibrate again, or give the file that cled-edge calibrate wrote"
 _FILES = Reader(CalibrationError, CalibrationError, _TODO, follow_links=True)
 _MAX_BYTES = 2**16
 _LINE = re.compile(r"(?P<item>  - |    |)(?P<key>[a-z_]+):(?: (?P<value>.*))?")
-_COMMENT = re.compile(r"^(?P<value>(?:\"[^\"]*\"|[^\"#])*?)\s*(?:#.*)?$")
 _HEAD = """\
 # Written by cled-edge calibrate: where a visible pixel (x, y) lies in the infrared image.
 # A visible point is straightened by visible_lens, moved by the 3x3 matrix, and bent by infrared_lens. Sizes are
@@ -218,13 +217,22 @@ def _parsed(text: str) -> dict[str, Any]:
             raise ValueError(f"line {number} belongs to no item; an item begins with a hyphen")
         if found["key"] in target:
             raise ValueError(f"line {number} has {found['key']} a second time")
-        value = _COMMENT.fullmatch(found["value"] or "")
-        plain = value["value"] if value else ""
+        plain = _without_comment(found["value"] or "")
         if not plain and not found["item"]:
             items = target[found["key"]] = []
         else:
             target[found["key"]] = _value(plain, number)
     return values
+
+
+def _without_comment(text: str) -> str:
+    """Return what stands before the first `#` outside of quotes."""
+    end = 0
+    for place, part in enumerate(text.split('"')):
+        if place % 2 == 0 and "#" in part:
+            return text[: end + part.index("#")].rstrip()
+        end += len(part) + 1
+    return text.rstrip()
 
 
 def _value(text: str, number: int) -> Any:
