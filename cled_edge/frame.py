@@ -6,7 +6,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cled_edge.contract import Controls
-from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order
+from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any
 
 # Names of clocks. Timestamps compare only within one clock; a source may have a clock of another name.
 MONOTONIC = "monotonic"  # when it was taken, by this computer's time.monotonic_ns, as video drivers stamp frames
@@ -74,6 +74,11 @@ class FramePair:
         if self.number is not None:
             return f"{self.number:06d}"
         return self.visible.name or f"{self.visible.sequence:06d}"
+
+    def images(self) -> tuple[Uint8, Uint8]:
+        """Return grey (H, W) and RGB (H, W, 3), of which 16 bits are stretched by the image itself."""
+        infrared, visible = self.infrared, self.visible
+        return grey_from_any(infrared.image, infrared.color_order), rgb_from_any(visible.image, visible.color_order)
 
     @property
     def skew_ns(self) -> int | None:

@@ -5,7 +5,7 @@ It is long because each option is a parameter.
 
 import os
 import sys
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -334,14 +334,15 @@ def run_fusion(
         if verbose:
             _tell_opened(console, config, pairs, fuser, outputs)
 
-        line = evidence_line(console) if run.evidence else None
+        watch = Watch(evidence_line(console), fuser.kinds) if run.evidence else None
 
         def end(report: "Report", failure: BaseException | None = None) -> None:
             noted = [*notes(details(fuser.backend.facts, fuser.backend.runs)), f"infrared: {stream}"]
-            _end(report, noted, run.as_json, failure, quiet=console.quiet, evidence=line.as_dict() if line else None)
+            _end(report, noted, run.as_json, failure, quiet=console.quiet, evidence=watch.as_dict() if watch else None)
 
         box = ControlBox(controls, check=fuser.refuse_unfit, entries=fuser.controls)
         with (
+            watch or nullcontext(),
             watched(address, config, box, fuser, console, stream) as monitors,
             progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance,
         ):
@@ -353,7 +354,7 @@ def run_fusion(
                 registrar=registrar,
                 tiling=tiling,
                 max_frames=run.max_frames,
-                monitors=(*monitors, *((Watch(line, fuser.kinds),) if line else ())),
+                monitors=(*monitors, *((watch,) if watch else ())),
                 advance=advance,
                 overdue=lambda late, failure: _leave(lambda: end(late, failure)),
             )

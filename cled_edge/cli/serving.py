@@ -66,6 +66,8 @@ def watched(
             "backend": fuser.backend.description,
             "version": __version__,
         }
-        with PageServer(address, box, about=about, record_to=config.page.record_to, thermal=thermal) as page:
+        with PageServer(
+            address, box, about=about, record_to=config.page.record_to, thermal=thermal, kinds=fuser.kinds
+        ) as page:
             print_line(console, f"page: {page.url}")
             yield [watchdog, page]

@@ -18,7 +18,7 @@ def evidence_of(infrared: Uint8, visible: Uint8) -> Evidence:
 
 
 class EvidenceLine:
-    """Looks at a pair once a second, and says what it saw. now: nanoseconds of a clock that never goes back.
+    """Looks at a pair where a second `is_due`, and says what it saw. now: nanoseconds of a clock that never goes back.
 
     tell: takes each line. latest: the last evidence, None before the first. told: the last of the network's own, None
     if its bundle tells none.
@@ -30,19 +30,18 @@ class EvidenceLine:
         self.told: Evidence | None = None
         self._due_ns: int | None = None
 
-    def see(
-        self, images: Callable[[], tuple[Uint8, Uint8]], told: Callable[[], Evidence | None] = lambda: None
-    ) -> None:
-        """Take note of a pair. Both are called if a second has gone by.
-
-        images: returns grey (H, W) and RGB (H, W, 3). told: returns what the network says of them.
-        """
+    def is_due(self) -> bool:
+        """Return whether a second has gone by since this last said so."""
         now_ns = self.now()
         if self._due_ns is not None and now_ns < self._due_ns:
-            return
+            return False
         self._due_ns = now_ns + _PERIOD_NS
-        self.latest, self.told = evidence_of(*images()), told()
-        self.tell(str(self.latest) + ("" if self.told is None else f" (the network: {self.told})"))
+        return True
+
+    def look(self, images: tuple[Uint8, Uint8], told: Evidence | None = None) -> None:
+        """Take note of a pair, grey (H, W) and RGB (H, W, 3). told: what the network says of it."""
+        self.latest, self.told = evidence_of(*images), told
+        self.tell(str(self.latest) + ("" if told is None else f" (the network: {told})"))
 
     def as_dict(self) -> dict[str, Any] | None:
         """Return the last evidence as plain JSON types, None before the first."""

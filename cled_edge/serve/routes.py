@@ -67,11 +67,13 @@ class Page:
             "controls": asdict(self.box.current),
             "refusal": self.box.refusal,
             "recording": self.recorder.status(),
-            "thermal": self._thermal_status(),
+            "thermal": self.thermal_status(),
+            "evidence": self.telemetry.evidence(),
             "frame": self.shots.item.facts() if self.shots.item else None,
         }
 
-    def _thermal_status(self) -> dict[str, Any] | None:
+    def thermal_status(self) -> dict[str, Any] | None:
+        """Return what becomes of the infrared counts just now; None where nothing does."""
         stream = self.thermal
         if stream is None:
             return None
@@ -165,14 +167,14 @@ def _add_changes(app: FastAPI, page: Page) -> None:
         return asdict(page.box.change(**await _body(request)))
 
     @app.post("/thermal")
-    async def thermal(request: Request) -> dict[str, Any]:
+    async def thermal(request: Request) -> dict[str, Any] | None:
         lock = (await _body(request)).get("lock")
         if not isinstance(lock, bool) or page.thermal is None:
             raise OptionError(
                 'the grey scale cannot be locked so; needed {"lock": true} or false, and a thermal camera'
             )
         page.thermal.is_locked = lock
-        return page.status()["thermal"]
+        return page.thermal_status()
 
     @app.post("/record")
     async def record(request: Request) -> dict[str, Any]:

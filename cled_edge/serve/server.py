@@ -18,6 +18,7 @@ from cled_edge.frame import FusedFrame
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.guard import LOCAL, Guard, check_token
 from cled_edge.serve.page_recorder import CLOSE_S, Recorder
+from cled_edge.serve.seen_kinds import Told
 from cled_edge.serve.shot import Shot
 from cled_edge.thermal import ThermalStream
 
@@ -73,7 +74,8 @@ class PageServer:
     """Serves the page of a run while its context lasts. It is a `Monitor` of `fuse_pairs`.
 
     about: what runs, in words that may be shown. record_to: the folder of recordings. thermal: what makes grey of the
-    infrared camera's counts, to lock and to read; None where nothing does.
+    infrared camera's counts, to lock and to read; None where nothing does. kinds: what the network says of a frame's
+    kinds of degradation, `Fuser.kinds`.
     OutputError if the address cannot be had, or a package is missing.
     """
 
@@ -85,8 +87,10 @@ class PageServer:
         about: dict[str, str],
         record_to: Path = Path("recordings"),
         thermal: ThermalStream | None = None,
+        kinds: Told = lambda _frame: None,
     ) -> None:
         self.address, self._box, self._about, self._thermal = address, box, about, thermal
+        self._kinds = kinds
         self.recorder = Recorder(record_to)
         self.shots: Channel[Shot] = Channel()
         self.telemetry: Telemetry
@@ -117,12 +121,13 @@ class PageServer:
 
             from cled_edge.serve.connection import Connection  # noqa: PLC0415
             from cled_edge.serve.routes import Page, application  # noqa: PLC0415
+            from cled_edge.serve.seen_kinds import SeenKinds  # noqa: PLC0415
             from cled_edge.serve.telemetry import Telemetry  # noqa: PLC0415
         except ImportError as error:
             raise OutputError(f"the page needs the package {error.name}, which is not installed; {INSTALL}") from error
         listening = self._bound()
         self._pool = ThreadPoolExecutor(1, "jpeg", initializer=_be_nice)
-        self.telemetry = Telemetry(self._box, self._about)
+        self.telemetry = Telemetry(self._box, self._about, kinds=SeenKinds(self._kinds))
         page = Page(self.shots, self._box, self.telemetry, self.recorder, self._about, self._pool, self._thermal)
         guard = Guard(application(page), self.address.token)
         config = uvicorn.Config(

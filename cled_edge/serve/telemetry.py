@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import BOTH_LOST, FusedFrame
 from cled_edge.output.frame_facts import ms, total_ns
+from cled_edge.serve.seen_kinds import SeenKinds
 
 FRESH_S = 2.0  # a run whose newest fused frame is older is not healthy
 KEPT_POINTS = 1200
@@ -20,9 +21,20 @@ _SKEW_SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2)
 
 
 class Telemetry:
-    """Counts frames. status: of the run, see `Report.as_dict`; called when somebody asks, never for each frame."""
+    """Counts frames. status: of the run, see `Report.as_dict`; called when somebody asks, never for each frame.
 
-    def __init__(self, box: ControlBox, about: dict[str, str], now: Callable[[], int] = time.monotonic_ns) -> None:
+    kinds: which degradations the newest frame shows, also for those who ask.
+    """
+
+    def __init__(
+        self,
+        box: ControlBox,
+        about: dict[str, str],
+        now: Callable[[], int] = time.monotonic_ns,
+        *,
+        kinds: SeenKinds | None = None,
+    ) -> None:
+        self._kinds = kinds or SeenKinds(now=now)
         self.status: Callable[[], dict[str, Any]] = dict
         self.points: deque[dict[str, Any]] = deque(maxlen=KEPT_POINTS)
         self.viewers = 0
@@ -92,6 +104,10 @@ class Telemetry:
             return False, {"status": BOTH_LOST, "frame_age_s": age_s}
         return True, {"status": last.degraded or "ok", "frame_age_s": age_s}
 
+    def evidence(self) -> dict[str, Any] | None:
+        """Return how likely each kind of degradation is in the newest inputs, a second old at most; it takes 10 ms."""
+        return self._kinds.of(self._last)
+
     def rate_hz(self) -> float:
         """Return how many frames were fused a second, over the last two seconds."""
         now_ms = (self._now() - self._begun_ns) / 1e6
@@ -130,12 +146,25 @@ class Telemetry:
         for modality, state in zip(("infrared", "visible"), (self._last and self._last.states) or (), strict=False):
             states.add_metric([modality, str(getattr(state, "value", state))], 1)
         yield states
+        yield _of_kinds(self.evidence() or {})
         healthy, told = self.health()
         yield GaugeMetricFamily("cled_edge_healthy", "1: a fresh frame of one camera at least", value=int(healthy))
         if told["frame_age_s"] is not None:
             yield GaugeMetricFamily("cled_edge_newest_frame_seconds", "since the last fused", value=told["frame_age_s"])
         yield GaugeMetricFamily("cled_edge_rate_hz", "fused frames a second", value=self.rate_hz())
         yield GaugeMetricFamily("cled_edge_viewers", "open streams of the page", value=self.viewers)
+
+
+def _of_kinds(evidence: dict[str, Any]) -> Metric:
+    """Return how likely each kind of degradation is, by formulas, and by the network where its bundle tells."""
+    likely = GaugeMetricFamily(
+        "cled_edge_evidence", "how likely a kind of degradation is in the input", labels=["modality", "kind", "by"]
+    )
+    for by, told in (("formulas", evidence), ("network", evidence.get("network", {}))):
+        for modality in ("infrared", "visible"):
+            for kind, probability in told.get(modality, {}).items():
+                likely.add_metric([modality, kind, by], probability)
+    return likely
 
 
 def _of_cameras(live: dict[str, Any]) -> Iterable[Metric]:

@@ -7,6 +7,8 @@ import pytest
 pytest.importorskip("prometheus_client", reason="needs the extra serve")
 
 from cled_edge.control_box import ControlBox
+from cled_edge.evidence.told import Evidence
+from cled_edge.serve.seen_kinds import SeenKinds
 from cled_edge.serve.server import PageServer
 from cled_edge.serve.telemetry import Telemetry
 from tests.serve.conftest import Client, scene
@@ -45,6 +47,33 @@ def test_the_rate_is_that_of_the_last_two_seconds() -> None:
     assert telemetry.rate_hz() == pytest.approx(25, abs=0.1)
     clock.now_ns += 10_000_000_000
     assert telemetry.rate_hz() == 0
+
+
+def test_evidence_is_worked_out_for_who_asks_and_once_a_second() -> None:
+    clock, looked = Clock(), []
+
+    def told(frame) -> Evidence:
+        looked.append(frame.name)
+        return Evidence({"stripes": 0.9}, {"haze": 0.25})
+
+    telemetry = Telemetry(ControlBox(), {}, clock, kinds=SeenKinds(told, clock))
+    assert telemetry.evidence() is None
+    assert b"cled_edge_evidence{" not in telemetry.prometheus()
+    for number, at_ms in enumerate((0, 400, 1100, 1200)):
+        clock.now_ns = at_ms * 1_000_000
+        telemetry.count(number, scene(number))
+        if at_ms != 1100:
+            assert set(telemetry.evidence()) == {"infrared", "visible", "network"}
+    assert len(looked) == 2, "a frame that nobody asks of is not looked at, nor a second one within a second"
+    text = telemetry.prometheus().decode()
+    assert 'cled_edge_evidence{by="network",kind="haze",modality="visible"} 0.25' in text
+    assert re.search(r'^cled_edge_evidence{by="formulas",kind="rows",modality="infrared"} \S+$', text, re.MULTILINE)
+
+
+def test_what_is_lost_shows_no_evidence() -> None:
+    telemetry = Telemetry(ControlBox(), {}, Clock())
+    telemetry.count(1, scene(degraded="infrared lost"))
+    assert telemetry.evidence() is None
 
 
 def test_healthz_tells_by_its_code(page: PageServer, client: Client) -> None:

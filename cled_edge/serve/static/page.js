@@ -199,6 +199,7 @@ function showStatus(status) {
   $("refusal").textContent = status.refusal;
   showRecording(status.recording);
   showThermal(status.thermal);
+  showEvidence(status.evidence);
   if (performance.now() - state.touched > 1500) for (const each of controls) each.take(status.controls[each.name]);
   showCameras(status.live);
   showStages(status.latency_ms || {});
@@ -241,6 +242,15 @@ function showCameras(live) {
   $("pairing").textContent = `pairing ${policy}, slop ${say(slop_ms, 0)} ms, hold ${say(hold_ms, 0)} ms`;
   $("cameras").querySelector("tbody").replaceChildren(...rows.map(([name, values]) => rowOf(name, values)));
   $("failures").textContent = sources.map((each) => each.failure).filter(Boolean).join("; ");
+}
+
+function showEvidence(evidence) {
+  $("evidence").hidden = !evidence;
+  if (!evidence) return;
+  const likely = (kinds) => Object.entries(kinds || {}).filter(([, p]) => p >= 0.2).sort((a, b) => b[1] - a[1]);
+  const words = (kinds) => kinds ? likely(kinds).map(([kind, p]) => `${kind.replaceAll("_", " ")} ${p.toFixed(1)}`).join(", ") || "none" : "–";
+  const rows = ["infrared", "visible"].map((name) => rowOf(name, [words(evidence[name]), words(evidence.network?.[name])]));
+  document.querySelector("#evidence tbody").replaceChildren(...rows);
 }
 
 function showFacts(status) {
