@@ -26,7 +26,7 @@ import numpy as np
 import psutil
 import typer
 
-from benchmarks.live_rig import DrawnRig, Faults, Rig, RtspRig
+from benchmarks.live_rig import MJPEG, DrawnRig, Faults, NetworkRig, Rig
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from benchmarks.rtsp_camera import lacking, read_clock, since_ms
 from benchmarks.tables_speed import LIVE
@@ -283,8 +283,10 @@ def main(
         SCENARIOS
     ),
     seconds: Annotated[float, typer.Option(min=1, help="of each scenario")] = 40,
-    source: Annotated[str | None, typer.Option(help="rtsp or drawn", show_default="rtsp if GStreamer is here")] = None,
-    codec: Annotated[str, typer.Option(help="h264 or h265")] = "h264",
+    source: Annotated[
+        str | None, typer.Option(help="network or drawn", show_default="network if GStreamer is here")
+    ] = None,
+    codec: Annotated[str, typer.Option(help="h264, h265, or mjpeg, which comes by HTTP")] = "h264",
     backend: Annotated[str, typer.Option(help="what runs it, NAME or NAME:PRECISION")] = "openvino:bf16",
     frame_size: Annotated[str, typer.Option(metavar="HxW", help="of the pairs")] = "480x640",
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
@@ -296,8 +298,8 @@ def main(
         names, lack = scenarios.split(","), lacking()
         if unknown := [name for name in names if name not in (*SCENARIOS, SOAK)]:
             raise OptionError(f"scenario {unknown[0]!r} is unknown; known: {', '.join((*SCENARIOS, SOAK))}")
-        source = source or ("drawn" if lack else "rtsp")
-        if source == "rtsp" and lack:
+        source = source or ("drawn" if lack and codec != MJPEG else "network")
+        if source == "network" and codec != MJPEG and lack:
             raise OptionError(f"RTSP cameras need GStreamer's server: {lack}; install it, or take --source drawn")
         check_target(out, update)
         size, rows, load = parse_size(frame_size), [], os.getloadavg()
@@ -306,11 +308,18 @@ def main(
             with ExitStack() as stack:
                 faults = SCENARIOS.get(name, Faults(jitter_ms=10))
                 rig: Any = (
-                    RtspRig(SIZES, RATES_HZ, faults, codec) if source == "rtsp" else DrawnRig(SIZES, RATES_HZ, faults)
+                    NetworkRig(SIZES, RATES_HZ, faults, codec)
+                    if source == "network"
+                    else DrawnRig(SIZES, RATES_HZ, faults)
                 )
                 stack.enter_context(rig)
                 fuser = stack.enter_context(Fuser.load(bundle, backend=backend, color_order="BGR", thermal=WHITE_HOT))
-                rows.append({"source": source, **run_scenario(name, rig, fuser, size, seconds)})
+                rows.append(
+                    {
+                        "source": codec if source == "network" else source,
+                        **run_scenario(name, rig, fuser, size, seconds),
+                    }
+                )
                 opened, description = fuser.bundle, fuser.backend.description
             print(json.dumps(rows[-1]), flush=True)
         settings = {
@@ -322,7 +331,9 @@ def main(
             "load_after": round(os.getloadavg()[0], 1),
             "cameras": " and ".join(f"{size_text(s)} at {rate:g} Hz" for s, rate in zip(SIZES, RATES_HZ, strict=True)),
         }
-        of = "-".join([opened.manifest.name, *(["soak"] if names == [SOAK] else [])])
+        of = "-".join(
+            [opened.manifest.name, *([SOAK] if names == [SOAK] else []), *([MJPEG] if codec == MJPEG else [])]
+        )
         result = new_result("live", of, rows, [opened], settings)
         print("\n".join(LIVE.lines(result)))
         save(result, out, update)

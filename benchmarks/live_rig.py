@@ -2,6 +2,7 @@
 
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,12 +12,16 @@ from typing import Protocol
 
 import numpy as np
 
-from benchmarks.rtsp_camera import draw_clock, rtsp_camera
+from benchmarks import rtsp_camera as camera_program
+from benchmarks.rtsp_camera import PYTHON, draw_clock, rtsp_camera
 from cled_edge.address import Address
 from cled_edge.camera.source import Camera, open_camera
 from cled_edge.errors import SourceUnreadableError
 from cled_edge.frame import ARRIVAL, Frame
 from cled_edge.size import Size
+
+MJPEG = "mjpeg"
+RTSP_PROGRAM = (PYTHON, camera_program.__file__)
 
 
 @dataclass(frozen=True)
@@ -51,20 +56,21 @@ class Rig(Protocol):
         ...
 
 
-class RtspRig(ExitStack):
-    """Two processes with GStreamer's server on loopback. Only the infrared drifts, stalls and loses: one is enough."""
+class NetworkRig(ExitStack):
+    """Two processes with a server on loopback: RTSP by GStreamer, or, where codec is mjpeg, HTTP."""
 
     def __init__(self, sizes: tuple[Size, Size], rates_hz: tuple[float, float], faults: Faults, codec: str) -> None:
         super().__init__()
         self._how = list(zip(sizes, rates_hz, _free_ports(), strict=True))
-        self._options = [["--codec", codec, *faults.options()], ["--codec", codec, *faults.options()]]
+        self._options = faults.options() if codec == MJPEG else ["--codec", codec, *faults.options()]
+        self._program = (sys.executable, "-m", "benchmarks.http_camera") if codec == MJPEG else RTSP_PROGRAM
         self._transport = "#transport=udp" if faults.loss else ""
         self._running = [self._start(index) for index in (0, 1)]
 
     def _start(self, index: int) -> tuple[Callable[[], None], str]:
         size, rate_hz, port = self._how[index]
         life = self.enter_context(ExitStack())
-        _, address = life.enter_context(rtsp_camera(size, rate_hz, port, *self._options[index]))
+        _, address = life.enter_context(rtsp_camera(size, rate_hz, port, *self._options, program=self._program))
         return life.close, address
 
     def opener(self, index: int) -> Callable[[str], Camera]:

@@ -80,10 +80,13 @@ def lacking() -> str:
 
 @contextmanager
 def rtsp_camera(
-    size: tuple[int, int], rate_hz: float, port: int, *options: str
+    size: tuple[int, int], rate_hz: float, port: int, *options: str, program: tuple[str, ...] = (PYTHON, __file__)
 ) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run the camera as a process and yield (process, address) when it is there; it is killed at the end."""
-    told = [PYTHON, __file__, f"{size[0]}x{size[1]}", str(rate_hz), str(port), *options]
+    """Run the camera as a process and yield (process, address) when it is there; it is killed at the end.
+
+    program: another camera of the same arguments.
+    """
+    told = [*program, f"{size[0]}x{size[1]}", str(rate_hz), str(port), *options]
     with subprocess.Popen(told, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None  # noqa: S101 (it is a pipe)
@@ -92,7 +95,7 @@ def rtsp_camera(
             process.kill()
 
 
-class _Pace:
+class Pace:
     """Says when frames are due: at a rate that drifts, and not during a stall."""
 
     def __init__(self, told: argparse.Namespace) -> None:
@@ -101,6 +104,7 @@ class _Pace:
         self.begin_s, self.count = time.monotonic(), 0
 
     def wait(self) -> None:
+        """Wait until the next frame is due."""
         passed_s = self.count * self.period_s
         if self.stall_s[0] <= passed_s < self.stall_s[1]:
             self.count += round((self.stall_s[1] - passed_s) / self.period_s)
@@ -120,7 +124,7 @@ def _serve(told: argparse.Namespace) -> None:
     caps = f"video/x-raw,format=GRAY8,width={width},height={height},framerate={round(told.rate_hz)}/1"
     base = (np.add.outer(np.arange(height), np.arange(width)) % 200).astype(np.uint8)
 
-    def push(source: Any, _length: int, pace: _Pace) -> None:
+    def push(source: Any, _length: int, pace: Pace) -> None:
         pace.wait()
         image = np.roll(base, pace.count, axis=1)
         draw_clock(image, time.monotonic_ns() // 10**6)
@@ -149,7 +153,7 @@ def _serve(told: argparse.Namespace) -> None:
             self.set_shared(True)
 
         def do_configure(self, media: Any) -> None:
-            media.get_element().get_child_by_name("src").connect("need-data", push, _Pace(told))
+            media.get_element().get_child_by_name("src").connect("need-data", push, Pace(told))
             if told.loss:
                 pad = media.get_element().get_child_by_name("pay0").get_static_pad("src")
                 pad.add_probe(Gst.PadProbeType.BUFFER_LIST, lose)
@@ -163,7 +167,8 @@ def _serve(told: argparse.Namespace) -> None:
     GLib.MainLoop().run()
 
 
-def _main(arguments: list[str]) -> None:
+def arguments_of(arguments: list[str]) -> argparse.Namespace:
+    """Return size, rate_hz, port, and what is wrong with the camera."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("size", help="HEIGHTxWIDTH")
     parser.add_argument("rate_hz", type=float)
@@ -174,8 +179,8 @@ def _main(arguments: list[str]) -> None:
     parser.add_argument("--stall-at", type=float, default=0.0, metavar="S", help="when no frames come")
     parser.add_argument("--stall-for", type=float, default=0.0, metavar="S", help="for how long")
     parser.add_argument("--loss", type=float, default=0.0, help="0.01: 1 %% of the packets are lost")
-    _serve(parser.parse_args(arguments))
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1:])
+    _serve(arguments_of(sys.argv[1:]))

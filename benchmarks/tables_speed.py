@@ -69,7 +69,7 @@ LIVE = Table(
     "Live",
     "live",
     columns(
-        "scenario, seconds=seconds:0, pairs, wrong, skew p50 ms=skew_p50_ms:0, max=skew_max_ms:0, "
+        "scenario, by=source, seconds=seconds:0, pairs, wrong, skew p50 ms=skew_p50_ms:0, max=skew_max_ms:0, "
         "age p50 ms=age_p50_ms:0, p99=age_p99_ms:0, bar=bar_ms:0, network p50 ms=network_p50_ms:0, "
         "beside ms=beside_p50_ms:1, first pair ms=first_pair_ms:0, back after s=recovered_max_s:1, law, "
         "memory grew=rss_growth:1%"

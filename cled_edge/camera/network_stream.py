@@ -12,6 +12,7 @@ import av
 
 from cled_edge.address import Address
 from cled_edge.camera.nal_units import CODECS, EncodedFrames
+from cled_edge.camera.newest_packet import NewestPacket
 from cled_edge.camera.source import Camera
 from cled_edge.camera.video_file import image_of
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError, without_credentials
@@ -43,8 +44,8 @@ class NetworkStream(Camera):
     timestamp_ns: by SENDER, the camera's own wall clock, as soon as it tells it (RTSP, after seconds); before and else
     by ARRIVAL: when it arrived, less what it was later than the quickest frames, where the stream has times.
     What cannot be decoded is left out and counted in `oddities`, as "corrupt"; what a slow link or computer held up
-    beyond 0.3 s as "late". Whatever ends the stream is a SourceUnreadableError, and the address is shown without its
-    password.
+    beyond 0.3 s as "late"; what came while a frame of Motion JPEG was decoded, but for the newest, as "overtaken".
+    Whatever ends the stream is a SourceUnreadableError, and the address is shown without its password.
     """
 
     is_live = True
@@ -70,6 +71,7 @@ class NetworkStream(Camera):
             self._container.close()
             self._container = self._opened(_QUICK)
             self._stream = self._video()
+        self._newest: NewestPacket | None = None
         context: Any = self._stream.codec_context
         context.thread_type = "SLICE"  # threads by frame would hold back as many frames
         rate = self._stream.average_rate
@@ -122,11 +124,24 @@ class NetworkStream(Camera):
                         self.oddities["corrupt"] += 1
 
     def _packets(self) -> Iterator[Any]:
-        try:
-            for packet in self._container.demux(self._stream):
+        """Yield packets, and note when each came; of Motion JPEG, whose frames stand alone, only the newest."""
+        if self._stream.codec_context.name != "mjpeg":
+            for packet in self._demuxed():
                 self._came_ns = time.monotonic_ns()
-                if packet.size:
-                    yield packet
+                yield packet
+            return
+        newest = self._newest = NewestPacket(self._demuxed())
+        skipped = 0
+        for packet, came_ns in newest:
+            self._came_ns = came_ns
+            if newest.skipped > skipped:
+                self.oddities["overtaken"] += newest.skipped - skipped
+                skipped = newest.skipped
+            yield packet
+
+    def _demuxed(self) -> Iterator[Any]:
+        try:
+            yield from (packet for packet in self._container.demux(self._stream) if packet.size)
         except (av.error.FFmpegError, OSError) as error:
             raise self._lost(error, READ_WITHIN_S) from None  # its words hold the address
 
@@ -175,8 +190,9 @@ class NetworkStream(Camera):
         return SourceUnreadableError(f"{self.name} cannot be read: {words}; check address, power and network")
 
     def close(self) -> None:
-        """Close the connection."""
-        self._container.close()
+        """Close the connection, unless somebody still reads from it, who then closes it."""
+        if self._newest is None or self._newest.stop(READ_WITHIN_S):
+            self._container.close()
 
 
 def _transport(option: str, name: str) -> str:
