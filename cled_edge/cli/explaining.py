@@ -26,13 +26,12 @@ from cled_edge.json_text import json_of
 from cled_edge.progress import progress_bar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cled_edge.explain import Explanation
     from cled_edge.explain.over_time import OverTime
     from cled_edge.frame import FramePair
     from cled_edge.fuser import Fuser
-    from cled_edge.pairing import PairedCameras
     from cled_edge.thermal import Polarity
 
 _PAIRS = 50
@@ -62,6 +61,18 @@ def explain(
     max_frames: Annotated[
         int, typer.Option(metavar="N", min=1, help="explain so many pairs at most", rich_help_panel=RUN)
     ] = _PAIRS,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="of `calibrate`, for cameras of two sizes or lenses", rich_help_panel=INPUTS),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="its areas, controls and calibration hold, as in a run; the command line wins over it",
+            rich_help_panel=RUN,
+        ),
+    ] = None,
     seeds: Annotated[
         int,
         typer.Option(
@@ -69,7 +80,7 @@ def explain(
         ),
     ] = 4,
     *,
-    controls: Controls,
+    given_controls: dict[str, object],
     bundle: BundleFolder = None,
     require_signature: RequireSignature = None,
     backend: Annotated[
@@ -84,8 +95,11 @@ def explain(
 ) -> None:
     """Explain a pair step by step: what was removed, when, how likely which kind, and whence each fused pixel."""
     # Imported here so that --help and usage errors need no OpenCV.
+    from cled_edge.areas import Areas  # noqa: PLC0415
     from cled_edge.backend.choice import BackendChoice  # noqa: PLC0415
     from cled_edge.bundle.reader import Bundle  # noqa: PLC0415
+    from cled_edge.cli.fusing import registrar_of  # noqa: PLC0415
+    from cled_edge.config import RobotConfig, read_config  # noqa: PLC0415
     from cled_edge.data.naming import Names as NamePair  # noqa: PLC0415
     from cled_edge.explain.page import PAGE, check_drawable, write_report  # noqa: PLC0415
     from cled_edge.files import make_folder  # noqa: PLC0415
@@ -96,18 +110,26 @@ def explain(
 
     console = told_to(verbose=verbose, quiet=quiet)
     check_drawable()
+    given = {} if calibration is None else {"calibration": calibration}
+    whole = (read_config(config, given) if config else RobotConfig()).overlaid(given, given_controls)
+    controls = Controls.from_mapping(whole.controls, "the controls")
+    registrar, areas = registrar_of(whole), Areas(table.area() for table in whole.areas)
     counts = infrared_range and numbers_of(infrared_range, "--infrared-range", "LOW,HIGH", float)
     crop = numbers_of(infrared_crop, "--infrared-crop", "ABOVE,BELOW", int) if infrared_crop else (0, 0)
     thermal = Thermal(counts or None, cast("Polarity", infrared_polarity))
     opened = Bundle.open(bundle, public_key=require_signature)
     with (
         open_pair(infrared, visible, names=NamePair.parse(names) if names else None, crop_rows=crop) as pairs,
-        Fuser(opened, open_chosen(BackendChoice.parse(backend), opened, threads), thermal=thermal) as fuser,
+        Fuser(
+            opened, open_chosen(BackendChoice.parse(backend), opened, threads), thermal=thermal, areas=areas
+        ) as fuser,
     ):
         make_folder(out)
         total = min(-(-min(pairs.announced) // every), max_frames) if pairs.announced else None
         with progress_bar("explaining", total, console, status_period_s(verbose=verbose)) as advance:
-            name, told, over_time = explain_all(pairs, fuser, controls, pair, every, max_frames, seeds, advance)
+            name, told, over_time = explain_all(
+                map(registrar, pairs) if registrar else pairs, fuser, controls, pair, every, max_frames, seeds, advance
+            )
     written = write_report(told, out, name, over_time)
     if as_json:
         typer.echo(json_of(written.numbers), nl=False)
@@ -118,7 +140,7 @@ def explain(
 
 
 def explain_all(
-    pairs: "PairedCameras",
+    pairs: "Iterable[FramePair]",
     fuser: "Fuser",
     controls: Controls,
     chosen: int,

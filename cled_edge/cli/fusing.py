@@ -307,7 +307,7 @@ def run_fusion(
     )
     stream = cameras.thermal_stream()
     areas = Areas(table.area() for table in config.areas)
-    registrar = _registrar(config)
+    registrar = registrar_of(config)
     address = page_address(config)
     choice = BackendChoice.parse(model.backend)
     cuda = CudaOptions(model.cuda_binding, build_missing if model.allow_build else None)
@@ -363,7 +363,7 @@ def run_fusion(
     end(report)
 
 
-def _registrar(config: "RobotConfig") -> "Registrar | None":
+def registrar_of(config: "RobotConfig") -> "Registrar | None":
     """Return what registers the pairs, None without a calibration."""
     from cled_edge.registration.calibration import read_calibration  # noqa: PLC0415
     from cled_edge.registration.warp import Registrar  # noqa: PLC0415

@@ -20,6 +20,7 @@ from cled_edge.schedule import SCHEDULE_NAMES, Schedule
 from cled_edge.tensors import check_finite, check_maps, fused_image, maps_of, restored_images, shares_of
 
 MAX_SEEDS = 64
+NOISELESS = "this bundle's schedule starts without noise, so no start noise was tried"
 # Of a state of up to 3, by the precision that computes it: a few roundings of its type.
 _TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2, "bf16": 1e-1, "int8": 1e-1}
 
@@ -37,8 +38,8 @@ def explain(
     """Restore and fuse a pair step by step, and keep what happened.
 
     infrared, visible, controls, strength_map: as `Fuser.__call__` takes them; a deadline has no part in it. seeds: how
-    many start noises to try, 0 to 64, for the spread of the result. states: to swap in before steps, by their number
-    from 0, (2, 3, H, W): what the loop makes of a wrong state.
+    many start noises to try, 0 to 64, for the spread of the result; a schedule that starts without noise has none.
+    states: to swap in before steps, by their number from 0, (2, 3, H, W): what the loop makes of a wrong state.
 
     The split of each update is checked against the state that the graph gave: BackendError if they differ by more than
     rounding. OptionError and SizeMismatchError as of the fuser; OptionError too for seeds or states that do not fit.
@@ -50,6 +51,8 @@ def explain(
     check_sizes(images[0].shape, images[1].shape)
     controls, notes = examined(*images, replace(controls, deadline_ms=None))
     size = images[0].shape[0], images[0].shape[1]
+    if strength_map is None:
+        strength_map = fuser.areas.strength_map(size)
     check_maps(maps_of(strength_map), size)
     with fuser.alone():
         return _Recorder(fuser, controls, size, strength_map).record(*images, seeds, states or {}, notes)
@@ -86,6 +89,9 @@ class _Recorder:
         picture = fused_image(fused[None], self.size)
         ran = replace(controls, steps=len(self.weights))
         restored = restored_images(cut, self.cropped(last), controls, self.size)
+        noise = self.start_noise() if seeds else 0.0
+        if seeds and not noise:
+            seeds, notes = 0, (*notes, NOISELESS)
         return Explanation(
             x_in=cut,
             states=self.cropped(np.stack(states)),
@@ -93,7 +99,7 @@ class _Recorder:
             weights=self.weights,
             fused=FusedFrame(picture, *restored, controls=ran, notes=notes),
             origin=origin_of(cut, self.cropped(last), controls, fuse),
-            spread_levels=self.spread(x_in, seeds) if seeds else None,
+            spread_levels=self.spread(x_in, seeds, noise) if seeds else None,
             seeds=seeds,
             identity_error=error,
             heads=tuple(fuser.likely(each) for each in told),
@@ -150,18 +156,21 @@ class _Recorder:
         """Return images without their padding, contiguous."""
         return np.ascontiguousarray(images[..., : self.size[0], : self.size[1]])
 
-    def spread(self, x_in: Float32, seeds: int) -> Float32:
-        """Return the standard deviation over start noises of the last clean estimate's luma, (2, H, W) in levels."""
+    def start_noise(self) -> float:
+        """Return the deviation of the schedule's start noise; 0 where it starts without. OptionError if unknown."""
         name = self.fuser.bundle.manifest.schedule.name
         if name not in SCHEDULE_NAMES:
             raise OptionError(f"the start noise of schedule {name!r} is unknown; try no seeds")
-        noise = np.float32(Schedule.named(name).start_noise)
+        return float(Schedule.named(name).start_noise)
+
+    def spread(self, x_in: Float32, seeds: int, noise: float) -> Float32:
+        """Return the standard deviation over start noises of the last clean estimate's luma, (2, H, W) in levels."""
         start = self.fuser.start(x_in)["x_t"]
         lumas = []
         for seed in range(seeds):
             drawn = np.random.default_rng(seed).standard_normal(x_in.shape, np.float32)
             drawn[0] = drawn[0, :1]  # infrared has one channel
-            *_, last = self.fuser.trajectory(x_in, self.controls, start + noise * drawn)
+            *_, last = self.fuser.trajectory(x_in, self.controls, start + np.float32(noise) * drawn)
             lumas.append(luma_levels(self.cropped(x_in - last["residual"])))
         return np.std(lumas, axis=0, dtype=np.float32, ddof=1 if seeds > 1 else 0)
 

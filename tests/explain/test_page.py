@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SizeMisma
 from cled_edge.explain import explain
 from cled_edge.explain.page import steps_sentence, write_report
 from cled_edge.image import write_png
+from cled_edge.registration.calibration import Calibration, distance_map
+from cled_edge.registration.lens import PixelMap
 
 SIZE = (64, 96)
 
@@ -129,3 +132,42 @@ def test_bad_input_is_one_error_with_its_own_exit_code(write_pairs, tmp_path: Pa
     write_png(visible / "a.png", rng.integers(0, 256, (32, 32, 3), np.uint8))
     with pytest.raises(SizeMismatchError, match="infrared is 64x96, visible 32x32"):
         run("explain", *sources)
+
+
+def test_it_takes_a_run_s_areas_controls_and_calibration(tmp_path: Path, rng) -> None:
+    """An infrared of half the size is warped onto the visible; on the left nothing of it is restored."""
+    found = PixelMap(np.array([[0.5, 0, 0], [0, 0.5, 0], [0, 0, 1]]), None, None)
+    each = distance_map(found, "homography", (64, 96), 0.5, 0.9)
+    made = Calibration(mode="scene", infrared_size=(32, 48), visible_size=(64, 96), maps=(each,))
+    (tmp_path / "calibration.yaml").write_text(made.text())
+    (tmp_path / "robot.toml").write_text(
+        f'[cameras]\ncalibration = "{tmp_path / "calibration.yaml"}"\n[controls]\nsteps = 2\nbalance = 0.3\n'
+        "[[areas]]\nshare = 0.0\npolygon = [[0, 0], [0, 0.5], [1, 0.5], [1, 0]]\n"
+    )
+    write_png(tmp_path / "i.png", rng.integers(60, 90, (32, 48), np.uint8))
+    write_png(tmp_path / "v.png", rng.integers(60, 90, (64, 96, 3), np.uint8))
+    sources = ("--infrared", tmp_path / "i.png", "--visible", tmp_path / "v.png", "--seeds", 0)
+    out = tmp_path / "report"
+    run("explain", *sources, "--out", out, "--config", tmp_path / "robot.toml", "--steps", 1)
+    with np.load(out / "explanation.npz") as kept:
+        assert kept["residuals"].shape == (1, 2, 3, 64, 96), "the command line's steps win over the file's"
+        before = np.rint((kept["x_in"][1] + 1) * 127.5).transpose(1, 2, 0)
+        changed = np.abs(kept["restored_visible"].astype(float) - before).max(axis=2)
+    assert changed[:, :47].max() == 0
+    assert changed[:, 49:].mean() > 1
+    assert "balance 0.3" in (out / "index.html").read_text()
+    run("explain", *sources, "--out", out, "--calibration", tmp_path / "calibration.yaml")
+    with pytest.raises(SizeMismatchError, match="infrared is 32x48, visible 64x96"):
+        run("explain", *sources, "--out", out)
+
+
+def test_a_schedule_without_noise_says_that_none_was_tried() -> None:
+    rng = np.random.default_rng(0)
+    with Fuser.load() as fuser:
+        manifest = fuser.bundle.manifest
+        schedule = manifest.schedule.model_copy(update={"name": "rddm09-noiseless"})
+        fuser.bundle = replace(fuser.bundle, manifest=manifest.model_copy(update={"schedule": schedule}))
+        images = rng.integers(0, 256, (32, 32), np.uint8), rng.integers(0, 256, (32, 32, 3), np.uint8)
+        told = explain(fuser, *images, Controls(steps=1), seeds=3)
+    assert (told.seeds, told.spread_levels) == (0, None)
+    assert any("starts without noise" in note for note in told.fused.notes)
