@@ -56,7 +56,7 @@ SCENARIOS = {
 }
 SOAK = "soak"
 RESTARTS, PATIENCE_S, SOAK_RESTART_S, LEAVE_S = 10, 30.0, 60.0, 6.0
-WARM = 0.2  # of a run, after which its memory counts
+WARM, PARTS = 0.25, 6  # of a run, after which its memory counts, in so many parts
 
 
 class Watch:
@@ -236,8 +236,9 @@ def run_scenario(
     gc.collect()
     row = row_of(name, watch, report, pairs, passed_s)
     row |= {"recovered_max_s": round(max(recovered_s), 2) if recovered_s else None, "restarts": len(recovered_s)}
-    growth = float(np.median(sizes[-20:]) / np.median(sizes[:20]) - 1) if len(sizes) > 40 else None
-    row |= {"rss_mb": round(sizes[0] / 1e6, 1) if sizes else None, "rss_growth": growth and round(growth, 4)}
+    parts_mb = [round(float(np.median(part)) / 1e6, 1) for part in np.array_split(sizes, PARTS) if len(part)]
+    growth = round(parts_mb[-1] / parts_mb[0] - 1, 4) if len(sizes) > 4 * PARTS else None
+    row |= {"rss_mb": " ".join(map(str, parts_mb)) or None, "rss_growth": growth}
     return row | {"threads_left": threading.active_count() - threads, "files_left": process.num_fds() - files}
 
 

@@ -21,6 +21,7 @@ DEAD_PERIOD_NS = 500_000_000
 SETTLING = "settling"  # why the first frames of a stream that is known by its arrivals are left out
 _FUTURE_NS = 10_000_000
 _AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
+_PART_NS = 1_000_000_000  # by which those that agreed may seem apart later: a busy computer, no other clock
 _FASTER = 0.8  # of the other's period
 
 
@@ -63,8 +64,8 @@ class TimePairer:
     has_one_clock: the stamps of both cameras are of one clock, whatever its name, as of two recordings.
 
     Times are by `time.monotonic_ns`. Stamps of MONOTONIC and ARRIVAL are so already, all others go through a `ClockMap`
-    by their arrival. The wall clocks of two SENDERs that seem to be less than 0.2 s apart are taken for one: both are
-    set by a time service, and one camera's way is longer.
+    by their arrival. The wall clocks of two SENDERs that seem to be less than 0.2 s apart are taken for one, until
+    they seem over 1 s apart: both are set by a time service, and one camera's way is longer.
     The first 0.25 s of a camera that is known by arrivals are left out as "settling": nobody knows for how long they
     waited. So are those of a clock of its own, unless it is one with the other's. After a gap times may be 0.1 s off
     for 0.25 s, and always by as much as the ways of its frames differ: these pair within so much less than the slop.
@@ -90,7 +91,7 @@ class TimePairer:
         self.slop_ns, self.hold_ns, self.policy = slop_ns, hold_ns, policy
         self.due_ns: int | None = None
         self.pairs = 0
-        self._has_one_clock = has_one_clock
+        self._has_one_clock, self._is_one_clock = has_one_clock, False
         self._streams = tuple(FrameBuffer(keep or (32 if policy == "every" else 8)) for _ in MODALITIES)
         self._maps: dict[tuple[str, int], ClockMap] = {}
         self._faster = MODALITIES.index("visible")
@@ -213,8 +214,14 @@ class TimePairer:
 
     def _shares_a_clock(self, index: int, clock: str) -> bool:
         """Say whether both cameras stamp by wall clocks that seem to be one."""
+        if clock != SENDER:
+            return False
         own, other = (self._maps.get(self._map_key(k, clock)) for k in (index, 1 - index))
-        return clock == SENDER and bool(own and other) and abs(own.offset_ns - other.offset_ns) < _AGREE_NS  # type: ignore[union-attr]
+        if not own or not other:
+            return False
+        apart_ns = abs(own.offset_ns - other.offset_ns)
+        self._is_one_clock = apart_ns < (_PART_NS if self._is_one_clock else _AGREE_NS)
+        return self._is_one_clock
 
     def _restarts(self, index: int, clock: str) -> int:
         clock_map = self._maps.get(self._map_key(index, clock))

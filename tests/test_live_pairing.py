@@ -284,6 +284,20 @@ def test_frames_that_are_held_get_the_times_that_are_known_by_then() -> None:
     assert pair.taken_ns[1] == quick.arrival_ns
 
 
+def test_two_wall_clocks_that_agreed_stay_one_though_a_busy_computer_gets_one_late() -> None:
+    pairer, skews_ms = TimePairer(), []
+    for at in range(0, 45_000, 40):
+        late_ms = 300 if at > 2000 else 0
+        pairer.put("infrared", frame_at("infrared", 10**6 + at, 0, SENDER))
+        pairer.put("visible", frame_at("visible", 10**6 + at - late_ms, late_ms, SENDER))
+        pair = pairer.next_pair((10**6 + at) * MS)
+        if pair and not pair.degraded and at > 40_000:
+            stamps = pair.infrared.timestamp_ns, pair.visible.timestamp_ns
+            skews_ms.append((stamps[0] - stamps[1]) / MS)
+    assert skews_ms
+    assert max(map(abs, skews_ms)) <= 150
+
+
 def test_arrival_and_monotonic_stamps_compare_as_they_are() -> None:
     pairer = TimePairer()
     for at in (0, 300):
