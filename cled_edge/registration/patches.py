@@ -6,6 +6,7 @@ map that gets the most of all votes wins. Frames of one rig add their votes befo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import cv2
@@ -18,13 +19,17 @@ from cled_edge.registration.search import GreyPair
 from cled_edge.registration.structure import structure
 from cled_edge.size import Size
 
-Model = Literal["similarity", "affine", "homography", "lenses"]
-_FREE = {"similarity": 4, "affine": 6, "homography": 8, "lenses": 10}  # parameters
+Model = Literal["similarity", "lenses"]
+# Parameters: lenses are a similarity, both directions of perspective, and a k1 for each lens. Pixels are square: an
+# affine map or a homography would bend to noise where the lens does.
+_FREE = {"similarity": 4, "lenses": 8}
 _BORDER_PX = 5  # of the infrared image's edge that is no structure of the scene
 _COVERED = 0.8  # of a patch's surroundings that the infrared must cover
 _SMOOTHED_PX = (2.0, 1.0, 0.0)  # of the votes: first the coarse direction, then the place
 _DERIVATIVE = 1e-4
 _ROUNDS = 15
+_K1, _TILT = 0.2, 0.05  # what lenses and mounts usually have, either way
+DOUBT = 5e-4  # half of the mean vote that it takes to believe in so much of either: noise asks for more
 _LARGEST_K1 = 0.6  # of a lens whose focal length is the image's width
 
 
@@ -71,10 +76,10 @@ class Votes:
         """Return by how many level pixels another map differs from `base` at each patch."""
         return (self.base.visible_points(moved.infrared_points(self.points)) - self.points) * self.factor
 
-    def of_each(self, moved: PixelMap, surfaces: Float32 | None = None) -> NDArray[np.float64]:
-        """Return each patch's vote for a map, 0 if it moves the patch out of reach. surfaces: instead of its own."""
+    def of_each(self, moved: PixelMap) -> NDArray[np.float64]:
+        """Return each patch's vote for a map, 0 if it moves the patch out of reach."""
         by = self.displacements(moved)
-        value, _, _ = _vote_at(self.surfaces if surfaces is None else surfaces, by)
+        value, _, _ = _vote_at(self.surfaces, by)
         return np.where(np.abs(by).max(axis=1) <= self.reach_px, value, 0).astype(np.float64)
 
     def score(self, moved: PixelMap) -> float:
@@ -146,9 +151,12 @@ class _LevelWarp:
         return np.asarray(cv2.remap(image, self._x, self._y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE))
 
 
-def elect(votes: Votes, model: Model) -> PixelMap:
-    """Return the map of a model, near the votes' base, that gets the most votes."""
-    moved = _Moved(votes, model)
+def elect(votes: Votes, model: Model, doubt: float = DOUBT) -> PixelMap:
+    """Return the map of a model, near the votes' base, that gets the most votes.
+
+    doubt: 0 takes every lens for as likely as another.
+    """
+    moved = _Moved(votes, model, doubt)
     found = np.zeros(_FREE[model])
     for smoothed_px in _SMOOTHED_PX:
         surfaces = votes.surfaces
@@ -163,12 +171,12 @@ def _climbed(moved: "_Moved", surfaces: Float32, start: NDArray[np.float64]) -> 
     found, damping = start, 1e-2
     best = moved.total(surfaces, found)
     for _ in range(_ROUNDS):
-        by, jacobian = moved.displacements(found), moved.jacobian(found)
-        _, slope, bend = _vote_at(surfaces, by)
+        _, slope, bend = _vote_at(surfaces, moved.displacements(found))
         bends, ways = np.linalg.eigh(-bend)
         curvature = (ways * np.maximum(bends, 0)[:, None, :]) @ ways.transpose(0, 2, 1)
-        normal = np.einsum("nim,nij,njk->mk", jacobian, curvature, jacobian)
-        pull = np.einsum("nim,ni->m", jacobian, slope)
+        normal = np.einsum("nim,nij,njk->mk", moved.jacobian, curvature, moved.jacobian, optimize=True)
+        normal += np.diag(moved.doubt)
+        pull = np.einsum("nim,ni->m", moved.jacobian, slope) - moved.doubt * (moved.offset + found)
         gained = 0.0
         while damping < 1e5:
             step = np.linalg.solve(normal + damping * np.diag(np.diag(normal) + 1e-9), pull)
@@ -185,7 +193,7 @@ def _climbed(moved: "_Moved", surfaces: Float32, start: NDArray[np.float64]) -> 
 class _Moved:
     """Maps around the base of some votes, by the free parameters of a model; 0 is the base itself."""
 
-    def __init__(self, votes: Votes, model: Model) -> None:
+    def __init__(self, votes: Votes, model: Model, doubt: float) -> None:
         self._votes, self._model = votes, model
         (height, width), (ir_height, ir_width) = votes.visible_size, votes.infrared_size
         self._to_pixels = np.array([[width, 0, (width - 1) / 2], [0, width, (height - 1) / 2], [0, 0, 1]])
@@ -193,31 +201,37 @@ class _Moved:
         base = votes.base
         self._infrared = base.infrared or Lens((ir_width, ir_width), ((ir_width - 1) / 2, (ir_height - 1) / 2))
         self._visible = base.visible or Lens((width, width), ((width - 1) / 2, (height - 1) / 2))
+        free = _FREE[model]
+        self.doubt = doubt * len(votes.points) / np.array([np.inf] * 4 + [_TILT] * 2 + [_K1] * 2)[:free] ** 2
+        self.offset = np.array([0.0] * 6 + [self._infrared.distortion[0], self._visible.distortion[0]])[:free]
 
     def map(self, free: NDArray[np.float64]) -> PixelMap:
-        change = np.zeros((3, 3))
-        if self._model == "similarity":
-            a, b, x, y = free
-            change[:2] = [[a, -b, x], [b, a, y]]
-        else:
-            change.flat[: min(len(free), 8)] = free[:8]
+        a, b, x, y = free[:4]
+        change = np.array([[a, -b, x], [b, a, y], [0, 0, 0]])
+        if self._model == "lenses":
+            change[2, :2] = free[4:6]
         base = self._votes.base
         matrix = base.matrix @ self._to_pixels @ (np.eye(3) + change) @ self._from_pixels
         if self._model != "lenses":
             return PixelMap(matrix / matrix[2, 2], base.infrared, base.visible)
-        lenses = (_with_k1(lens, k1) for lens, k1 in zip((self._infrared, self._visible), free[8:], strict=True))
+        lenses = (_with_k1(lens, k1) for lens, k1 in zip((self._infrared, self._visible), free[6:], strict=True))
         return PixelMap(matrix / matrix[2, 2], *lenses)
 
     def displacements(self, free: NDArray[np.float64]) -> Points:
-        return self._votes.displacements(self.map(free))
+        """Return the displacement of each patch, in level pixels: so near the base it grows with the parameters."""
+        return self.jacobian @ free
 
     def total(self, surfaces: Float32, free: NDArray[np.float64]) -> float:
-        return float(self._votes.of_each(self.map(free), surfaces).sum())
+        by = self.displacements(free)
+        value, _, _ = _vote_at(surfaces, by)
+        votes = value[np.abs(by).max(axis=1) <= self._votes.reach_px].sum()
+        return float(votes - (self.doubt * (self.offset + free) ** 2).sum() / 2)
 
-    def jacobian(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return (N, 2, parameters): how the displacements change with each parameter."""
-        steps = np.eye(len(free)) * _DERIVATIVE
-        columns = [self.displacements(free + step) - self.displacements(free - step) for step in steps]
+    @cached_property
+    def jacobian(self) -> NDArray[np.float64]:
+        """(N, 2, parameters): how the displacements change with each parameter, at the base."""
+        steps = np.eye(_FREE[self._model]) * _DERIVATIVE
+        columns = [self._votes.displacements(self.map(s)) - self._votes.displacements(self.map(-s)) for s in steps]
         return np.stack(columns, axis=-1) / (2 * _DERIVATIVE)
 
 

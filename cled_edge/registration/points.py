@@ -4,6 +4,7 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -12,9 +13,9 @@ from numpy.typing import NDArray
 from cled_edge.errors import CalibrationError
 from cled_edge.files import Reader
 from cled_edge.registration.lens import PixelMap, Points
-from cled_edge.registration.patches import Model
 from cled_edge.size import Size, size_text
 
+Model = Literal["similarity", "affine", "homography"]
 COLUMNS = ("infrared_x", "infrared_y", "visible_x", "visible_y")
 _DISTANCE = "distance_m"
 _TODO = f"write a line {','.join(COLUMNS)} and below it a line for each point"

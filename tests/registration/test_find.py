@@ -58,6 +58,21 @@ def test_two_scenes_are_not_registered() -> None:
     assert not match([(infrared, visible)])[2].is_sure
 
 
+def test_a_mirrored_image_is_not_registered() -> None:
+    ((infrared, visible),) = grey_pairs(RIG, [2])
+    assert not match([(np.ascontiguousarray(infrared[:, ::-1]), visible)])[2].is_sure
+
+
+def test_the_bend_of_both_lenses_is_found_by_a_scene() -> None:
+    bent = TwoLenses(camera((120, 160), 50, (-0.3, 0.0, 0.0, 0.0, 0.0)), RIG.visible)
+    found, model, evidence = match(grey_pairs(bent, [0, 1]))
+    assert model == "lenses"
+    assert found.infrared is not None
+    assert found.infrared.distortion[0] < -0.1
+    assert miss_px(found, bent, 5.0).mean() < 0.6
+    assert evidence.is_sure
+
+
 def test_images_without_structure_are_not_registered() -> None:
     flat = np.full((120, 160), 7, np.uint8), np.full((180, 320), 9, np.uint8)
     assert not match([flat])[2].is_sure
