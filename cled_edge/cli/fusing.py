@@ -343,7 +343,7 @@ def run_fusion(
         box = ControlBox(controls, check=fuser.refuse_unfit, entries=fuser.controls)
         with (
             watch or nullcontext(),
-            watched(address, config, box, fuser, console, stream) as monitors,
+            watched(address, config, box, fuser, console, stream, registrar) as monitors,
             progress_bar("fusing", min(limits, default=None), console, status_period_s(verbose=verbose)) as advance,
         ):
             report = fuse_pairs(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from cled_edge.control_box import ControlBox
     from cled_edge.fuser import Fuser
     from cled_edge.live import Monitor
+    from cled_edge.registration.warp import Registrar
     from cled_edge.serve.server import PageAddress
     from cled_edge.thermal import ThermalStream
 
@@ -45,10 +46,11 @@ def watched(
     fuser: "Fuser",
     console: Console,
     thermal: "ThermalStream | None" = None,
+    registrar: "Registrar | None" = None,
 ) -> "Iterator[list[Monitor]]":
     """Yield what watches a run: the watchdog of a service, and the page if it has an address.
 
-    The page is served while the context lasts, and a line says where. thermal: see `PageServer`.
+    The page is served while the context lasts, and a line says where. thermal, registrar: see `PageServer`.
     """
     from cled_edge.serve.watchdog import Watchdog  # noqa: PLC0415
 
@@ -67,7 +69,13 @@ def watched(
             "version": __version__,
         }
         with PageServer(
-            address, box, about=about, record_to=config.page.record_to, thermal=thermal, kinds=fuser.kinds
+            address,
+            box,
+            about=about,
+            record_to=config.page.record_to,
+            thermal=thermal,
+            registrar=registrar,
+            kinds=fuser.kinds,
         ) as page:
             print_line(console, f"page: {page.url}")
             yield [watchdog, page]

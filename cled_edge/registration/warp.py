@@ -47,6 +47,7 @@ class Registrar:
         own = sizes[frame]
         self.size = size or own
         self._view = _View.of(own, self.size)
+        self._distance_m = distance_m
         points = self._view.points(self.size)
         if frame == "visible":
             places = calibration.infrared_points(points, distance_m)
@@ -68,6 +69,15 @@ class Registrar:
     def covered(self) -> float:
         """The share of the result that the warped camera sees."""
         return float((self._warp.validity > 0).mean())
+
+    def infrared_pixel(self, row: float, column: float) -> tuple[int, int] | None:
+        """Return the infrared camera's pixel, row and column, at a pixel of the result; None where it sees nothing."""
+        place = self._view.place(np.array([[column, row]], np.float64))
+        if self.frame == "visible":
+            place = self.calibration.infrared_points(place, self._distance_m)
+        x, y = np.rint(np.clip(place[0], -1, 2**20)).astype(int)
+        height, width = self.calibration.infrared_size
+        return (int(y), int(x)) if 0 <= y < height and 0 <= x < width else None
 
     def __call__(self, pair: FramePair, thermal: Thermal = WHITE_HOT) -> FramePair:
         """Return the pair in one frame, both of `size`, with its validity. SizeMismatchError for other cameras.
@@ -125,8 +135,12 @@ class _View:
     def points(self, size: Size) -> Points:
         """Return where each pixel of the result lies in the image, row by row."""
         y, x = np.mgrid[: size[0], : size[1]]
-        down, right = ((axis + 0.5) * scale - 0.5 for axis, scale in zip((y, x), self.scale, strict=True))
-        return np.stack([(right + self.columns.start).ravel(), (down + self.rows.start).ravel()], axis=-1)
+        return self.place(np.stack([x.ravel(), y.ravel()], axis=-1).astype(np.float64))
+
+    def place(self, points: Points) -> Points:
+        """Return where points (N, 2) of the result lie in the image."""
+        down, right = self.scale
+        return (points + 0.5) * (right, down) - 0.5 + (self.columns.start, self.rows.start)
 
     def __call__(self, image: NDArray[Any], size: Size) -> NDArray[Any]:
         part = image[self.rows, self.columns]

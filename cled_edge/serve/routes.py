@@ -19,6 +19,7 @@ from cled_edge.control_box import ControlBox
 from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
 from cled_edge.output.view import VIEWS
+from cled_edge.registration.warp import Registrar
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.page_recorder import Kind, Recorder
 from cled_edge.serve.shot import Shot, png_of, view_and_width
@@ -54,6 +55,7 @@ class Page:
     about: dict[str, str]
     pool: Executor
     thermal: ThermalStream | None = None
+    registrar: Registrar | None = None
 
     def status(self) -> dict[str, Any]:
         """Return all that changes and is not of one frame, in plain JSON types."""
@@ -133,9 +135,12 @@ def _add_told(app: FastAPI, page: Page) -> None:
             raise OptionError(f"the point is {row:g}, {column:g}; needed shares of height and width, 0 to below 1")
         shot, thermal = _newest(page), page.thermal
         found = None
-        if thermal is not None and shot.frame.pair is not None and shot.frame.validity is None:
-            height, width = shot.frame.pair.infrared.image.shape[:2]  # unregistered, it has the camera's pixels
-            found = thermal.reading(int(row * height), int(column * width))
+        if thermal is not None and shot.frame.pair is not None:
+            height, width = shot.frame.pair.infrared.image.shape[:2]
+            pixel: tuple[int, int] | None = int(row * height), int(column * width)
+            if page.registrar is not None:
+                pixel = page.registrar.infrared_pixel(row * height - 0.5, column * width - 0.5)
+            found = thermal.reading(*pixel) if pixel else None
         return {"counts": found.counts if found else None, "kelvin": found.kelvin if found else None}
 
     @app.get("/snapshot.zip")

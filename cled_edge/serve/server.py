@@ -15,6 +15,7 @@ from cled_edge.control_box import ControlBox
 from cled_edge.errors import OptionError, OutputError
 from cled_edge.files import Reader
 from cled_edge.frame import FusedFrame
+from cled_edge.registration.warp import Registrar
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.guard import LOCAL, Guard, check_token
 from cled_edge.serve.page_recorder import CLOSE_S, Recorder
@@ -74,7 +75,8 @@ class PageServer:
     """Serves the page of a run while its context lasts. It is a `Monitor` of `fuse_pairs`.
 
     about: what runs, in words that may be shown. record_to: the folder of recordings. thermal: what makes grey of the
-    infrared camera's counts, to lock and to read; None where nothing does. kinds: what the network says of a frame's
+    infrared camera's counts, to lock and to read; None where nothing does. registrar: of the run, None without a
+    calibration. kinds: what the network says of a frame's
     kinds of degradation, `Fuser.kinds`.
     OutputError if the address cannot be had, or a package is missing.
     """
@@ -87,10 +89,11 @@ class PageServer:
         about: dict[str, str],
         record_to: Path = Path("recordings"),
         thermal: ThermalStream | None = None,
+        registrar: Registrar | None = None,
         kinds: Told = lambda _frame: None,
     ) -> None:
         self.address, self._box, self._about, self._thermal = address, box, about, thermal
-        self._kinds = kinds
+        self._registrar, self._kinds = registrar, kinds
         self.recorder = Recorder(record_to)
         self.shots: Channel[Shot] = Channel()
         self.telemetry: Telemetry
@@ -128,7 +131,8 @@ class PageServer:
         listening = self._bound()
         self._pool = ThreadPoolExecutor(1, "jpeg", initializer=_be_nice)
         self.telemetry = Telemetry(self._box, self._about, kinds=SeenKinds(self._kinds))
-        page = Page(self.shots, self._box, self.telemetry, self.recorder, self._about, self._pool, self._thermal)
+        seen = self._thermal, self._registrar
+        page = Page(self.shots, self._box, self.telemetry, self.recorder, self._about, self._pool, *seen)
         guard = Guard(application(page), self.address.token)
         config = uvicorn.Config(
             guard,

@@ -16,6 +16,9 @@ import pytest
 
 from cled_edge.contract import CONTROLS
 from cled_edge.frame import Frame
+from cled_edge.registration.calibration import Calibration, distance_map
+from cled_edge.registration.lens import PixelMap
+from cled_edge.registration.warp import Registrar
 from cled_edge.serve.routes import MAX_VIEWERS
 from cled_edge.serve.server import PageServer
 from cled_edge.thermal import ThermalStream
@@ -206,12 +209,31 @@ def test_the_grey_scale_is_locked_and_a_pixel_is_read(serve: Callable[..., PageS
     page.show(frame)
     assert client.json("/reading.json?row=0.75&column=0.25")[1] == {"counts": 31_000, "kelvin": pytest.approx(310)}
     assert client.json("/reading.json?row=0.25&column=0.25")[1]["counts"] == 29_000
-    page.show(scene(validity=np.full((*SIZE, 2), 255, np.uint8)))
-    assert client.json("/reading.json?row=0.75&column=0.25")[1]["counts"] is None, "a warped pixel is no camera's"
     assert client.json("/thermal", {"lock": True})[1]["is_locked"] is True
     assert stream.is_locked
     assert client.json("/status.json")[1]["thermal"]["bad_pixels"] == 0
     assert client.ask("/thermal", {"lock": 1})[0] == 422
+
+
+def test_a_registered_pixel_is_read_where_the_infrared_camera_has_it(serve: Callable[..., PageServer]) -> None:
+    stream = ThermalStream(kelvin_per_count=0.01)
+    # The infrared camera sees the right half of the visible one, each of its pixels as two there.
+    moved = PixelMap(np.array([[0.5, 0, -SIZE[1] / 4], [0, 0.5, 0], [0, 0, 1]]))
+    found = distance_map(moved, "similarity", SIZE, 0.3, 0.9)
+    sizes = {"infrared_size": (SIZE[0] // 2, SIZE[1] // 4), "visible_size": SIZE}
+    page = serve(thermal=stream, registrar=Registrar(Calibration(mode="points", maps=(found,), **sizes)))
+    counts = np.full(sizes["infrared_size"], 29_000, np.uint16)
+    counts[6, 4] = 31_000
+    stream(Frame(counts, 0, "monotonic", 0, "ir"))
+    page.show(scene())
+    client = Client(page.url)
+
+    def at(row: float, column: float) -> int | None:
+        return client.json(f"/reading.json?row={row / SIZE[0]}&column={column / SIZE[1]}")[1]["counts"]
+
+    assert at(12.5, SIZE[1] / 2 + 8.5) == 31_000
+    assert at(12.5, SIZE[1] / 2 + 12.5) == 29_000
+    assert at(12.5, 5) is None
 
 
 def test_a_recording_begins_and_ends_on_demand(page: PageServer, client: Client) -> None:
