@@ -1,5 +1,6 @@
 """The live benchmark in small: cameras of this process, no network, and what it counts."""
 
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -45,11 +46,16 @@ def test_drawn_clocks_are_read_back_and_turn_over() -> None:
 def test_pairs_that_were_drawn_far_apart_are_wrong_whatever_their_stamps_say() -> None:
     watch = Watch()
     images = [np.zeros(size, np.uint8) for size in SIZES]
-    for image, ms in zip(images, (1000, 1200), strict=True):
+    now_ms = time.monotonic_ns() // 10**6
+    for image, ms in zip(images, (now_ms - 300, now_ms - 100), strict=True):
         draw_clock(image, ms)
     frames = [Frame(image, 10**9, MONOTONIC, 0, "fake") for image in images]
     ReadingRegistrar(watch, (48, 64))(FramePair(*frames))
     assert (watch.skew_ms, watch.apart_ms) == ([-200], [-200.0])
+    for image, ms in zip(images, (now_ms - 900, now_ms + 10_000), strict=True):  # damaged: both cannot be
+        draw_clock(image, ms)
+        ReadingRegistrar(watch, (48, 64))(FramePair(*frames))
+    assert (watch.unread, len(watch.skew_ms)) == (2, 1)
 
 
 def test_a_scenario_with_restarts_tells_pairs_and_recoveries_and_leaves_nothing_behind() -> None:
