@@ -6,8 +6,12 @@ line is skipped. The lines of a page run in order, in one world: what one writes
 
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -63,7 +67,7 @@ def lack_of(command: Command) -> str | None:
     return "needs torch" if needs_torch and find_spec("torch") is None else None
 
 
-def failure_of(command: Command, house: Path) -> str | None:
+def failure_of(command: Command, house: Path, within_s: float = 120) -> str | None:
     """Run a command in the house; return what went wrong, None if nothing did."""
     programs = os.pathsep.join((str(house / "bin"), str(Path(sys.executable).parent)))
     environment = {
@@ -74,8 +78,21 @@ def failure_of(command: Command, house: Path) -> str | None:
         "OMP_NUM_THREADS": "1",
     }
     line = ["bash", "-euo", "pipefail", "-c", command.text]
-    done = subprocess.run(line, cwd=house, env=environment, capture_output=True, text=True, timeout=120, check=False)
-    return f"exit code {done.returncode}\n{done.stderr[-2000:]}" if done.returncode else None
+    with tempfile.TemporaryFile("w+") as said:
+        # A group of its own: what a command started ends with it, also after the time is up.
+        started = subprocess.Popen(
+            line, cwd=house, env=environment, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+        try:
+            code: object = started.wait(within_s)
+        except subprocess.TimeoutExpired:
+            code = f"none within {within_s} s"
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(started.pid, signal.SIGKILL)
+            started.wait()
+        said.seek(0)
+        return f"exit code {code}\n{said.read()[-2000:]}" if code else None
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
@@ -96,6 +113,21 @@ def test_a_command_that_fails_is_seen(tmp_path: Path) -> None:
     ((good, bad, _),) = blocks_of("```sh\ntrue\nfalse | cat\nfalse  # needs a GPU\n```\n")
     assert failure_of(good, tmp_path) is None
     assert (failure_of(bad, tmp_path) or "").startswith("exit code 1")
+
+
+def test_a_command_that_takes_for_ever_is_seen(tmp_path: Path) -> None:
+    ((command,),) = blocks_of("```sh\nsleep 600\n```\n")
+    assert (failure_of(command, tmp_path, within_s=0.1) or "").startswith("exit code none within 0.1 s")
+
+
+def test_what_a_command_started_ends_with_it(tmp_path: Path) -> None:
+    ((command,),) = blocks_of("```sh\nfor n in 1; do sleep 600 & echo $! > pid; false; done\n```\n")
+    assert (failure_of(command, tmp_path) or "").startswith("exit code 1")
+    number = int((tmp_path / "pid").read_text())
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{number}").exists() and Path(f"/proc/{number}/stat").read_text().split()[2] != "Z":
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_commands_are_read_as_bash_reads_them() -> None:
