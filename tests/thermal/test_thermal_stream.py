@@ -51,6 +51,19 @@ def test_a_small_hot_thing_that_enters_moves_the_background_little(side: int, co
     assert after[-1].image[31 : 29 + side, 41 : 39 + side].min() > 220
 
 
+def test_a_hot_thing_that_stays_for_minutes_does_not_draw_the_background_along(rng) -> None:
+    stream = ThermalStream()
+    before = seen(stream, [wall(rng) for _ in range(10)])[-1]
+    image = wall(rng)
+    image[30:52, 40:62] += 600
+    for index in range(250):  # the gain takes a pause for 0.3 s at most
+        noisy = image + rng.integers(0, 2, image.shape).astype(np.uint16)
+        after = stream(framed(noisy, 1 + 0.3 * index))
+    moved = after.image.astype(float) - before.image
+    moved[28:54, 38:64] = 0
+    assert abs(moved.mean()) < 1.5
+
+
 def test_the_gain_is_as_fast_at_any_rate(rng) -> None:
     hot = wall(rng)
     hot[:60] += 400
