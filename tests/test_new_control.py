@@ -36,7 +36,7 @@ from export.graphs import GraphSet
 from export.to_onnx import export_bundle
 
 golden.SIZES, golden.GOLDEN_SIZES = ((20, 28),), ((16, 24), (24, 16))
-tiny = preset("nano")
+tiny = preset("one-pass")
 tiny = dataclasses.replace(
     tiny,
     unet=dataclasses.replace(tiny.unet, widths=(8, 8), encoder_blocks=(0, 0), decoder_blocks=(0, 0), unshuffle=4),
@@ -144,7 +144,7 @@ def test_a_control_is_one_field_and_one_line(tmp_path: Path) -> None:
         assert new["turned"][form] != picture, form
     assert new["shipped"] == old["shipped"], "bundles from before run as they did"
     assert (
-        "warmth is 0.25, but graph fused_loop.onnx of this bundle has no such control; leave it at 0" in new["refused"]
+        "warmth is 0.25, but graph fused_loop-1steps.onnx of this bundle has no such control; leave it at 0" in new["refused"]
     )
 
     assert "--warmth" not in old["help"]

@@ -19,9 +19,12 @@ class Optimizers:
     """
 
     def __init__(self, network: nn.Module, recipe: StageRecipe) -> None:
-        matrices = [p for p in network.parameters() if recipe.optimizer == "muon" and is_matrix(p)]
+        learning = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        gentle = {name for name in learning if any(part in name for part in recipe.adam_for)}
+        is_muon = recipe.optimizer == "muon"
+        matrices = [p for name, p in learning.items() if is_muon and is_matrix(p) and name not in gentle]
         known = {id(p) for p in matrices}
-        rest = [p for p in network.parameters() if id(p) not in known]
+        rest = [p for p in learning.values() if id(p) not in known]
         self.views = [(p, nn.Parameter(as_matrix(p.detach()))) for p in matrices]
         self.parts: list[tuple[torch.optim.Optimizer, float, Tensor]] = []
         device = next(network.parameters()).device

@@ -8,9 +8,10 @@ import torch
 
 from cled_edge.errors import CheckpointError
 from cled_edge.network.checkpoint import load_checkpoint
+from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion
-from cled_edge.network.unet import PatchUNet
+from cled_edge.network.unet import PatchUNet, ResidualUNet
 from training.recipe import Recipe, model_of
 
 
@@ -25,14 +26,37 @@ def starting_model(own: Path, recipe: Recipe, stage: str, init: Path | None) -> 
     if not source.exists() and source == own:
         if stage == "fuse":
             raise CheckpointError(f"{own} does not exist, and fusion needs a trained UNet; train stage restore first")
+        if recipe.restore.learns == "refinement":
+            raise CheckpointError(
+                f"{own} does not exist, and restore.learns is refinement, of what is trained already; give a model to "
+                "start from, such as training/weights/one-pass.safetensors"
+            )
         return CledFusion(config), []
     model, record = load_checkpoint(source)
-    if replace(model.config, kinds=config.kinds) != config:
+    model = _grown(model, config)
+    if replace(model.config, kinds=config.kinds, name=config.name) != config:
         raise CheckpointError(
             f"{source} is not the model of the recipe, {recipe.preset!r} and its changes; "
             f"choose another {'folder to write to' if source == own else 'model to start from'}"
         )
     return with_kinds(model, config), [*record.pop("earlier", []), record]
+
+
+def _grown(model: CledFusion, config: ModelConfig) -> CledFusion:
+    """Return a loop of light steps that begins as a one-pass model of the same sizes; any other model as it is.
+
+    A fusion net of another form begins untrained.
+    """
+    one_pass, wanted = model.unet, config.unet
+    if not isinstance(one_pass, ResidualUNet) or wanted.form != "experts":
+        return model
+    made = CledFusion(replace(config, kinds=model.config.kinds))
+    if replace(wanted, form="patch", inner=()) != model.config.unet or not isinstance(made.unet, ExpertUNet):
+        return model
+    made.unet.begin_as(one_pass)
+    if model.config.fusion == config.fusion:
+        made.fusion.load_state_dict(model.fusion.state_dict())
+    return made
 
 
 def with_kinds(model: CledFusion, config: ModelConfig) -> CledFusion:

@@ -103,6 +103,8 @@ class StageRecipe(_Strict):
 
     optimizer: the paper's Adam; or `muon`, which gives the update of a matrix or a dense convolution equal strength in
         all directions (Newton-Schulz orthogonalisation) at `matrix_learning_rate`, and Adam for the rest.
+    adam_for: parts of names of parameters that Adam updates though they are matrices: with equal strength in all
+        directions a head that has to stay near zero is thrown about.
     """
 
     iterations: int = Field(gt=0)
@@ -111,6 +113,7 @@ class StageRecipe(_Strict):
     learning_rate: float = Field(gt=0)
     optimizer: Literal["adam", "muon"] = "adam"
     matrix_learning_rate: float = Field(0.02, gt=0)
+    adam_for: tuple[str, ...] = ()
     betas: tuple[float, float] = (0.9, 0.99)
     warmup: int = 200
     decay: Literal["cosine", "none"] = "cosine"
@@ -129,6 +132,9 @@ class RestoreRecipe(StageRecipe):
     step_shares, late_share, long_share, step_weight: of the loops that a loop of light steps is trained through, see
         training/rollout.py, instead of the shares above.
     clean_weight: of images that have nothing to remove, in such a loop.
+    learns: `refinement` keeps what a one-pass network has as it is, and with it the second estimate: the coarse look
+        and the experts learn alone.
+    weight_gain: of the decibels that an expert's step gains over the state that it is given, see `gain_loss`.
     held_out_crops: crops per kind of degradation that validation restores.
     kind_weights: of images that have a kind of degradation, 1 if not named; of several kinds the largest counts. What
         touches few pixels, as rain does, weighs little by its error.
@@ -146,6 +152,8 @@ class RestoreRecipe(StageRecipe):
     long_share: float = Field(0.04, ge=0, le=1)
     step_weight: float = Field(0.55, gt=0, le=1)
     clean_weight: float = Field(2.0, gt=0)
+    learns: Literal["all", "refinement"] = "all"
+    weight_gain: float = Field(0.0, ge=0)
     held_out_crops: int = Field(12, ge=1)
     kind_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     weight_kinds: float = Field(0.0, ge=0)

@@ -55,6 +55,10 @@ def restore_stage(model: CledFusion, run: Run) -> int:
     )
     validation = Validation(run.data, recipe.data, run.images, stage.held_out_crops, run.strict)
     if isinstance(model.unet, ExpertUNet):
+        if stage.learns == "refinement":
+            model.unet.requires_grad_(False)
+            for parameter in model.unet.refinement():
+                parameter.requires_grad_(True)
         rollout = Rollout(model.unet, model.sampler.schedule, stage)
         if run.compiled:
             rollout.compile()

@@ -11,7 +11,7 @@ from cled_edge.network.experts import Context, ExpertUNet
 from cled_edge.schedule import Schedule, StepTable
 from training.batches import RestorationBatch
 from training.draws import Draws
-from training.losses import kinds_loss, patch_pattern, residual_loss, weights_of
+from training.losses import gain_loss, kinds_loss, patch_pattern, residual_loss, weights_of
 from training.recipe import RestoreRecipe
 from training.stage import Losses
 
@@ -37,9 +37,13 @@ class RolloutInputs(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """The lights of the scored estimates, (N, 3 f^2, h, w) each, the share of each in the loss, and kinds' logits."""
+    """The lights of the scored estimates, (N, 3 f^2, h, w) each, the share of each in the loss, and kinds' logits.
+
+    told: what each was given: None where it looks at the input alone.
+    """
 
     lights: list[Tensor]
+    told: list[Tensor | None]
     shares: list[float]
     kinds: Tensor
 
@@ -92,12 +96,14 @@ class Rollout(nn.Module):
         return states[-1]
 
     def _scored(self, light: Tensor, told: Tensor, context: Context, table: StepTable, steps: range) -> Estimates:
-        lights = []
+        lights, given = [], []
         for k in steps:
-            lights.append(self._step(light, told, context, float(table.time[k])))
+            time = float(table.time[k])
+            given.append(told if self.unet.place(time) > 1 else None)
+            lights.append(self._step(light, told, context, time))
             told = torch.lerp(lights[-1].detach(), told.detach(), float(table.kept[k]))
         shares = [self.recipe.step_weight ** (len(lights) - 1 - k) for k in range(len(lights))]
-        return Estimates(lights, [share / sum(shares) for share in shares], context.kinds)
+        return Estimates(lights, given, [share / sum(shares) for share in shares], context.kinds)
 
 
 class RolloutTask:
@@ -121,10 +127,14 @@ class RolloutTask:
         weighting = self.recipe.weighting
         steps = [residual_loss(light - x, light - truth, weighting, inputs.weights) for x in estimates.lights]
         loss = torch.stack([share * step for share, step in zip(estimates.shares, steps, strict=True)]).sum()
-        told = kinds_loss(estimates.kinds, inputs.kinds)
+        named = kinds_loss(estimates.kinds, inputs.kinds)
         pattern = patch_pattern(estimates.lights[-1] - truth, self.side)
-        parts = {"residual": steps[-1].detach(), "kinds": told.detach(), "pattern": pattern.detach()}
-        return loss + self.recipe.weight_kinds * told + self.recipe.weight_pattern * pattern, parts
+        given = zip(estimates.shares, estimates.lights, estimates.told, strict=True)
+        gains = [share * gain_loss(clean, told, truth) for share, clean, told in given if told is not None]
+        gain = torch.stack(gains).sum() if gains else loss.new_zeros(())
+        parts = {"residual": steps[-1], "kinds": named, "pattern": pattern, "gain": gain}
+        loss = loss + self.recipe.weight_kinds * named + self.recipe.weight_pattern * pattern
+        return loss + self.recipe.weight_gain * gain, {name: part.detach() for name, part in parts.items()}
 
 
 def _chosen(number: float, shares: tuple[float, ...]) -> int:

@@ -1,7 +1,7 @@
 """Measure where the time of a training iteration goes: preparing batches, the network, and both together.
 
-    python -m training.throughput training/recipes/nano.toml --data DATA
-    python -m training.throughput training/recipes/nano.toml --data DATA --precision bf16 --compile \
+    python -m training.throughput training/recipes/one-pass.toml --data DATA
+    python -m training.throughput training/recipes/one-pass.toml --data DATA --precision bf16 --compile \
         --json runs/throughput-restore.json      keeps the times
 
 Network: forward, plain L1 loss, backward and the recipe's optimiser on a batch that is there already. The share in the

@@ -1,7 +1,7 @@
 """Train a preset in two stages (section 4.1.1): restoration, then fusion with the UNet frozen.
 
-    python -m training.train training/recipes/nano.toml --data DATA --out runs/nano
-    python -m training.train training/recipes/nano.toml --data DATA --out runs/nano --stage fuse
+    python -m training.train training/recipes/one-pass.toml --data DATA --out runs/one-pass
+    python -m training.train training/recipes/one-pass.toml --data DATA --out runs/one-pass --stage fuse
     torchrun --nproc-per-node 8 -m training.train training/recipes/edge.toml --data DATA --out runs/edge
 
 Writes into --out: model.safetensors (averaged weights), log.jsonl, curves/ (TensorBoard), samples/, and one state file
@@ -97,7 +97,7 @@ def main(
     out: Annotated[Path, typer.Option(help="folder of the run; an earlier run there is continued")],
     stage: Annotated[Stages, typer.Option(help="which stage to run")] = "all",
     init: Annotated[
-        Path | None, typer.Option(help="model.safetensors to start from, such as training/weights/nano.safetensors")
+        Path | None, typer.Option(help="model.safetensors to start from, such as training/weights/one-pass.safetensors")
     ] = None,
     device: Annotated[Device, typer.Option(help="auto is a GPU if there is one")] = "auto",
     precision: Annotated[Precision, typer.Option(help="auto is bf16 where it multiplies faster, measured")] = "auto",

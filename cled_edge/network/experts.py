@@ -29,7 +29,15 @@ from torch.nn import functional as F
 
 from cled_edge.network.blocks import images_from_patches, patches_from_images, sinusoid
 from cled_edge.network.presets import UNetConfig
-from cled_edge.network.unet import EMBEDDING, SINUSOIDS, ColumnContext, PatchUNet, brightening, small_mlp
+from cled_edge.network.unet import (
+    EMBEDDING,
+    SINUSOIDS,
+    ColumnContext,
+    PatchUNet,
+    ResidualUNet,
+    brightening,
+    small_mlp,
+)
 from cled_edge.schedule import TIME_SCALE, Schedule, StepTable
 
 # Of A_t * 1000. Above the first the coarse look speaks, above the second the whole network; below each further one
@@ -79,6 +87,18 @@ class ExpertUNet(PatchUNet):
         tables = {"residual_cum": schedule.residual_cum, "shared_cum": schedule.shared_cum}
         for name, values in tables.items():
             self.register_buffer(name, torch.as_tensor(values, dtype=torch.float32), persistent=False)
+
+    @torch.no_grad()
+    def begin_as(self, one_pass: ResidualUNet) -> None:
+        """Take over what a one-pass network of the same sizes has: its estimate is then the second one of the loop."""
+        known = {name: weight for name, weight in one_pass.state_dict().items() if name in self.state_dict()}
+        self.load_state_dict({**self.state_dict(), **known})
+        self.begin.copy_(one_pass.time_mlp(sinusoid(torch.tensor([TIME_SCALE]), SINUSOIDS))[0])
+
+    def refinement(self) -> list[nn.Parameter]:
+        """Return the parameters that the second estimate does not depend on: of the coarse look, experts, and kinds."""
+        heads = self.coarse_gain, self.coarse_offset, self.coarse_global_gain, self.coarse_global_offset
+        return [parameter for part in (*heads, self.experts, self.time, self.kinds) for parameter in part.parameters()]
 
     def forward(self, x_t: Tensor, x_in: Tensor, time: Tensor) -> Tensor:
         """Return the predicted residual, (N, 3, H, W), of a state at one time, (1,), A_t * 1000."""
@@ -134,6 +154,14 @@ class ExpertUNet(PatchUNet):
         if place == 1:
             return context.whole
         return self.refined(told, context, told.new_tensor([time]), place - 2)
+
+    def warm(self, light: Tensor, told: Tensor, share: Tensor, context: Context, time: float) -> Tensor:
+        """Return the light of the clean estimate after one step from what an earlier frame told.
+
+        told: the light of its estimate, patches in [0, 2]. share: how far it counts, patches in [0, 1]; the rest is
+        what the whole network says of this frame. time: one that an expert has, or what is told has no part in it.
+        """
+        return self.step(light, context.whole + share * (told - context.whole), context, time)
 
     def place(self, time: float) -> int:
         """Return what gives the estimate at a time: 0 the coarse look, 1 the whole network, 2 and on the experts."""

@@ -1,7 +1,7 @@
 """The configurations of both networks and the named presets, as data (no torch needed to read them)."""
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from cled_edge.errors import OptionError
@@ -143,6 +143,20 @@ def _lineage(name: str, dim: int, multipliers: tuple[int, ...]) -> ModelConfig:
     return ModelConfig(name, UNetConfig("lineage", widths, blocks, blocks), _PAPER_FUSION, schedule="diffuir")
 
 
+_ONE_PASS = UNetConfig("patch", (48, 48, 64, 96), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 1, 0, 0), unshuffle=4)
+_NANO_FUSION = FusionConfig(
+    (16, 24, 32, 48),
+    blocks=(0, 1, 1, 1),
+    decoder_blocks=(0, 0, 0, 0),
+    heads=(1, 1, 1, 2),
+    windows=(0, 0, 8, 4),
+    merges=("concat", "concat", "channel", "channel"),
+    refinement="convolution",
+    expansion=2.0,
+    unshuffle=4,
+    mix=True,
+    detail=32,
+)
 PRESETS: dict[str, ModelConfig] = {
     preset.name: preset
     for preset in (
@@ -153,35 +167,28 @@ PRESETS: dict[str, ModelConfig] = {
         _lineage("L", 64, (1, 2, 4, 8)),
         # Two CPU cores, live. What was tried is in benchmarks/candidates.toml at the tag studies-2026-11.
         ModelConfig(
-            "nano",
-            UNetConfig(
-                "patch", (48, 48, 64, 96), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 1, 0, 0), unshuffle=4
-            ),
-            FusionConfig(
-                (16, 24, 32, 48),
-                blocks=(0, 1, 1, 1),
-                decoder_blocks=(0, 0, 0, 0),
-                heads=(1, 1, 1, 2),
-                windows=(0, 0, 8, 4),
-                merges=("concat", "concat", "channel", "channel"),
-                refinement="convolution",
-                expansion=2.0,
-                unshuffle=4,
-                mix=True,
-                detail=32,
-            ),
+            "one-pass",
+            _ONE_PASS,
+            _NANO_FUSION,
             default_steps=1,
         ),
-        # The same restoration with a fusion net of a sixth of the nodes; no weights yet.
+        # The same network as the second step of a loop of light steps.
+        ModelConfig(
+            "nano",
+            replace(_ONE_PASS, form="experts", inner=(48,)),
+            _NANO_FUSION,
+            schedule="rddm09-noiseless",
+            default_steps=2,
+        ),
+        # The same with a fusion net of a sixth of the nodes; no weights yet.
         ModelConfig(
             "nano-light",
-            UNetConfig(
-                "patch", (48, 48, 64, 96), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 1, 0, 0), unshuffle=4
-            ),
+            replace(_ONE_PASS, form="experts", inner=(48,)),
             FusionConfig(
                 (32, 64, 96, 96), blocks=(0, 0, 1, 0), expansion=2.0, unshuffle=4, mix=True, detail=16, form="light"
             ),
-            default_steps=1,
+            schedule="rddm09-noiseless",
+            default_steps=2,
         ),
         # Jetson class: half the patch side, tensor-core widths, attention in every level.
         ModelConfig(

@@ -1,7 +1,7 @@
 """A recipe of a few iterations on a few images."""
 
 RECIPE = """
-preset = "nano"
+preset = "one-pass"
 seed = 3
 
 [data]

@@ -16,7 +16,7 @@ from cled_edge.network.sampler import CledFusion  # noqa: E402
 
 
 def test_a_checkpoint_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> None:
-    model, path = CledFusion(PRESETS["nano"]), tmp_path / "none" / "model.safetensors"
+    model, path = CledFusion(PRESETS["one-pass"]), tmp_path / "none" / "model.safetensors"
     with pytest.raises(OutputError, match=r"none/model\.safetensors cannot be written: .*; make room, then run"):
         save_checkpoint(model, {}, path)
 
@@ -33,7 +33,7 @@ def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.ones(1)}, tmp_path / "foreign.safetensors")
     with pytest.raises(CheckpointError, match="says format None"):
         load_checkpoint(tmp_path / "foreign.safetensors")
-    model = CledFusion(PRESETS["nano"])
+    model = CledFusion(PRESETS["one-pass"])
     weights = {**model.state_dict(), "sampler.step.unet.offset.weight": torch.ones(1)}
     metadata = {"format": "cled-edge-checkpoint-1", "config": json.dumps(model.config.as_dict()), "training": "{}"}
     save_file(weights, tmp_path / "older.safetensors", metadata)
@@ -48,7 +48,7 @@ def test_checkpoints_that_cannot_be_trusted_are_refused(tmp_path: Path) -> None:
 def test_a_configuration_of_another_release_is_refused_in_one_line(tmp_path: Path) -> None:
     from safetensors.torch import save_file
 
-    model, path = CledFusion(PRESETS["nano"]), tmp_path / "newer.safetensors"
+    model, path = CledFusion(PRESETS["one-pass"]), tmp_path / "newer.safetensors"
     for changed, words in (({"depth": 3}, "depth"), ({"kinds": ["rain", "rain"]}, "kinds has 'rain' twice")):
         config = json.dumps({**model.config.as_dict(), **changed})
         save_file(model.state_dict(), path, {"format": "cled-edge-checkpoint-1", "config": config, "training": "{}"})
@@ -60,14 +60,14 @@ def spoiled(path: Path, config: object, **weights: torch.Tensor) -> Path:
     """Write a checkpoint of nano with another configuration and some other weights."""
     from safetensors.torch import save_file
 
-    model = CledFusion(PRESETS["nano"])
+    model = CledFusion(PRESETS["one-pass"])
     metadata = {"format": "cled-edge-checkpoint-1", "config": json.dumps(config), "training": "{}"}
     save_file({**model.state_dict(), **weights}, path, metadata)
     return path
 
 
 def test_a_configuration_that_no_network_has_is_refused_without_building_it(tmp_path: Path) -> None:
-    config = PRESETS["nano"].as_dict()
+    config = PRESETS["one-pass"].as_dict()
     unet, fusion = config["unet"], config["fusion"]
     for changed, words in (
         ({}, "does not know"),
@@ -86,7 +86,7 @@ def test_a_configuration_that_no_network_has_is_refused_without_building_it(tmp_
 
 
 def test_weights_that_no_training_leaves_are_refused(tmp_path: Path) -> None:
-    config, own = PRESETS["nano"].as_dict(), CledFusion(PRESETS["nano"]).state_dict()
+    config, own = PRESETS["one-pass"].as_dict(), CledFusion(PRESETS["one-pass"]).state_dict()
     name = next(name for name, tensor in own.items() if tensor.is_floating_point())
     for tensor, words in (
         (torch.full_like(own[name], torch.nan), "not finite"),

@@ -11,6 +11,7 @@ import numpy as np  # noqa: E402
 import onnxruntime  # noqa: E402
 
 from cled_edge.bundle.manifest import GraphPrecision  # noqa: E402
+from cled_edge.errors import OptionError  # noqa: E402
 from cled_edge.network.blocks import patches_from_images, sinusoid  # noqa: E402
 from cled_edge.network.presets import PRESETS, UNetConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, FusedLoop  # noqa: E402
@@ -163,10 +164,36 @@ def test_the_step_exports_with_its_experts_chosen_by_the_time(
         assert np.abs(found - wanted.numpy()).max() < (1e-4 if precision == "fp32" else 0.05)
 
 
+def test_the_warm_loop_is_one_step_from_what_was_told_also_in_onnx_runtime(model: CledFusion, tmp_path: Path) -> None:
+    graph = next(g for g in graphs_of(model, GraphSet(steps=(2,), warm=True)) if g.name == "fused_loop-warm")
+    write_graph(graph, EXPERTS.size_multiple, tmp_path / "warm.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "warm.onnx", providers=["CPUExecutionProvider"])
+    rng = np.random.default_rng(0)
+    feed = {"strength": np.ones(2, np.float32), "balance": np.full(1, 0.5, np.float32)}
+    channels = {"infrared": 1, "visible": 3, "told": 4, "told_share": 2}
+    feed |= {name: rng.integers(0, 256, (1, 64, 128, count), np.uint8) for name, count in channels.items()}
+
+    def image(name: str, place: slice) -> torch.Tensor:
+        return torch.from_numpy(feed[name][..., place]).permute(0, 3, 1, 2).float()
+
+    x_in, told = (image(name, slice(-3, None)) / 127.5 - 1 for name in ("visible", "told"))
+    with torch.no_grad():
+        wanted = (x_in - model.sampler.warm(x_in, told, image("told_share", slice(1, 2)) / 255)).clamp(-1, 1)
+        cold = x_in - model.sampler(x_in, 3)
+    restored = session.run(["visible_restored"], feed)[0].astype(np.float32)
+    assert np.abs(restored - ((wanted + 1) * 127.5).permute(0, 2, 3, 1).numpy()).max() < 0.51
+    assert (wanted - cold).abs().mean() > 0.01
+
+
+def test_a_network_without_experts_has_no_warm_loop() -> None:
+    with pytest.raises(OptionError, match="is of the form patch; needed one of experts"):
+        list(graphs_of(CledFusion(TINY), GraphSet(warm=True)))
+
+
 def test_untrained_experts_remove_nothing() -> None:
     config = replace(
-        PRESETS["nano"],
-        unet=replace(PRESETS["nano"].unet, form="experts", inner=(24,)),
+        PRESETS["one-pass"],
+        unet=replace(PRESETS["one-pass"].unet, form="experts", inner=(24,)),
     )
     model = CledFusion(config).eval()
     (x_in,) = pictures(1, (32, 64))

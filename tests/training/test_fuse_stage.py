@@ -37,4 +37,4 @@ def test_fusion_may_learn_from_pairs_of_its_own(data: Path, recipe_file: Path, t
     (data / "set").rename(data / "other")
     recipe_file.write_text(recipe_file.read_text() + '[[fuse.sets]]\nroot = "other"\n')
     run = Run(read_recipe(recipe_file), data, tmp_path, Accelerator(cpu=True), ImageCache(1))
-    assert fuse_stage(CledFusion(PRESETS["nano"]), run) == 2
+    assert fuse_stage(CledFusion(PRESETS["one-pass"]), run) == 2

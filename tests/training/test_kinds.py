@@ -27,12 +27,12 @@ from training.run import Run  # noqa: E402
 WEIGHTS = Path(__file__).parents[2] / "training" / "weights"
 # Means of the three images that `outputs` returns, as the release before models named their kinds computed them.
 BEFORE = {
-    "nano": (0.13978, -0.14341, -0.01241),
+    "one-pass": (0.13978, -0.14341, -0.01241),
     "edge": (0.01170, -0.11318, -0.08297),
     "nano-medical": (-0.17595, -0.29020, -0.25137),
 }
 VALUES = {
-    "preset": "nano",
+    "preset": "one-pass",
     "data": {"pairs": ["set"]},
     "restore": {
         "iterations": 1,
@@ -94,7 +94,7 @@ def test_a_model_of_a_new_kind_trains_saves_and_loads(data: Path, tmp_path: Path
 
 
 def test_a_run_starts_from_a_model_of_other_kinds(tmp_path: Path, snow: str) -> None:
-    old = WEIGHTS / "nano.safetensors"
+    old = WEIGHTS / "one-pass.safetensors"
     with_snow = recipe(data={"pairs": ["set"], "kinds_visible": [snow]})
     shipped, _ = load_checkpoint(old)
     grown, records = starting_model(tmp_path / "none", with_snow, "restore", old)
@@ -110,17 +110,17 @@ def test_a_run_starts_from_a_model_of_other_kinds(tmp_path: Path, snow: str) -> 
 
 
 def test_a_checkpoint_of_other_kinds_is_refused_where_it_cannot_fit(tmp_path: Path) -> None:
-    model = CledFusion(PRESETS["nano"])
+    model = CledFusion(PRESETS["one-pass"])
     metadata = {"format": "cled-edge-checkpoint-1", "training": "{}"}
     claimed = replace(model.config, kinds=(*KINDS, "snow"))
     save_file(model.state_dict(), tmp_path / "odd.safetensors", {**metadata, "config": json.dumps(claimed.as_dict())})
     with pytest.raises(CheckpointError, match=r"does not fit its own configuration, first at '.*unet\.kinds\.bias'"):
         load_checkpoint(tmp_path / "odd.safetensors")
-    save_checkpoint(CledFusion(replace(PRESETS["nano"], default_steps=2)), {}, tmp_path / "steps.safetensors")
+    save_checkpoint(CledFusion(replace(PRESETS["one-pass"], default_steps=2)), {}, tmp_path / "steps.safetensors")
     with pytest.raises(CheckpointError, match="is not the model of the recipe"):
         starting_model(tmp_path / "none", recipe(), "restore", tmp_path / "steps.safetensors")
     with pytest.raises(OptionError, match="kinds has 'haze' twice"):
-        replace(PRESETS["nano"], kinds=("haze", "rain", "haze"))
+        replace(PRESETS["one-pass"], kinds=("haze", "rain", "haze"))
 
 
 def test_a_state_that_names_no_kinds_is_continued_and_one_of_other_kinds_is_not(

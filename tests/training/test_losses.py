@@ -8,7 +8,15 @@ from pydantic import ValidationError  # noqa: E402
 
 from cled_edge.network.presets import KINDS  # noqa: E402
 from training.degradations import DEGRADATIONS  # noqa: E402
-from training.losses import balanced_target, fusion_losses, kinds_loss, pattern_loss, residual_loss, salient_maximum  # noqa: E402
+from training.losses import (  # noqa: E402
+    balanced_target,
+    fusion_losses,
+    gain_loss,
+    kinds_loss,
+    pattern_loss,
+    residual_loss,
+    salient_maximum,
+)
 from training.recipe import FuseRecipe  # noqa: E402
 
 
@@ -99,3 +107,11 @@ def test_kinds_that_nobody_knows_are_left_out() -> None:
     assert kinds_loss(logits, known).item() == pytest.approx(7 / 8 * 0.6931, abs=1e-3)
     assert kinds_loss(logits, torch.full((2, 8), torch.nan)).item() == 0
     assert set(KINDS) < {kind for kinds in DEGRADATIONS.values() for kind in kinds}
+
+
+def test_a_step_that_loses_decibels_pays_three_times_what_one_earns_that_gains_them() -> None:
+    truth = torch.zeros(2, 3, 8, 8)
+    near, far = torch.full_like(truth, 0.1), torch.full_like(truth, 1.0)
+    assert gain_loss(near, far, truth).item() == pytest.approx(-2, abs=0.01)  # 20 dB
+    assert gain_loss(far, near, truth).item() == pytest.approx(6, abs=0.01)
+    assert gain_loss(truth, truth + 1e-4, truth).item() == pytest.approx(0, abs=1e-2)  # which nobody sees

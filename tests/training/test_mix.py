@@ -18,7 +18,7 @@ def test_a_mixture_has_its_share_of_each_network_and_both_records(tmp_path: Path
     models = []
     for name, earlier in (("first", [{"run": 1}]), ("second", [])):
         torch.manual_seed(len(models))
-        models.append(CledFusion(PRESETS["nano"]))
+        models.append(CledFusion(PRESETS["one-pass"]))
         save_checkpoint(models[-1], {"run": len(earlier) + 1, "earlier": earlier}, tmp_path / name)
     out = tmp_path / "new/mixed"
     mix.main(tmp_path / "first", tmp_path / "second", out, unet=0.75, fusion=0.0)
@@ -33,5 +33,5 @@ def test_a_mixture_has_its_share_of_each_network_and_both_records(tmp_path: Path
     mix.main(out, tmp_path / "second", tmp_path / "again", unet=0.75, fusion=0.0)
     assert load_checkpoint(tmp_path / "again")[1] == {**record, "mixed": [shares, shares]}
     save_checkpoint(CledFusion(PRESETS["edge"]), {}, tmp_path / "edge")
-    with pytest.raises(CheckpointError, match=r"first is a 'nano' and .*edge a 'edge'.*; mix two of the same"):
+    with pytest.raises(CheckpointError, match=r"first is a 'one-pass' and .*edge a 'edge'.*; mix two of the same"):
         mix.main(tmp_path / "first", tmp_path / "edge", tmp_path / "out")

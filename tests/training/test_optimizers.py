@@ -32,6 +32,15 @@ def test_muon_moves_dense_weights_alike_in_all_directions_and_the_rest_by_adam(m
     assert all(p.grad is None for p in net.parameters())
 
 
+def test_a_matrix_that_the_recipe_names_is_moved_by_adam_and_what_is_frozen_by_none() -> None:
+    net = torch.nn.ModuleDict({name: torch.nn.Linear(4, 4) for name in ("body", "gain", "kept")})
+    net["kept"].requires_grad_(False)
+    recipe = restore_recipe(optimizer="muon").model_copy(update={"adam_for": ("gain",)})
+    adam, muon = (part for part, _, _ in Optimizers(net, recipe).parts)
+    counts = [sum(len(group["params"]) for group in part.param_groups) for part in (adam, muon)]
+    assert counts == [3, 1]  # two biases and the named matrix; the body's matrix
+
+
 def test_muon_is_that_of_torch_to_rounding() -> None:
     torch.manual_seed(0)
     shapes = [(8, 5), (5, 8), (8, 5), (40, 3), (5, 8)]

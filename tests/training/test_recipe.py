@@ -48,9 +48,9 @@ def test_recipes_name_sets(tmp_path: Path) -> None:
         f"[{name}]\niterations = 1\nbatch = 2\ncrop = 32\nlearning_rate = 1e-3" for name in ("restore", "fuse")
     )
     sets = '[[data.sets]]\nlayout = "harvard"\nroot = "medical"\npart = "ct"\n'
-    path.write_text(f'preset = "nano"\n[data]\nkeep_gib = 0.5\n{sets}{stages}\n')
+    path.write_text(f'preset = "one-pass"\n[data]\nkeep_gib = 0.5\n{sets}{stages}\n')
     assert read_recipe(path).data.sets == (DataSet(layout="harvard", root="medical", part="ct"),)
-    path.write_text(f'preset = "nano"\n[data]\n{stages}\n')
+    path.write_text(f'preset = "one-pass"\n[data]\n{stages}\n')
     with pytest.raises(DataError, match=r"data: .*name images in pairs or \[\[data\.sets\]\]"):
         read_recipe(path)
 

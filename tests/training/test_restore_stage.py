@@ -26,7 +26,7 @@ def test_a_image_weighs_what_the_heaviest_of_its_kinds_does() -> None:
 
 
 def test_random_states_follow_eq_12() -> None:
-    states = States(CledFusion(PRESETS["nano"]), restore_recipe(random_share=1))
+    states = States(CledFusion(PRESETS["one-pass"]), restore_recipe(random_share=1))
     x_in, clean = (torch.rand(64, 3, 16, 16, generator=seeded(k)) * 2 - 1 for k in (1, 2))
     x_t, time = states.draw(x_in, clean, draws(64))
     t = (states.table[0][None] * 1000 - time[:, None]).abs().argmin(1)
@@ -39,7 +39,7 @@ def test_random_states_follow_eq_12() -> None:
 
 
 def test_states_of_the_loop_are_those_that_inference_visits() -> None:
-    model = CledFusion(PRESETS["nano"])
+    model = CledFusion(PRESETS["one-pass"])
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(torch.randn(parameter.shape, generator=seeded(len(parameter))) * 0.02)

@@ -1,5 +1,7 @@
 """The loop of light steps as it is trained: every step learns, and from the states that it meets."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs torch: make test installs it")
@@ -8,7 +10,9 @@ from pathlib import Path  # noqa: E402
 
 from accelerate import Accelerator  # noqa: E402
 
-from cled_edge.network.blocks import patches_from_images  # noqa: E402
+from cled_edge.errors import CheckpointError  # noqa: E402
+from cled_edge.network.blocks import images_from_patches, patches_from_images  # noqa: E402
+from cled_edge.network.checkpoint import save_checkpoint  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
 from tests.fakes.networks import pictures, randomised  # noqa: E402
@@ -16,6 +20,7 @@ from tests.network.test_experts import EXPERTS  # noqa: E402
 from training.batches import RestorationBatch  # noqa: E402
 from training.draws import Draws  # noqa: E402
 from training.image_cache import ImageCache  # noqa: E402
+from training.origin import starting_model  # noqa: E402
 from training.recipe import Recipe, model_of  # noqa: E402
 from training.restore_stage import restore_stage  # noqa: E402
 from training.rollout import Rollout, RolloutTask  # noqa: E402
@@ -115,3 +120,32 @@ def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path) -> None:
     moved = [cell.offset.weight.abs().max() for cell in model.unet.experts]
     assert all(value > 1e-4 for value in moved)
     assert min(head.weight.abs().max() for head in (model.unet.offset, model.unet.coarse_offset)) > 1e-4
+
+
+def test_a_refinement_begins_as_a_one_pass_model_and_keeps_its_estimate(data: Path, tmp_path: Path) -> None:
+    wanted = recipe(learns="refinement", weight_gain=0.3, iterations=3, optimizer="muon", adam_for=("gain", "offset"))
+    config = model_of(wanted)
+    one_pass = randomised(CledFusion(replace(config, unet=replace(config.unet, form="patch", inner=()))))
+    save_checkpoint(one_pass, {"run": 1}, tmp_path / "one-pass")
+    model, records = starting_model(tmp_path / "none", wanted, "restore", tmp_path / "one-pass")
+    assert records == [{"run": 1}]
+    light = patches_from_images(pictures(1, (64, 64))[0] + 1, 4)
+    images = images_from_patches(light, 4) - 1
+
+    def second(network: CledFusion):
+        return network.unet.context(light).whole.detach()
+
+    residual = one_pass.unet(one_pass.unet.start_input * images, images, torch.tensor([1000.0]))
+    told = patches_from_images(1 + images - residual, 4).clamp(0, 2)
+    torch.testing.assert_close(second(model), told.detach(), atol=1e-5, rtol=0)
+    before = {name: weights.clone() for name, weights in model.unet.state_dict().items()}
+    estimate = second(model)
+    assert restore_stage(model, Run(wanted, data, tmp_path, Accelerator(cpu=True), ImageCache(1))) == 3
+    moved = {name.split(".")[0] for name, weights in model.unet.state_dict().items() if (weights != before[name]).any()}
+    assert moved == {*FIRST, "experts", "time", "kinds"}
+    torch.testing.assert_close(second(model), estimate, atol=1e-3, rtol=0)
+
+
+def test_there_is_no_refinement_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"restore\.learns is refinement.*; give a model to start from"):
+        starting_model(tmp_path / "none", recipe(learns="refinement"), "restore", None)

@@ -38,7 +38,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         out.mkdir()
         for stop in stops:
             torch.manual_seed(0)
-            model = CledFusion(PRESETS["nano"])
+            model = CledFusion(PRESETS["one-pass"])
             batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
             kind = recipe.restore.model_copy(update={"optimizer": optimizer})
             stage = Stage("restore", kind, 3, out, Accelerator(cpu=True), workers=workers)
@@ -58,7 +58,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch(
     data: Path, recipe_file: Path, tmp_path: Path, faulty: str
 ) -> None:
-    recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["nano"])
+    recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["one-pass"])
     batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
     task = restore_task(model, recipe.restore, batches)
 
@@ -83,7 +83,7 @@ def test_a_loss_or_gradient_that_is_not_finite_stops_the_run_and_keeps_its_batch
 def test_a_full_disk_ends_a_run_in_one_line_and_keeps_what_was_saved(
     data: Path, recipe_file: Path, tmp_path: Path, monkeypatch
 ) -> None:
-    recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["nano"])
+    recipe, model = read_recipe(recipe_file), CledFusion(PRESETS["one-pass"])
     state = tmp_path / "restore.state.pt"
 
     def full(*_) -> None:
@@ -114,7 +114,7 @@ def test_a_log_that_takes_no_more_ends_a_run_in_one_line(
 
     def run() -> None:
         batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
-        task = restore_task(CledFusion(PRESETS["nano"]), recipe.restore, batches)
+        task = restore_task(CledFusion(PRESETS["one-pass"]), recipe.restore, batches)
         Stage("restore", recipe.restore, 3, tmp_path / "out", Accelerator(cpu=True)).run(task)
 
     def full(*_) -> None:
@@ -137,7 +137,7 @@ def test_a_run_is_continued_on_the_same_data_alone(data: Path, recipe_file: Path
 
     def run(precision: str = "fp32", **beside: object) -> int:
         batches = RestorationBatches(data, recipe.data, 2, 32, recipe.seed)
-        task = restore_task(CledFusion(PRESETS["nano"]), stage, batches)
+        task = restore_task(CledFusion(PRESETS["one-pass"]), stage, batches)
         return Stage("restore", stage, 3, tmp_path, Accelerator(cpu=True), precision, beside=beside).run(task)
 
     assert run(data=["a"]) == 1
@@ -151,7 +151,7 @@ def test_a_run_is_continued_on_the_same_data_alone(data: Path, recipe_file: Path
 def test_an_unfinished_run_of_another_preset_is_refused(data: Path, recipe_file: Path, tmp_path: Path) -> None:
     recipe = read_recipe(recipe_file)
     run = Run(recipe, data, tmp_path, Accelerator(cpu=True), ImageCache(1))
-    restore_stage(CledFusion(PRESETS["nano"]), run)
+    restore_stage(CledFusion(PRESETS["one-pass"]), run)
     other = recipe.model_copy(update={"default_steps": 3})
     with pytest.raises(CheckpointError, match=r"restore.state.pt was trained with another model; restore that"):
         restore_stage(CledFusion(model_of(other)), replace(run, recipe=other))

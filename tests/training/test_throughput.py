@@ -42,7 +42,7 @@ def test_throughput_is_kept(train_only: Path, tmp_path: Path, monkeypatch) -> No
         f"[{name}]\niterations = 1\nbatch = 2\ncrop = 32\nlearning_rate = 1e-3" for name in ("restore", "fuse")
     )
     path, out = tmp_path / "mine.toml", tmp_path / "throughput-fuse-m.json"
-    path.write_text(f'preset = "nano"\n[data]\npairs = ["set"]\n{stages}\n')
+    path.write_text(f'preset = "one-pass"\n[data]\npairs = ["set"]\n{stages}\n')
     throughput.main(path, train_only, "fuse", iterations=1, workers=1, out=out)
     assert len(json.loads(out.read_text())["rounds_ms"]["network_ms"]) == 1
     with pytest.raises(OutputError, match="cannot be written"):

@@ -45,8 +45,8 @@ def test_both_stages_train_and_leave_a_checkpoint(data: Path, recipe_file: Path,
     train(recipe_file, data, out, "--precision", "bf16")
     model, training = load_checkpoint(out / "model.safetensors")
     assert training["last_stage"] == "fuse"
-    assert training["recipe"]["preset"] == "nano"
-    fresh = CledFusion(PRESETS["nano"])
+    assert training["recipe"]["preset"] == "one-pass"
+    fresh = CledFusion(PRESETS["one-pass"])
     assert any(not torch.equal(a, b) for a, b in zip(model.fusion.parameters(), fresh.fusion.parameters(), strict=True))
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert {"restore", "fuse"} <= {line["stage"] for line in lines}

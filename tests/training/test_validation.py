@@ -23,7 +23,7 @@ from training.validation import FusionValidation, Validation  # noqa: E402
 
 def test_validation_of_an_untrained_network_gains_nothing(data: Path, recipe_file: Path) -> None:
     flat_images(data, infrared=140, visible=140)
-    model, recipe = CledFusion(PRESETS["nano"]).eval(), read_recipe(recipe_file).data
+    model, recipe = CledFusion(PRESETS["one-pass"]).eval(), read_recipe(recipe_file).data
     result = Validation(data, recipe, ImageCache(1), count=1)(model).numbers
     assert result["visible_clean_input"] == result["visible_clean_1"] == 60
     assert result["infrared_stripes_input"] < 40
@@ -33,7 +33,7 @@ def test_validation_of_an_untrained_network_gains_nothing(data: Path, recipe_fil
 
 def test_fusion_validation_knows_the_rule_that_an_untrained_network_is(data: Path, recipe_file: Path) -> None:
     flat_images(data, infrared=180, visible=90)
-    model = CledFusion(PRESETS["nano"]).eval()
+    model = CledFusion(PRESETS["one-pass"]).eval()
     result = FusionValidation(data, read_recipe(recipe_file).data, ImageCache(1), crop=128)(model)
     assert result.numbers["held_out_clean_intensity"] < 1e-6
     assert result.numbers["held_out_degraded_intensity"] > 1e-3
