@@ -85,6 +85,8 @@ class Controls:
         1.5, beyond the estimate. A bundle of an older release takes up to 1.
     balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
     deadline_ms: a frame takes as many steps as fit into it, up to `steps`, one at least; None sets none.
+    steadiness: of a stream: the share of the last frame's estimate that a frame starts from where the scene holds
+        still. 0 fuses every frame for itself.
     """
 
     steps: int | None = control(None, MIN_STEPS, MAX_STEPS, "network evaluations", tensor=None)
@@ -96,6 +98,9 @@ class Controls:
     )
     balance: float = control(0.5, 0, 1, "0 leans on the visible, 1 on the infrared")
     deadline_ms: float | None = control(None, 1, 60_000, "as many steps as fit into so many ms a frame", tensor=None)
+    steadiness: float = control(
+        0.0, 0, 0.9, "share of the last frame's estimate to start from, where the scene holds still", tensor=None
+    )
 
     if not TYPE_CHECKING:  # which knows the fields' names from the class: at run time a wrong one has our words
 
@@ -293,6 +298,8 @@ def _controls() -> Iterable[TensorSpec]:
 _IMAGE, _RESIDUAL, _STATE, _LOG_ODDS = (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0), (-100.0, 100.0)
 KINDS = "kinds"
 STRENGTH_MAP = _frame("strength_map", 2, "share of strength at a pixel, infrared then visible; 255, neutral, is all")
+TOLD = _frame("told", 4, "clean estimate of the last frame, infrared then visible, RGB")
+TOLD_SHARE = _frame("told_share", 2, "how far `told` counts at a pixel, infrared then visible; 255 is all")
 GRAPHS: dict[GraphRole, RoleSpec] = {
     "unet_step": RoleSpec(
         "one step of the loop, on infrared and visible as one batch",
@@ -331,11 +338,14 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
             _frame("visible_restored", 3, "visible less its degradation"),
         ),
         takes_controls=True,
-        maps=(STRENGTH_MAP,),
+        maps=(STRENGTH_MAP, TOLD, TOLD_SHARE),
         told=(_kinds(2),),
     ),
 }
 MAPS: tuple[str, ...] = tuple(spec.name for spec in GRAPHS["fused_loop"].maps)
+# The sets of them that a loop may take. One with WARM_MAPS is warm: its single step starts from what the last told.
+STRENGTH_MAPS, WARM_MAPS = (STRENGTH_MAP.name,), (TOLD.name, TOLD_SHARE.name)
+WARM_STEPS = 1
 
 
 def dimensions(role: GraphRole, size: Size) -> dict[str, int]:

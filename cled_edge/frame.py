@@ -122,7 +122,7 @@ class FusedFrame:
     notes: what the user should know of the inputs, a sentence each. validity: see `FramePair`.
     pair: what it was fused from, registered; None for images that came without a frame.
     kinds: (2, K), infrared first: what the network tells of its kinds of degradation, see `Fuser.kinds`; None if the
-    bundle tells none.
+    bundle tells none. warm: whether it started from the last frame's estimate, see `Controls.steadiness`.
     """
 
     picture: Uint8
@@ -143,3 +143,4 @@ class FusedFrame:
     states: tuple[str, str] | None = None
     pair: FramePair | None = None
     kinds: Float32 | None = None
+    warm: bool = False

@@ -18,7 +18,7 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
 from cled_edge.backend.tensorrt.run_options import CudaOptions
-from cled_edge.bundle.manifest import StepRows
+from cled_edge.bundle.manifest import GraphSpec, StepRows
 from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import (
     KINDS,
@@ -26,6 +26,8 @@ from cled_edge.contract import (
     MIN_STEPS,
     REFERENCE_GRAPHS,
     STEP_TO_STEP,
+    WARM_MAPS,
+    WARM_STEPS,
     Control,
     Controls,
     GraphRole,
@@ -35,7 +37,7 @@ from cled_edge.contract import (
 from cled_edge.deadline import StepBudget
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
 from cled_edge.evidence.told import Evidence, probabilities
-from cled_edge.frame import Frame, FramePair, FusedFrame
+from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.image import (
     ColorOrder,
     Float32,
@@ -47,6 +49,7 @@ from cled_edge.image import (
     swapped,
 )
 from cled_edge.json_text import counted
+from cled_edge.memory import Memory, Moment, Told
 from cled_edge.registration.border import bordered
 from cled_edge.size import Size
 from cled_edge.tensors import (
@@ -134,6 +137,8 @@ class Fuser:
         controls: Controls | None = None,
         *,
         strength_map: Uint8 | None = None,
+        memory: Memory | None = None,
+        moment: Moment | None = None,
     ) -> FusedFrame:
         """Fuse a pair of equal height and width, at least 1 pixel each; arrays and frames stay as they are.
 
@@ -142,6 +147,8 @@ class Fuser:
         controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) removes half of it.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is what the fuser's areas say.
+        memory: of the stream that the pair belongs to, for `Controls.steadiness`; None fuses it for itself. moment:
+            when the pair was taken, and by which clock; None is now.
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
         through as it is: its strength is 0, and two flat ones give their maximum. OptionError for another type or
@@ -156,7 +163,13 @@ class Fuser:
         controls, notes = examined(*images, controls)
         if strength_map is None:
             strength_map = self.areas.strength_map(images[0].shape[:2])
-        fused = replace(self.fuse(*images, controls, strength_map), notes=notes)
+        if memory is None or not controls.steadiness:
+            fused = self.fuse(*images, controls, strength_map)
+        else:
+            self._refuse_cold(controls)
+            moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
+            fused = self._fuse_on(images, controls, strength_map, memory, moment)
+        fused = replace(fused, notes=notes)
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
@@ -164,9 +177,16 @@ class Fuser:
             return timed(fused, FramePair(infrared, visible))
         return fused
 
-    def fuse_pair(self, pair: FramePair, controls: Controls | None = None) -> FusedFrame:
-        """Fuse a pair as `__call__` does its images; see `completed` for what the result has beside them."""
-        return completed(self(self.image(pair.infrared), self.image(pair.visible), controls), pair)
+    def fuse_pair(self, pair: FramePair, controls: Controls | None = None, memory: Memory | None = None) -> FusedFrame:
+        """Fuse a pair as `__call__` does its images; see `completed` for what the result has beside them.
+
+        A degraded pair starts cold, and so does the one after it.
+        """
+        if memory is not None and pair.degraded:
+            memory.forget()
+            memory = None
+        images = self.image(pair.infrared), self.image(pair.visible)
+        return completed(self(*images, controls, memory=memory, moment=pair.time), pair)
 
     def fuse(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
@@ -184,6 +204,52 @@ class Fuser:
         budget.ran(steps, (time.perf_counter() - begun) * 1e3)
         return fused
 
+    def _fuse_on(
+        self,
+        images: tuple[NDArray[Any], NDArray[Any]],
+        controls: Controls,
+        strength_map: Uint8 | None,
+        memory: Memory,
+        moment: Moment,
+    ) -> FusedFrame:
+        """Fuse from what the memory tells of the last frame, or cold where it tells nothing, and leave it this one.
+
+        With a strength map frames start cold: what the map left in place is no estimate.
+        """
+        if strength_map is not None:
+            memory.forget()
+            return self.fuse(*images, controls, strength_map)
+        start_ns = time.perf_counter_ns()
+        inputs = self._bytes(*images)
+        told = memory.told(*inputs, controls.steadiness, moment)
+        looked_ns = time.perf_counter_ns() - start_ns
+        if told is None:
+            fused = self.fuse(*images, controls)
+        else:
+            with self.alone():
+                fused = self.in_one_graph(*images, controls, told=told)
+        start_ns = time.perf_counter_ns()
+        visible = swapped(fused.visible) if self.color_order == "BGR" else fused.visible
+        memory.keep(inputs, (fused.infrared, visible), controls, moment)
+        stages = fused.latency_ns
+        stages["prepare"] += looked_ns
+        stages["output"] += time.perf_counter_ns() - start_ns
+        return fused
+
+    def _refuse_cold(self, controls: Controls) -> None:
+        """Raise OptionError for a steadiness if no graph starts from the last frame."""
+        if controls.steadiness and not any(g.maps == WARM_MAPS for g in self._own_graphs()):
+            raise OptionError(
+                f"steadiness is {controls.steadiness:g}, but {self.bundle.path} has no warm loop in "
+                f"{self.backend.choice.graphs}; leave it at 0, or take a bundle that was exported with one, on a "
+                "backend that runs FP32 graphs"
+            )
+
+    def _own_graphs(self) -> list[GraphSpec]:
+        """Return the graphs that this backend runs."""
+        graphs = self.bundle.manifest.graphs.values()
+        return [g for g in graphs if g.precision == self.backend.choice.graphs and g.opset in self.opsets]
+
     def warm_up(self, size: Size, controls: Controls | None = None) -> None:
         """Make ready what the first pair of a size, (height, width), needs: compiled graphs, and the backend's memory.
 
@@ -193,6 +259,10 @@ class Fuser:
         steps = controls.steps if controls.deadline_ms is None else MIN_STEPS  # with a deadline the first has the least
         black = np.zeros(size, np.uint8)
         self._fuse(black, black, replace(controls, steps=steps, deadline_ms=None), self.areas.strength_map(size))
+        if controls.steadiness and any(graph.maps == WARM_MAPS for graph in self._own_graphs()):
+            told = Told(np.zeros((*size, 4), np.uint8), np.zeros((*size, 2), np.uint8))
+            with self.alone():
+                self.in_one_graph(black, black, controls, told=told)
 
     def _fuse(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None
@@ -269,8 +339,7 @@ class Fuser:
 
     def refuse_unfit(self, controls: Controls) -> None:
         """Raise OptionError for controls that no graph of this bundle applies, before a frame meets them."""
-        graphs = self.bundle.manifest.graphs.values()
-        own = [g for g in graphs if g.precision == self.backend.choice.graphs and g.opset in self.opsets]
+        own = self._own_graphs()
         steps = self.steps(controls)
         fitting = [g for g in own if g.role == "fusion" or (g.role, g.steps) == ("fused_loop", steps)]
         if not fitting:
@@ -280,18 +349,29 @@ class Fuser:
                 "take one of them"
             )
         control_inputs(fitting[0], controls)
+        self._refuse_cold(controls)
 
     def loop_graph(self, size: Size, controls: Controls, maps: tuple[str, ...] = ()) -> str | None:
         """Return the name of the `fused_loop` for images of `size`, (height, width), that takes these maps, or None."""
         return self._find("fused_loop", size, self.steps(controls), maps)
 
     def in_one_graph(
-        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        controls: Controls,
+        strength_map: Uint8 | None = None,
+        told: Told | None = None,
     ) -> FusedFrame:
-        """Fuse by `fused_loop`: bytes in, bytes out. Arguments as in `__call__`; OptionError without one."""
+        """Fuse by `fused_loop`: bytes in, bytes out. Arguments as in `__call__`; OptionError without one.
+
+        told: of the last frame; the warm loop then runs its one step, whatever the controls say.
+        """
         clock = _Stopwatch()
         height, width = infrared.shape[:2]
-        maps = maps_of(strength_map)
+        maps = maps_of(strength_map, told)
+        if told is not None:
+            controls = replace(controls, steps=WARM_STEPS)
         graph = self.loop_graph((height, width), controls, tuple(maps))
         if graph is None:
             raise OptionError(
@@ -299,15 +379,17 @@ class Fuser:
                 f"{height}x{width}; fuse step by step, or take a bundle that has one"
             )
         manifest = self.bundle.manifest
-        images = self._bytes(infrared, visible)
-        inputs = loop_inputs(manifest.graphs[graph], *images, maps, controls, manifest.size_multiple)
+        inputs = loop_inputs(
+            manifest.graphs[graph], *self._bytes(infrared, visible), maps, controls, manifest.size_multiple
+        )
         clock.lap("prepare")
         outputs = self._run(graph, inputs)
         clock.lap("network")
         # The backend will write over its outputs: what leaves here is a copy.
         picture, restored_infrared, restored_visible = (x[0, :height, :width] for x in outputs[:3])
-        told = outputs[3].copy() if manifest.graphs[graph].kinds else None
-        return self._result((picture, restored_infrared[:, :, 0].copy(), restored_visible), controls, clock, told)
+        kinds = outputs[3].copy() if manifest.graphs[graph].kinds else None
+        images = picture, restored_infrared[:, :, 0].copy(), restored_visible
+        return replace(self._result(images, controls, clock, kinds), warm=told is not None)
 
     def step_by_step(
         self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None

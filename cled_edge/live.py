@@ -19,6 +19,7 @@ from cled_edge.errors import CledEdgeError, OptionError, OutOfMemoryError, SizeM
 from cled_edge.frame import BOTH_LOST, MONOTONIC, FramePair, FusedFrame
 from cled_edge.fuser import Fuser, completed, timed
 from cled_edge.live_pairs import LivePairs
+from cled_edge.memory import Memory
 from cled_edge.output.dead_tile import dead_tile
 from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import Output, OutputSettings
@@ -250,6 +251,7 @@ class _Work:
     """What is done to each pair.
 
     controls: of the pair in work. dead_since_ns: since when both cameras are lost. size: of what was shown last.
+    memory: of the last pair, if they ask for steadiness.
     """
 
     fuser: Fuser
@@ -259,6 +261,7 @@ class _Work:
     controls: Controls = field(default_factory=Controls)
     dead_since_ns: int | None = None
     size: Size | None = None
+    memory: Memory = field(default_factory=Memory)
 
     def warm_up(self, pairs: LivePairs) -> None:
         """Let the backend compile while cameras open: as soon as the size of their pairs is known."""
@@ -313,8 +316,16 @@ class _Work:
     def _fused(self, pair: FramePair, fuser: Fuser | None = None) -> FusedFrame:
         """Fuse a pair of one size; what a camera does not see, as one that is lost, the other one shows."""
         fuser, controls = fuser or self.fuser, self.controls
+        if self.tiling is None and controls.steadiness:
+            return fuser.fuse_pair(pair, controls, self.memory)
+        self.memory.forget()
         if self.tiling is None:
             return fuser.fuse_pair(pair, controls)
+        if controls.steadiness:
+            raise OptionError(
+                f"steadiness is {controls.steadiness:g}, but each tile is fused for itself; leave it at 0, or fuse "
+                "without tiles"
+            )
         images = fuser.image(pair.infrared), fuser.image(pair.visible)
         return completed(fuse_tiled(fuser, *images, controls, self.tiling), pair)
 

@@ -17,7 +17,8 @@ class Report:
     announced: how many frames each camera said it holds, infrared first; None for a live one. clocks: what stamped the
     frames, infrared first. left_out: recorded frames without a partner in time, infrared first. read: pairs that were
     fused. dropped: frames of both live cameras that were not fused, see `live` for the causes. steps: asked for.
-    steps_ran: in how many written frames each number of steps ran. written: frames that the first output wrote.
+    steps_ran: in how many written frames each number of steps ran. warm: how many of them started from the last one's
+    estimate. written: frames that the first output wrote.
     outputs: see `Fanout.report`.
     input_notes: what the user should know of the inputs, a sentence each, and of how many pairs it is true.
     drift_px: how far both cameras have moved since they were calibrated, see `DriftWatch`; None if that is unknown.
@@ -41,6 +42,7 @@ class Report:
     seconds: float = 0.0
     first_frame_s: float | None = None
     steps_ran: Counter[int] = field(default_factory=Counter)
+    warm: int = 0
     interrupted: bool = False
     is_stuck: bool = False
     failure: CledEdgeError | None = None
@@ -93,6 +95,7 @@ class Report:
         """Count and time a frame that the first output wrote."""
         self.latency.add({**frame.latency_ns, "write": write_ns})
         self.written += 1
+        self.warm += frame.warm
         self.steps_ran[frame.controls.steps or 0] += 1
         self.size = (frame.picture.shape[0], frame.picture.shape[1])
         if self.first_frame_s is None:

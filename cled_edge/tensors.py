@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.bundle.manifest import GraphSpec, StepRows
-from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STRENGTH_MAP, Controls, TensorSpec, wired
+from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STRENGTH_MAP, TOLD, TOLD_SHARE, Controls, TensorSpec, wired
 from cled_edge.errors import BackendError, OptionError
 from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes
+from cled_edge.memory import Told
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]  # by the names of the contract
@@ -35,9 +36,10 @@ def network_batch(infrared: Uint8, visible: Uint8, multiple: int) -> Float32:
     return x_in
 
 
-def maps_of(strength_map: Uint8 | None) -> dict[str, Uint8]:
+def maps_of(strength_map: Uint8 | None, told: Told | None = None) -> dict[str, Uint8]:
     """Return the maps that a caller gave, by the names of the contract."""
-    return {} if strength_map is None else {STRENGTH_MAP.name: strength_map}
+    plain = {} if strength_map is None else {STRENGTH_MAP.name: strength_map}
+    return plain if told is None else {**plain, TOLD.name: told.image, TOLD_SHARE.name: told.share}
 
 
 def check_maps(maps: Mapping[str, Array], size: tuple[int, int]) -> None:

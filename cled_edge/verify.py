@@ -21,13 +21,15 @@ from cled_edge.backend.opener import check_cuda, open_backend
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import KINDS, STRENGTH_MAP, Controls
+from cled_edge.contract import KINDS, TOLD, TOLD_SHARE, Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 from cled_edge.json_text import json_from_bytes, shown
+from cled_edge.memory import Told
 from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
 from cled_edge.size import Size, padded, size_text
+from cled_edge.tensors import maps_of
 from cled_edge.thermal import WHITE_HOT
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
@@ -45,7 +47,8 @@ Array = NDArray[Any]
 class Case:
     """A pair, controls, and what eager PyTorch makes of them.
 
-    infrared: (H, W), visible: (H, W, 3), strength_map: (H, W, 2) or None; uint8. controls.steps is a number.
+    infrared: (H, W), visible: (H, W, 3), strength_map: (H, W, 2) or None; uint8. told: of the warm
+    loop alone. controls.steps is a number.
     expected: `residual` (2, 3, H', W') and `fused` (1, 3, H', W'), float32, padded as the fuser does; `picture`
     (H, W, 3), `infrared` (H, W) and `visible` (H, W, 3), uint8; `kinds` (2, K), float32, if the network tells. Where
     `positions` names an array, `expected` holds only those of its elements, by their place in the flat array.
@@ -57,11 +60,12 @@ class Case:
     expected: dict[str, Array]
     strength_map: Uint8 | None = None
     positions: dict[str, NDArray[np.int32]] = field(default_factory=dict)
+    told: Told | None = None
 
     @property
     def maps(self) -> tuple[str, ...]:
         """Names of the maps that it has."""
-        return () if self.strength_map is None else (STRENGTH_MAP.name,)
+        return tuple(maps_of(self.strength_map, self.told))
 
     @property
     def size(self) -> Size:
@@ -101,12 +105,14 @@ def verify(
     opset: int = REFERENCE_OPSET,
     remarks: Remarks | None = None,
     cuda: CudaOptions | None = None,
+    *,
+    any_size: bool = True,
 ) -> list[CheckSpec]:
     """Run every case that the graphs of one precision and opset can take, step by step and in one graph.
 
     Returns a check per size, form and number of steps: the worst of its cases; none if the backend has not that opset.
     remarks: takes what else is to be said; without it, an engine that is missing is an EngineError. cuda: of
-    `tensorrt` alone.
+    `tensorrt` alone. any_size: see `open_backend`.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
     checks: dict[tuple[Size, Form, int], CheckSpec] = {}
@@ -115,7 +121,8 @@ def verify(
     said: list[str] = []
     # A way at a time: ONNX Runtime keeps what a graph took at most, 5 GB of the lineage's at 480x640.
     for way in dict.fromkeys(way for _, steps in counted for way in _ways(steps)):
-        with Fuser(bundle, open_backend(choice, bundle, cuda=cuda), opset=opset, thermal=WHITE_HOT) as fuser:
+        backend = open_backend(choice, bundle, cuda=cuda, any_size=any_size)
+        with Fuser(bundle, backend, opset=opset, thermal=WHITE_HOT) as fuser:
             for case, steps in counted if opset in fuser.backend.opsets else ():
                 check = _check(fuser, opset, case, way[0], remarks) if way in _ways(steps) else None
                 if check is not None:
@@ -197,11 +204,11 @@ def _computed(fuser: Fuser, opset: int, case: Case, form: Form) -> dict[str, Arr
     if form == "one graph":
         if fuser.loop_graph(case.size, case.controls, case.maps) is None:
             return None
-        frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map)
+        frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map, case.told)
         return {name: value for name in _FRAMES if (value := getattr(frame, name)) is not None}
     x_in = fuser.prepare(case.infrared, case.visible)
     padded = (x_in.shape[2], x_in.shape[3])
-    if case.strength_map is not None or manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is None:
+    if case.maps or manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is None:
         return None
     # Before rounding to bytes, which would hide a difference or make one of it.
     residual, fused, told = fuser.residual_and_fused(x_in, case.controls)
@@ -251,6 +258,8 @@ def write_golden(cases: Iterable[Case]) -> bytes:
         arrays |= {f"pair{pair}.infrared": case.infrared, f"pair{pair}.visible": case.visible}
         if case.strength_map is not None:
             arrays[f"case{index}.strength_map"] = case.strength_map
+        if case.told is not None:
+            arrays |= {f"case{index}.{TOLD.name}": case.told.image, f"case{index}.{TOLD_SHARE.name}": case.told.share}
         for name, values in case.expected.items():
             arrays[f"case{index}.{name}"] = values
             arrays[f"case{index}.{name}.at"] = case.positions[name]
@@ -340,6 +349,7 @@ def _case(index: int, entry: _Entry, arrays: dict[str, Array], facts: tuple[int,
         raise ValueError(f"case {index} has images of {size_text(size)}, over {most_px} pixels")
     if strength_map is not None and (strength_map.dtype != np.uint8 or strength_map.shape != (*size, 2)):
         raise ValueError(f"case {index} has a strength map of {strength_map.dtype} {strength_map.shape}")
+    told = _told(index, arrays, size)
     for name, values in expected.items():
         _check_sample(f"case {index}: {shown(name)}", values, positions[name], *_expected_of(name, size, *facts))
     return Case(
@@ -349,4 +359,18 @@ def _case(index: int, entry: _Entry, arrays: dict[str, Array], facts: tuple[int,
         expected,
         strength_map,
         positions,
+        told,
     )
+
+
+def _told(index: int, arrays: dict[str, Array], size: Size) -> Told | None:
+    """Return what a warm case starts from; ValueError if it is half there, or of another type or shape."""
+    image, share = (arrays.get(f"case{index}.{name}") for name in (TOLD.name, TOLD_SHARE.name))
+    if image is None and share is None:
+        return None
+    if image is None or share is None:
+        raise ValueError(f"case {index} has {TOLD.name} or {TOLD_SHARE.name} alone")
+    for name, values, channels in ((TOLD.name, image, 4), (TOLD_SHARE.name, share, 2)):
+        if values.dtype != np.uint8 or values.shape != (*size, channels):
+            raise ValueError(f"case {index} has {name} of {values.dtype} {values.shape}")
+    return Told(image, share)

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 
 from cled_edge.camera.picture_folder import find_pictures
-from cled_edge.contract import KINDS, STEP_TO_FUSION, Controls, wired
+from cled_edge.contract import KINDS, STEP_TO_FUSION, WARM_STEPS, Controls, wired
 from cled_edge.errors import NoPairsError
 from cled_edge.image import Uint8, read_image
+from cled_edge.memory import Told
 from cled_edge.network.sampler import CledFusion
 from cled_edge.pairing import pair_by_stem
 from cled_edge.scene.night_street import night_street
@@ -62,6 +63,9 @@ def whole_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet)
         for size in graphs.sizes or (GOLDEN_SIZES[0],):
             pair = cut(pairs[0], size)
             yield eager_case(model, pair, Controls.spread(steps, 0.8, 0.9, 0.5), _ramps(size) if maps else None)
+    if graphs.warm:
+        for sides in SIZES:
+            yield _warm_case(model, cut(pairs[0], sides))
 
 
 def golden_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet) -> Iterator[Case]:
@@ -70,9 +74,17 @@ def golden_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet
     for size in (*GOLDEN_SIZES, *graphs.sizes):
         pair = noise(size, 9) if size == GOLDEN_SIZES[-1] else cut(pairs[seed % len(pairs)], size)
         for controls in _all_controls(model, graphs) if size == GOLDEN_SIZES[0] else _loop_controls(model, graphs):
-            for strength_map in (None, _ramps(size)) if graphs.maps else (None,):
+            has_map = graphs.maps and graphs.steps and controls.steps == graphs.steps[0]
+            for strength_map in (None, _ramps(size)) if has_map else (None,):
                 yield eager_case(model, pair, controls, strength_map).sampled(seed)
                 seed += 1
+    if graphs.warm:
+        for size in GOLDEN_SIZES[:2]:
+            yield _warm_case(model, cut(pairs[0], size)).sampled(seed)
+            seed += 1
+    for place, size in enumerate(graphs.lone_sizes(), seed):
+        controls = Controls((*graphs.steps, model.config.default_steps)[0])
+        yield eager_case(model, cut(pairs[place % len(pairs)], size), controls).sampled(place)
 
 
 def _all_controls(model: CledFusion, graphs: GraphSet) -> list[Controls]:
@@ -83,29 +95,46 @@ def _loop_controls(model: CledFusion, graphs: GraphSet) -> list[Controls]:
     return [Controls(steps) for steps in graphs.steps or (model.config.default_steps,)]
 
 
+def _warm_case(model: CledFusion, pair: ImagePair) -> Case:
+    """Return a case that starts from something else than its input, here more and there less."""
+    told = Told(np.dstack([pair.infrared[::-1], pair.visible[::-1]]) // 2 + 64, _ramps(pair.infrared.shape[:2]))
+    return eager_case(model, pair, Controls.spread(WARM_STEPS, 0.8, 0.9, 0.5), told=told)
+
+
 @torch.no_grad()
-def eager_case(model: CledFusion, pair: ImagePair, controls: Controls, strength_map: Uint8 | None = None) -> Case:
+def eager_case(
+    model: CledFusion,
+    pair: ImagePair,
+    controls: Controls,
+    strength_map: Uint8 | None = None,
+    told: Told | None = None,
+) -> Case:
     """Return what the networks make of a pair in eager PyTorch, FP32; bytes become tensors as in the fuser."""
     steps = controls.steps or model.config.default_steps
     controls = replace(controls, steps=steps)
     multiple, size = model.config.size_multiple, (pair.infrared.shape[0], pair.infrared.shape[1])
     x_in = network_batch(pair.infrared, pair.visible, multiple)
-    residual = model.sampler(torch.from_numpy(x_in), steps).numpy()
+    if told is None:
+        residual = model.sampler(torch.from_numpy(x_in), steps).numpy()
+    else:
+        before = network_batch(told.image[:, :, 0], told.image[:, :, 1:], multiple)
+        share = shares_of(told.share, multiple)
+        residual = model.sampler.warm(*(torch.from_numpy(x) for x in (x_in, before, share))).numpy()
     removed = residual if strength_map is None else residual * shares_of(strength_map, multiple)
     inputs = wired(STEP_TO_FUSION, {"x_in": torch.from_numpy(x_in), "residual": torch.from_numpy(removed)})
     turned = {name: torch.from_numpy(values) for name, values in controls.tensors().items()}
     fused = model.fusion(**inputs, controls=turned).numpy()
     infrared, visible = restored_images(x_in, removed, controls, size)
-    told = model.sampler.kinds(torch.from_numpy(x_in), steps)
+    kinds = model.sampler.kinds(torch.from_numpy(x_in), steps)
     expected = {
-        **({} if told is None else {KINDS: told.numpy()}),
+        **({} if kinds is None else {KINDS: kinds.numpy()}),
         "residual": residual,
         "fused": fused,
         "picture": fused_image(fused, size),
         "infrared": infrared,
         "visible": visible,
     }
-    return Case(pair.infrared, pair.visible, controls, expected, strength_map)
+    return Case(pair.infrared, pair.visible, controls, expected, strength_map, told=told)
 
 
 def read_pairs(folder: Path, count: int) -> list[ImagePair]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from cled_edge.bundle.manifest import OPSETS, REFERENCE_OPSET, GraphPrecision
-from cled_edge.contract import GRAPHS, STRENGTH_MAP, GraphRole, TensorSpec, dimensions
+from cled_edge.contract import GRAPHS, STRENGTH_MAP, WARM_MAPS, WARM_STEPS, GraphRole, TensorSpec, dimensions
 from cled_edge.errors import OptionError
 from cled_edge.network.lineage import LineageUNet
 from cled_edge.network.precision import at_precision
@@ -26,7 +26,9 @@ class GraphSet:
     """Which graphs a bundle gets, apart from the reference form, which is always there.
 
     precisions, opsets, sizes: every combination is written, the reference form at any size too. steps: of each
-    `fused_loop`; none leaves it out. maps: a second `fused_loop` takes these.
+    `fused_loop`; none leaves it out. maps: a second `fused_loop`, of the first number of steps,
+    takes these. warm: another one, in FP32 for any size, starts from the last frame's estimate. robot_sizes: those at
+    which a robot without an exporter builds TensorRT engines: an FP16 loop of the first number of steps.
     """
 
     precisions: tuple[GraphPrecision, ...] = ("fp32",)
@@ -34,6 +36,8 @@ class GraphSet:
     sizes: tuple[Size, ...] = ()
     steps: tuple[int, ...] = ()
     maps: Maps = ()
+    robot_sizes: tuple[Size, ...] = ()
+    warm: bool = False
 
     def __post_init__(self) -> None:
         """OptionError for a combination that cannot be had."""
@@ -46,15 +50,16 @@ class GraphSet:
             raise OptionError(
                 f"opset {DYNAMO_OPSET} is written for fixed sizes alone; give a size, or opset {REFERENCE_OPSET}"
             )
-        for height, width in self.sizes:
+        for height, width in (*self.sizes, *self.robot_sizes):
             if min(height, width) < 32:
                 raise OptionError(f"size {height}x{width} has a side under 32; give HEIGHTxWIDTH in pixels")
 
     def loops(self) -> Iterator[tuple[int, Maps]]:
         """Yield the steps and the maps of each `fused_loop`."""
         for steps in self.steps:
-            for maps in dict.fromkeys(((), self.maps)):
-                yield steps, maps
+            yield steps, ()
+            if self.maps and steps == self.steps[0]:
+                yield steps, self.maps
 
     def variants(self) -> Iterator[Variant]:
         """Yield precision, opset and size of each combination, the reference form first."""
@@ -67,6 +72,11 @@ class GraphSet:
                     yield precision, opset, None
                 for size in self.sizes if precision in self.precisions and opset in self.opsets else ():
                     yield precision, opset, size
+
+    def lone_sizes(self) -> list[Size]:
+        """Return the robot's sizes whose FP16 loop no variant brings."""
+        known = set(self.variants())
+        return [size for size in self.robot_sizes if ("fp16", REFERENCE_OPSET, size) not in known]
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,8 @@ def manifest_name(
     default_steps: int,
 ) -> str:
     """Return what a graph is called in the manifest: its role, and how it differs from the reference form."""
+    if maps == WARM_MAPS:  # of one step always
+        steps, maps = None, ("warm",)
     parts: list[str] = [role]
     parts += [f"{steps}steps"] * (steps not in (None, default_steps)) + [_SHORT.get(name, name) for name in maps]
     parts += [precision] * (precision != "fp32") + [f"opset{opset}"] * (opset != REFERENCE_OPSET)
@@ -114,7 +126,9 @@ def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
     """
     config = model.config
     variants = [variant for variant in graph_set.variants() if variant[0] != "int8"]
-    models = {precision: at_precision(model, precision) for precision in dict.fromkeys(v[0] for v in variants)}
+    robots: list[Variant] = [("fp16", REFERENCE_OPSET, size) for size in graph_set.lone_sizes()]
+    names = dict.fromkeys(variant[0] for variant in (*variants, *robots))
+    models = {precision: at_precision(model, precision) for precision in names}
     for precision, opset, size in variants:
         typed = models[precision]
         whole = padded(size, config.size_multiple) if size else None
@@ -125,6 +139,23 @@ def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
         for steps, maps in graph_set.loops():
             loop = FusedLoop(typed, steps, size, tells=tells)
             yield _graph(config, "fused_loop", loop, (precision, opset, size), steps, maps)
+    if graph_set.warm:
+        require_warm(config)
+        loop = FusedLoop(models["fp32"], WARM_STEPS, tells=True)
+        yield _graph(config, "fused_loop", loop, ("fp32", REFERENCE_OPSET, None), WARM_STEPS, WARM_MAPS)
+    for variant in robots:
+        typed, steps = models[variant[0]], (*graph_set.steps, config.default_steps)[0]
+        loop = FusedLoop(typed, steps, variant[2], tells=not isinstance(typed.unet, LineageUNet))
+        yield _graph(config, "fused_loop", loop, variant, steps)
+
+
+def require_warm(config: ModelConfig) -> None:
+    """Raise OptionError unless the network has a step that corrects what an earlier frame told."""
+    if config.unet.form != "experts" or not config.unet.inner:
+        raise OptionError(
+            f"a warm loop is asked for, but {config.name} is of the form {config.unet.form}; needed one of experts; "
+            "leave the warm loop out, or take such a checkpoint"
+        )
 
 
 def _graph(

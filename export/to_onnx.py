@@ -38,7 +38,7 @@ from cled_edge.bundle.manifest import (
     VerificationSpec,
 )
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import MAPS
+from cled_edge.contract import STRENGTH_MAPS, WARM_MAPS
 from cled_edge.errors import CheckpointError, OptionError, OutputError, ParityError, one_line_errors
 from cled_edge.files import make_folder, write_whole
 from cled_edge.json_text import json_of, shown
@@ -48,7 +48,7 @@ from cled_edge.network.sampler import CledFusion
 from cled_edge.size import parse_size
 from cled_edge.verify import read_golden, verify, write_golden
 from export.golden import ImagePair, golden_cases, read_pairs, synthetic_pairs, whole_cases
-from export.graphs import GraphSet, graphs_of, manifest_name
+from export.graphs import GraphSet, graphs_of, manifest_name, require_warm
 from export.int8 import measured_scales, quantised
 from export.tracing import node_counts, write_graph
 
@@ -121,7 +121,7 @@ class _Draft:
         scales = measured_scales(bundle, pairs)
         default_steps = bundle.manifest.schedule.default_steps
         for name, spec in bundle.manifest.graphs.items():
-            if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET:
+            if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET or spec.maps == WARM_MAPS:
                 continue
             new = manifest_name(spec.role, "int8", spec.opset, spec.size, spec.steps, spec.maps, default_steps)
             graph = quantised(onnx.load_from_string(bundle.graph(name)), scales)
@@ -189,8 +189,10 @@ def verify_bundle(
     # What stays in the bundle is to pass too: anybody may repeat it.
     cases = [*whole_cases(model, pairs, graph_set), *read_golden(bundle)]
     checks: list[CheckSpec] = []
-    for precision, opset in dict.fromkeys((precision, opset) for precision, opset, _ in graph_set.variants()):
-        found = verify(bundle, f"onnxruntime:{precision}", cases, opset)
+    forms = [(precision, opset) for precision, opset, _ in graph_set.variants()]
+    forms += [("fp16", REFERENCE_OPSET)] * bool(graph_set.lone_sizes())
+    for precision, opset in dict.fromkeys(forms):
+        found = verify(bundle, f"onnxruntime:{precision}", cases, opset, any_size=False)
         if not found:
             raise ParityError(f"no case ran in {precision} at opset {opset}; no bundle was written; give other sizes")
         worst = min(check.psnr_db for check in found)
@@ -243,7 +245,20 @@ Unrolled = Annotated[
     list[int] | None,
     typer.Option(min=1, max=10, help="steps of a loop in one graph; repeatable", show_default="the model's own"),
 ]
-Map = Annotated[bool, typer.Option("--strength-map", help="also loops that take a strength for each pixel")]
+Map = Annotated[
+    bool,
+    typer.Option("--strength-map", help="also a loop that takes a strength for each pixel, of the first --unrolled"),
+]
+Warm = Annotated[
+    bool, typer.Option("--warm", help="also a loop of one step that starts from the last frame's estimate, FP32")
+]
+RobotSizes = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="HEIGHTxWIDTH",
+        help="also an FP16 loop of this size, of the first --unrolled, for TensorRT where nobody exports; repeatable",
+    ),
+]
 
 
 def main(
@@ -257,6 +272,8 @@ def main(
     size: Sizes = None,
     unrolled: Unrolled = None,
     strength_map: Map = False,
+    robot_size: RobotSizes = None,
+    warm: Warm = False,
 ) -> None:
     """Export CHECKPOINT as a verified bundle."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -265,13 +282,17 @@ def main(
             f"--name is {name!r}, needed letters, digits, dots, dashes and underscores: results are named by it"
         )
     model, training = load_checkpoint(checkpoint)
+    if warm:
+        require_warm(model.config)
     usual = default_set(model)
     graph_set = GraphSet(
         precisions=tuple(read_precision(text) for text in precision or usual.precisions),
         opsets=tuple(opset or usual.opsets),
         sizes=tuple(parse_size(text) for text in size or ()),
         steps=tuple(unrolled or usual.steps),
-        maps=MAPS if strength_map else (),
+        maps=STRENGTH_MAPS if strength_map else (),
+        robot_sizes=tuple(parse_size(text) for text in robot_size or ()),
+        warm=warm,
     )
     chosen = read_pairs(pairs, count) if pairs else synthetic_pairs(count)
     inputs = f"real pairs of {pairs.name}" if pairs else "rendered night street"

@@ -59,7 +59,7 @@ def test_the_shipped_bundle_keeps_the_contract() -> None:
 
     for graph in Bundle.open().manifest.graphs.values():
         role, sides = GRAPHS[graph.role], dimensions(graph.role, graph.size) if graph.size else {}
-        assert said(graph.inputs, {}) == said(role.inputs_with(()), sides)
+        assert said(graph.inputs, {}) == said(role.inputs_with(graph.maps), sides)
         assert said(graph.outputs, {}) == said(role.outputs_with(graph.kinds), sides)
 
 
@@ -134,6 +134,7 @@ def test_a_bundle_s_own_range_of_strength_decides_what_it_takes() -> None:
         highs = {entry.name: entry.high for entry in controls_of(taken)}
         assert highs == {
             "steps": 10, "strength_infrared": high, "strength_visible": high, "balance": 1, "deadline_ms": 60_000,
+            "steadiness": 0.9,
         }  # fmt: skip
     with pytest.raises(OptionError, match=r"strength_infrared is 1\.6; it must lie between 0 and 1.5"):
         Controls(strength_infrared=1.6)

@@ -4,6 +4,7 @@ import re
 import threading
 from contextlib import closing
 from dataclasses import replace
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -14,7 +15,8 @@ from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, OptionError, SizeMismatchError
-from cled_edge.frame import INFRARED_LOST, MONOTONIC, ORDER, Frame, FramePair
+from cled_edge.frame import INFRARED_LOST, MONOTONIC, ORDER, Frame, FramePair, FusedFrame
+from cled_edge.memory import Memory
 from cled_edge.thermal import Thermal
 
 
@@ -81,7 +83,7 @@ def test_a_deadline_takes_the_steps_that_fit_and_the_result_says_how_many(fuser:
         results = [fuser(*pair, controls) for _ in range(14)]
         assert results[-1].controls == Controls(steps=steps, deadline_ms=deadline_ms)
         assert np.array_equal(results[-1].picture, fuser(*pair, Controls(steps=steps)).picture)
-    assert fuser(*pair, Controls(deadline_ms=60_000)).controls.steps == none.controls.steps == 1
+    assert none.controls.steps == 2
 
 
 def test_strength_zero_returns_the_inputs_and_one_does_not(fuser: Fuser, pair) -> None:
@@ -194,15 +196,17 @@ class LoopBackend:
     in_use = None
     choice = BackendChoice("onnxruntime", "fp32")
     opsets = (17,)
+    kinds = 12  # of the shipped bundle
 
     def __init__(self) -> None:
         self.inputs: dict[str, np.ndarray] = {}
         self.outputs: list[np.ndarray] = []
 
     def run(self, graph: str, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-        assert graph == "fused_loop"
+        assert graph.startswith("fused_loop")
         self.inputs = inputs
-        self.outputs = [inputs[name].copy() for name in ("visible", "infrared", "visible")]
+        images = [inputs[name].copy() for name in ("visible", "infrared", "visible")]
+        self.outputs = [*images, np.zeros((2, self.kinds), np.float32)]
         return self.outputs
 
 
@@ -383,9 +387,9 @@ class OtherOutputs(LoopBackend):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda outputs: outputs[:2], "gave 2 outputs, its manifest says 3"),
+        (lambda outputs: outputs[:2], "gave 2 outputs, its manifest says 4"),
         (lambda outputs: [outputs[0].astype(np.float32), *outputs[1:]], "gave fused as float32"),
-        (lambda outputs: [*outputs[:2], outputs[2][:, :-1]], "gave visible_restored as uint8"),
+        (lambda outputs: [*outputs[:2], outputs[2][:, :-1], outputs[3]], "gave visible_restored as uint8"),
     ],
 )
 def test_outputs_that_the_manifest_does_not_say_are_refused(change, words: str, rng) -> None:
@@ -432,3 +436,57 @@ def test_of_a_lost_camera_the_other_one_is_shown_restored(fuser, pair) -> None:
     assert (fused.infrared_age_ns, fused.skew_ns, fused.notes) == (None, None, ())
     assert fused.visible_age_ns > 0
     assert (fused.timestamp_ns, fused.clock) == (5, MONOTONIC)
+
+
+def still_scene(pair, count: int, degraded: str = "") -> list[FramePair]:
+    """Return pairs of one scene whose noise is new in each, 40 ms apart."""
+    rng, pairs = np.random.default_rng(2), []
+    for index in range(count):
+        noisy = [np.clip(x + rng.normal(0, 14, x.shape), 0, 255).astype(np.uint8) for x in pair]
+        frames = (Frame(image, index * 40_000_000, MONOTONIC, index, "") for image in noisy)
+        pairs.append(FramePair(*frames, degraded=degraded if index == 1 else ""))
+    return pairs
+
+
+def test_a_still_scene_flickers_less_with_steadiness_and_is_restored_as_well(fuser: Fuser, pair) -> None:
+    pairs, clean = still_scene(pair, 5), pair[1].astype(float)
+    steady, memory = Controls(steadiness=0.6), Memory()
+    cold = [fuser.fuse_pair(each) for each in pairs]
+    warm = [fuser.fuse_pair(each, steady, memory) for each in pairs]
+    assert [frame.warm for frame in cold + warm] == [False] * 5 + [False] + [True] * 4
+    assert np.array_equal(warm[0].picture, cold[0].picture)
+
+    def flicker(frames: list[FusedFrame]) -> float:
+        return float(np.mean([np.abs(b.visible.astype(int) - a.visible).mean() for a, b in pairwise(frames[1:])]))
+
+    def error(frames: list[FusedFrame]) -> float:
+        return float(np.mean([np.square(frame.visible - clean).mean() for frame in frames[1:]]))
+
+    assert flicker(warm) < 0.7 * flicker(cold)
+    assert error(warm) < error(cold)
+
+
+def test_a_pair_without_a_camera_and_the_one_after_it_start_cold(fuser: Fuser, pair) -> None:
+    memory = Memory()
+    pairs = still_scene(pair, 4, INFRARED_LOST)
+    frames = [fuser.fuse_pair(each, Controls(steadiness=0.6), memory) for each in pairs]
+    assert [frame.warm for frame in frames] == [False, False, False, True]
+
+
+def test_a_strength_map_starts_cold(fuser: Fuser, pair) -> None:
+    memory, steady = Memory(), Controls(steadiness=0.6)
+    assert not fuser(*pair, steady, memory=memory).warm
+    assert fuser(*pair, steady, memory=memory).warm
+    shares = np.full((120, 160, 2), 255, np.uint8)
+    assert not fuser(*pair, steady, memory=memory, strength_map=shares).warm
+
+
+def test_a_bundle_without_a_warm_loop_refuses_steadiness(pair) -> None:
+    bundle = Bundle.open()
+    graphs = {name: spec for name, spec in bundle.manifest.graphs.items() if "told" not in spec.maps}
+    older = replace(bundle, manifest=bundle.manifest.model_copy(update={"graphs": graphs}))
+    with (
+        Fuser(older, open_backend("onnxruntime", older)) as old,
+        pytest.raises(OptionError, match=r"steadiness is 0\.6, but .* has no warm loop in fp32; leave it at 0"),
+    ):
+        old(*pair, Controls(steadiness=0.6), memory=Memory())

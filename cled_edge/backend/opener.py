@@ -15,11 +15,17 @@ if TYPE_CHECKING:  # opening imports what a backend needs, and not more
 
 
 def open_backend(
-    choice: BackendChoice | str, bundle: "Bundle", threads: int = 0, cuda: CudaOptions | None = None
+    choice: BackendChoice | str,
+    bundle: "Bundle",
+    threads: int = 0,
+    cuda: CudaOptions | None = None,
+    *,
+    any_size: bool = True,
 ) -> "Backend":
     """Open a bundle's graphs on a backend that is named, NAME or NAME:PRECISION; `auto` is measured above this.
 
-    threads: CPU threads, 0 is the backend's choice. cuda: of `tensorrt` alone. OptionError for a choice that does not
+    threads: CPU threads, 0 is the backend's choice. cuda: of `tensorrt` alone. any_size: False takes a precision too
+    that only graphs of one size have; images of another size then have none. OptionError for a choice that does not
     exist and for `auto`, BackendError for one that this machine cannot run: another is never taken in its place.
     """
     choice = BackendChoice.parse(choice) if isinstance(choice, str) else choice
@@ -30,7 +36,7 @@ def open_backend(
             "backend is auto, needed one by name; measure which is fastest here with cled_edge.select.choose(bundle, "
             "threads, size) and give its choice, or open it with cled_edge.select.open_chosen"
         )
-    known = _runnable(choice, bundle)
+    known = _runnable(choice, bundle) if any_size else bundle.manifest.precisions(any_size=False)
     if choice.graphs not in known:
         raise BackendError(
             f"backend {choice}: {bundle.path} has no {choice.graphs} graphs for every size, only {', '.join(known)}; "

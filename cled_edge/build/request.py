@@ -8,7 +8,7 @@ from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.build.builder import check_sizes
 from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import MAPS, GraphRole
+from cled_edge.contract import STRENGTH_MAPS, GraphRole
 from cled_edge.errors import EngineError
 from cled_edge.json_text import counted
 from cled_edge.size import Size, padded
@@ -40,7 +40,7 @@ def chosen_graphs(
     it: padded, unless the graph is of just that size. graphs: roles or names of graphs. None given means all that
     fusing needs: the loops of `steps` (None: the bundle's default) with and without a map, where the bundle has them,
     and step and fusion, which it may lack in this precision if it has a loop. EngineError for what is asked for and
-    not there.
+    not there. The warm loop is built only where it is asked for by its name.
     """
     steps = steps or bundle.manifest.schedule.default_steps
     found: dict[tuple[str, str], Chosen] = {}
@@ -65,7 +65,7 @@ def _names(
     sized = options if is_loop else _padded(bundle.manifest, options)
     names = [
         fitting_graph(bundle.manifest, role, sized, has.newest_opset, steps if is_loop else None, maps)
-        for maps in (((), MAPS) if is_loop else ((),))
+        for maps in (((), STRENGTH_MAPS) if is_loop else ((),))
     ]
     found = [name for name in names if name is not None]
     if not found and needed:

@@ -18,10 +18,11 @@ from cled_edge.backend.tensorrt.build_options import BuildOptions
 from cled_edge.backend.tensorrt.build_record import TrialRecord
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, GraphSpec
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import Controls
+from cled_edge.contract import WARM_MAPS, Controls
 from cled_edge.errors import BundleMissingError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
+from cled_edge.memory import Told
 from cled_edge.size import Size
 from cled_edge.tensors import Arrays, fusion_inputs, loop_inputs, maps_of, row_inputs
 from cled_edge.verify import NEEDED_DB, read_golden, worst
@@ -78,9 +79,14 @@ def judged(
 
 
 def _loop_trial(fuser: Fuser, spec: GraphSpec, infrared: Uint8, visible: Uint8, controls: Controls) -> Trial:
-    strength_map = np.stack([infrared, visible[:, :, 0]], axis=2) if spec.maps else None
-    fused = fuser.step_by_step(infrared, visible, controls, strength_map)
-    inputs = loop_inputs(spec, infrared, visible, maps_of(strength_map), controls, multiple=1)
+    shares = np.stack([infrared, visible[:, :, 0]], axis=2)
+    if spec.maps == WARM_MAPS:  # no form step by step: what is expected is the FP32 loop's
+        before = Told(np.dstack([infrared[::-1], visible[::-1]]), shares)
+        fused, maps = fuser.in_one_graph(infrared, visible, controls, told=before), maps_of(None, before)
+    else:
+        strength_map = shares if spec.maps else None
+        fused, maps = fuser.step_by_step(infrared, visible, controls, strength_map), maps_of(strength_map)
+    inputs = loop_inputs(spec, infrared, visible, maps, controls, multiple=1)
     images = [fused.picture[None], fused.infrared[None, :, :, None], fused.visible[None]]
     # A step graph may tell kinds where an older loop does not.
     told = [fused.kinds] if spec.kinds and fused.kinds is not None else []

@@ -13,6 +13,9 @@ from cled_edge.contract import (
     MIN_STEPS,
     REFERENCE_GRAPHS,
     STRENGTH_MAP,
+    STRENGTH_MAPS,
+    WARM_MAPS,
+    WARM_STEPS,
     GraphRole,
     TensorSpec,
 )
@@ -52,7 +55,8 @@ class GraphSpec(_Model):
     size: (height, width) of the images it takes, whatever the multiple; None if it takes any multiple.
     steps, strength_map: of `fused_loop` alone: how many steps it runs from bytes to bytes, and whether it takes a map.
     nodes: how many there are of each ONNX operator. inputs, outputs: those of its role in cled_edge/contract.py; of
-    controls, maps and what it tells of kinds, those that the release knew which exported it.
+    controls, maps and what it tells of kinds, those that the release knew which exported it. A loop that takes
+    `told` and `told_share` is warm: its one step starts from the last frame's estimate.
     """
 
     role: GraphRole
@@ -78,6 +82,10 @@ class GraphSpec(_Model):
             raise ValueError(f"inputs of a {self.role} are {', '.join(names)}: needed {', '.join(known)}")
         if self.strength_map != (STRENGTH_MAP.name in names):
             raise ValueError(f"strength_map is {self.strength_map}, but inputs are {', '.join(names)}")
+        if self.maps not in ((), STRENGTH_MAPS, WARM_MAPS):
+            raise ValueError(f"maps are {', '.join(self.maps)}: needed strength_map, or told and told_share, or none")
+        if self.maps == WARM_MAPS and self.steps != WARM_STEPS:
+            raise ValueError(f"a loop that takes told has {self.steps} steps: needed {WARM_STEPS}")
         plain, given = [spec.name for spec in role.outputs], [spec.name for spec in self.outputs]
         if given not in (plain, [*plain, *(spec.name for spec in role.told)]):
             raise ValueError(f"outputs of a {self.role} are {', '.join(given)}: needed {', '.join(plain)}")

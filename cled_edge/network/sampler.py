@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.contract import CONTROL_TENSORS, MAPS, STRENGTH_MAP
+from cled_edge.contract import CONTROL_TENSORS, MAPS, MAX_STEPS, STRENGTH_MAP, WARM_MAPS
 from cled_edge.network.blocks import images_from_patches, patches_from_images
 from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.fusion import FusionNet, all_controls, remove
@@ -107,6 +107,19 @@ class Sampler(nn.Module):
         *_, (_, residual) = self.trajectory(x_in, steps, noise)
         return residual
 
+    def warm(self, x_in: Tensor, told: Tensor, share: Tensor) -> Tensor:
+        """Return the residual after one step from what an earlier frame told, (N, 3, H, W).
+
+        told: its clean estimate, (N, 3, H, W) in [-1, 1]. share: how far it counts, (N, 1, H, W) in [0, 1].
+        """
+        unet = self.step.unet
+        assert isinstance(unet, ExpertUNet)  # noqa: S101  no other form has such a step: `GraphSet` of one is refused
+        factor = unet.config.unshuffle
+        images = x_in + 1, told + 1, share.expand_as(x_in)
+        light, before, counts = (patches_from_images(image, factor) for image in images)
+        clean = unet.warm(light, before, counts, unet.context(light), warm_time(self.schedule))
+        return x_in + 1 - images_from_patches(clean, factor)
+
     def kinds(self, x_in: Tensor, steps: int) -> Tensor | None:
         """Return what the last step tells of kinds, (N, kinds) logits; None of the lineage, which tells none."""
         unet = self.step.unet
@@ -117,6 +130,14 @@ class Sampler(nn.Module):
         table = self.schedule.step_table(steps)
         states = [table.start_input * x_in, *(x for x, _ in self.trajectory(x_in, steps))]
         return unet.judge(states[steps - 1], x_in, _tensor(table.time[-1], x_in).reshape(1))[1]
+
+
+def warm_time(schedule: Schedule) -> float:
+    """Return the time of a step from an earlier frame's estimate: that of the last of the most steps.
+
+    The state is then as near to clean as the network has learnt to correct.
+    """
+    return float(schedule.step_table(MAX_STEPS).time[-1])
 
 
 class CledFusion(nn.Module):
@@ -180,6 +201,7 @@ class FusedLoop(nn.Module):
         self.register_buffer("time", torch.as_tensor(table.time, dtype=torch.float32), persistent=False)
         self.register_buffer("coef", torch.as_tensor(table.coef, dtype=torch.float32), persistent=False)
         self.table = table
+        self.warm_time = warm_time(model.sampler.schedule)
         to_rgb = torch.eye(self.factor**2).repeat_interleave(3, 1)
         self.register_buffer("to_rgb", to_rgb, persistent=False)
         self.register_buffer("to_grey", to_rgb[:, :, None, None] / 3, persistent=False)
@@ -196,13 +218,19 @@ class FusedLoop(nn.Module):
 
         If it tells kinds, their logits come last, (2, kinds), infrared first.
         infrared and visible are uint8 (1, H, W, 1) and (1, H, W, 3), RGB. controls: as in FusionNet, (length,) each,
-        and maybe `strength_map`, uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all.
+        and maybe `strength_map`, uint8 (1, H, W, 2): the share of either strength that holds at a pixel, 255 is all. Or
+        `told`, uint8 (1, H, W, 4), the clean estimate of the last frame, and `told_share`, uint8 (1, H, W, 2), how far
+        it counts: then one step runs, from there.
         """
         given = dict(controls or {})
         strength_map = given.pop(STRENGTH_MAP.name, None)
+        told, told_share = (given.pop(name, None) for name in WARM_MAPS)
         light = self._patches(infrared, visible, 127.5)
         x_in = light - 1
-        residual, kinds = self._residual(x_in, light)
+        if told is None or told_share is None:
+            residual, kinds = self._residual(x_in, light)
+        else:
+            residual, kinds = self._warm_residual(light, told, told_share)
         if strength_map is not None:
             shares = strength_map.float().split(1, dim=3)
             residual = residual * self._patches(shares[0], shares[1], 255)
@@ -229,6 +257,16 @@ class FusedLoop(nn.Module):
             predicted, kinds = predict(x_t, time.reshape(1))
             x_t, residual = next_state(x_t, x_in, predicted, coef)
         return residual, kinds
+
+    def _warm_residual(self, light: Tensor, told: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the same of one step from the last frame's estimate."""
+        assert isinstance(self.unet, ExpertUNet)  # noqa: S101  see `Sampler.warm`
+        infrared, visible = told.float().split((1, 3), dim=3)
+        before = self._patches(infrared, visible, 127.5)
+        shares = share.float().split(1, dim=3)
+        counts = self._patches(shares[0], shares[1], 255)
+        context = self.unet.context(light)
+        return light - self.unet.warm(light, before, counts, context, self.warm_time), context.kinds
 
     @staticmethod
     def _predictor(

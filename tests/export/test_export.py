@@ -19,7 +19,7 @@ from cled_edge.backend.opener import open_backend  # noqa: E402
 from cled_edge.backend.tensorrt.build_options import BuildOptions  # noqa: E402
 from cled_edge.build.trial import judged, make_trial  # noqa: E402
 from cled_edge.bundle.manifest import GraphSpec  # noqa: E402
-from cled_edge.contract import MAPS, Controls  # noqa: E402
+from cled_edge.contract import STRENGTH_MAPS, Controls  # noqa: E402
 from cled_edge.errors import CheckpointError, OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.precision import at_precision  # noqa: E402
@@ -52,7 +52,7 @@ TINY = ModelConfig(
     ),
     default_steps=2,
 )
-PLAN = GraphSet(("fp32", "fp16", "int8"), steps=(2,), maps=MAPS)
+PLAN = GraphSet(("fp32", "fp16", "int8"), steps=(2,), maps=STRENGTH_MAPS)
 SIZES = ((116, 156), (80, 64), (75, 105))
 LANES = GraphSet(opsets=(17, 20), sizes=((50, 90),), steps=(1,))  # no multiple of 4: the loop pads in its graph
 
@@ -441,7 +441,7 @@ def test_the_loop_of_a_bundle_is_of_the_models_own_steps(model) -> None:
 
 
 def test_cases_cover_every_size_and_number_of_steps(model, pairs) -> None:
-    graph_set = GraphSet(sizes=((56, 90),), steps=(1, 2), maps=MAPS)
+    graph_set = GraphSet(sizes=((56, 90),), steps=(1, 2), maps=STRENGTH_MAPS)
     cases = list(whole_cases(model, pairs, graph_set))
     assert {case.size for case in cases} >= {*SIZES, (56, 90)}
     assert {case.controls.steps for case in cases} >= {1, 2, 3}
@@ -452,3 +452,12 @@ def test_half_weights_are_a_copy(model) -> None:
     half = at_precision(model, "fp16")
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert {p.dtype for p in half.parameters()} == {torch.float32, torch.float16}
+
+
+def test_a_robot_without_an_exporter_gets_a_typed_loop_of_each_of_its_sizes(model, pairs, tmp_path: Path) -> None:
+    graph_set = GraphSet(steps=(2, 1), maps=STRENGTH_MAPS, robot_sizes=((64, 96),))
+    manifest = export_bundle(model, {}, tmp_path / "tiny", pairs[:1], "rendered", graph_set)
+    loops = {name for name, spec in manifest.graphs.items() if spec.role == "fused_loop"}
+    assert loops == {"fused_loop-1steps", "fused_loop", "fused_loop-map", "fused_loop-fp16-64x96"}
+    typed = [check for check in manifest.verification.checks if check.precision == "fp16"]
+    assert [(check.form, check.steps, check.size) for check in typed] == [("one graph", 2, (64, 96))]

@@ -16,6 +16,7 @@ from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import BackendError, OptionError, SourceUnreadableError
 from cled_edge.frame import FramePair, FusedFrame
 from cled_edge.fuser import timed
+from cled_edge.memory import Memory
 from runtime.ros2.cled_edge_ros.bridge import ERROR, OK, WARN, Bridge, Fused, frame_of, image_fields, parameter_of
 
 ROOT = Path(__file__).parent.parent.parent / "runtime" / "ros2"
@@ -43,7 +44,7 @@ class Fuser:
         self.may_go_on.set()
         self.fails = False
 
-    def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: Controls, memory: Memory) -> FusedFrame:
         self.is_at_work.set()
         self.may_go_on.wait(10)
         if controls.steps == 7 or self.fails:

@@ -17,6 +17,7 @@ from cled_edge.camera.ros_image import raw_image
 from cled_edge.contract import CONTROLS, Control
 from cled_edge.control_box import ControlBox
 from cled_edge.errors import CledEdgeError, SourceUnreadableError
+from cled_edge.memory import Memory
 from cled_edge.queues import BoundedQueue
 from cled_edge.stage_times import LatencyLog
 
@@ -28,8 +29,8 @@ STALE_S = 2.0
 class Fusing(Protocol):
     """What is needed of `cled_edge.Fuser`."""
 
-    def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
-        """Fuse a pair."""
+    def fuse_pair(self, pair: FramePair, controls: Controls, memory: Memory) -> FusedFrame:
+        """Fuse a pair; memory: of the stream, for steadiness."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +162,14 @@ class Bridge:
         return OK, "fusing", values
 
     def _run(self) -> None:
-        sequence = 0
+        sequence, memory = 0, Memory()
         while (drawn := self._queue.get()) is not None:
             infrared, visible = drawn
             controls = self.box.current
             try:
                 pair = FramePair(frame_of(infrared, sequence, "infrared"), frame_of(visible, sequence, "visible"))
                 pair = self._registrar(pair) if self._registrar else pair
-                frame = self._fuser.fuse_pair(pair, controls)
+                frame = self._fuser.fuse_pair(pair, controls, memory)
             except CledEdgeError as error:
                 if not self.box.withdraw(controls, str(error)):
                     self._failure = str(error)  # told by the diagnostics; the next pair may be better
