@@ -57,7 +57,8 @@ def readme_table(folder: Path = RESULTS) -> list[str]:
         ["PSNR gained in low light, overexposure, haze and noise", gained],
     ]
     device = latency.provenance.device.removesuffix(" of a virtual machine")
-    return [f"`nano` on 480x640 images in one step, on {device}:", "", *markdown(["what", "measured"], rows)]
+    steps = "one step" if fast["steps"] == 1 else f"{fast['steps']} steps"
+    return [f"`nano` on 480x640 images in {steps}, on {device}:", "", *markdown(["what", "measured"], rows)]
 
 
 def with_readme_table(text: str, folder: Path = RESULTS) -> str:
