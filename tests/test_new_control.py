@@ -144,7 +144,8 @@ def test_a_control_is_one_field_and_one_line(tmp_path: Path) -> None:
         assert new["turned"][form] != picture, form
     assert new["shipped"] == old["shipped"], "bundles from before run as they did"
     assert (
-        "warmth is 0.25, but graph fused_loop-1steps.onnx of this bundle has no such control; leave it at 0" in new["refused"]
+        "warmth is 0.25, but graph fused_loop-1steps.onnx of this bundle has no such control; leave it at 0"
+        in new["refused"]
     )
 
     assert "--warmth" not in old["help"]

@@ -16,13 +16,14 @@ from cled_edge.explain.pixel_origin import luma_levels
 from cled_edge.explain.spectrum import spectrum_of
 from cled_edge.explain.terms import TERMS, weights_of
 from cled_edge.schedule import Schedule
+from tests.fakes.noisy_loop import noisy_fuser
 
 SIZE = (90, 122)  # no multiple of 32: what is padded must not be seen
 
 
 @pytest.fixture(scope="module")
 def fuser():
-    with Fuser.load() as loaded:
+    with noisy_fuser() as loaded:
         yield loaded
 
 
@@ -131,16 +132,16 @@ def test_what_restoring_adds_to_the_fused_is_what_strength_zero_takes_away(fuser
 
 
 def test_a_wrong_state_that_is_swapped_in_shows_in_the_trajectory_from_there_on(fuser: Fuser, pair) -> None:
-    controls = Controls(steps=3)
+    controls = Controls(steps=3)  # the third is the first that looks at the state
     right = explain(fuser, *pair, controls)
-    wrong_state = np.flip(right.states[1], axis=3)
-    wrong = explain(fuser, *pair, controls, states={1: wrong_state})
-    assert np.array_equal(wrong.residuals[0], right.residuals[0])
-    assert np.array_equal(wrong.states[1], wrong_state)  # what the second step met
-    assert not np.array_equal(wrong.residuals[1], right.residuals[1])
-    # The second step has to undo it: its terms are larger than those of the right trajectory.
+    wrong_state = np.flip(right.states[2], axis=3)
+    wrong = explain(fuser, *pair, controls, states={2: wrong_state})
+    assert np.array_equal(wrong.residuals[:2], right.residuals[:2])
+    assert np.array_equal(wrong.states[2], wrong_state)  # what the third step met
+    assert not np.array_equal(wrong.residuals[2], right.residuals[2])
+    # The third step has to undo it: its terms are larger than those of the right trajectory.
     noise = TERMS.index("noise")
-    assert (wrong.term_rms_levels[1, :, noise] > 2 * right.term_rms_levels[1, :, noise]).all()
+    assert (wrong.term_rms_levels[2, :, noise] > 2 * right.term_rms_levels[2, :, noise]).all()
 
 
 def test_the_spread_over_start_noises_is_that_of_their_results(told: Explanation, fuser: Fuser, pair) -> None:

@@ -20,6 +20,7 @@ from cled_edge.explain.page import steps_sentence, write_report
 from cled_edge.image import write_png
 from cled_edge.registration.calibration import Calibration, distance_map
 from cled_edge.registration.lens import PixelMap
+from tests.fakes.noisy_loop import noisy_fuser
 
 SIZE = (64, 96)
 
@@ -30,7 +31,7 @@ def report(tmp_path_factory) -> Path:
 
     frame = next(iter(night_street(1, SIZE)))
     folder = tmp_path_factory.mktemp("report")
-    with Fuser.load() as fuser:
+    with noisy_fuser() as fuser:
         told = explain(fuser, frame.infrared, frame.visible_clean, Controls(steps=2), seeds=2)
     written = write_report(told, folder, "a <b>")
     assert len(written.verdicts) >= 4

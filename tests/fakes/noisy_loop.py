@@ -1,0 +1,16 @@
+"""The shipped networks in a loop with noise: theirs has none, and nothing to spread."""
+
+from dataclasses import replace
+
+from cled_edge import Bundle, Fuser
+from cled_edge.backend.opener import open_backend
+from cled_edge.bundle.manifest import ScheduleSpec
+from cled_edge.schedule import Schedule
+
+
+def noisy_fuser() -> Fuser:
+    """Return a fuser with the schedule `rddm09`, step by step; close it."""
+    bundle = Bundle.open()
+    schedule = ScheduleSpec.from_schedule(Schedule.named("rddm09"), bundle.manifest.schedule.default_steps)
+    noisy = replace(bundle, manifest=bundle.manifest.model_copy(update={"schedule": schedule}))
+    return Fuser(noisy, open_backend("onnxruntime", noisy))
