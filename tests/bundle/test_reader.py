@@ -27,7 +27,7 @@ def test_the_shipped_bundle_opens_and_says_what_it_is() -> None:
     manifest = Bundle.open().manifest
     assert manifest.name == "nano"
     assert [t.name for t in manifest.graphs["unet_step"].inputs] == ["x_t", "x_in", "t", "coef"]
-    assert [t.name for t in manifest.graphs["unet_step"].outputs] == ["x_prev", "residual"]
+    assert [t.name for t in manifest.graphs["unet_step"].outputs] == ["x_prev", "residual", "kinds"]
     assert [t.name for t in manifest.graphs["fusion"].inputs] == [
         "infrared",
         "infrared_residual",
