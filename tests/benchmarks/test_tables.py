@@ -194,7 +194,7 @@ def test_without_update_it_tells_and_writes_nothing(tmp_path: Path, monkeypatch:
     assert (done.exit_code, page.read_text()) == (1, "old")
     assert "RESULTS.md is stale; run python -m benchmarks.tables --update" in done.output
     assert CliRunner().invoke(app, ["--update"]).exit_code == 0
-    assert readme.read_text().startswith("before\n<!-- table: readme -->\n\n`nano` on 480x640 images in one step, on ")
+    assert readme.read_text().startswith("before\n<!-- table: readme -->\n\n`nano` on 480x640 images in 2 steps, on ")
     assert readme.read_text().endswith(" |\n<!-- end -->\nafter\n")
     assert CliRunner().invoke(app, []).exit_code == 0
 
