@@ -79,7 +79,7 @@ LIVE = Table(
     "drawn into each frame: *wrong* pairs are over 150 ms apart by it. *Age*: from drawing to the fused frame; its "
     "*bar* is p99 of the network and a period of the faster camera. *Way*: its part until the visible frame came. "
     "*Beside*: a frame's time but the network's. *Back after*: the longest of all restarts, from when the server "
-    "answers. These were measured while other programs held both cores.",
+    "answers.",
     older=True,
 )
 SPEED = (LATENCY, CAMERA, LIVE, GPU, TILES, PEAKS)
