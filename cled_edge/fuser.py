@@ -238,12 +238,15 @@ class Fuser:
 
     def _refuse_cold(self, controls: Controls) -> None:
         """Raise OptionError for a steadiness if no graph starts from the last frame."""
-        if controls.steadiness and not any(g.maps == WARM_MAPS for g in self._own_graphs()):
+        if controls.steadiness and not self._has_warm_loop():
             raise OptionError(
                 f"steadiness is {controls.steadiness:g}, but {self.bundle.path} has no warm loop in "
                 f"{self.backend.choice.graphs}; leave it at 0, or take a bundle that was exported with one, on a "
                 "backend that runs FP32 graphs"
             )
+
+    def _has_warm_loop(self) -> bool:
+        return any(graph.maps == WARM_MAPS for graph in self._own_graphs())
 
     def _own_graphs(self) -> list[GraphSpec]:
         """Return the graphs that this backend runs."""
@@ -259,7 +262,7 @@ class Fuser:
         steps = controls.steps if controls.deadline_ms is None else MIN_STEPS  # with a deadline the first has the least
         black = np.zeros(size, np.uint8)
         self._fuse(black, black, replace(controls, steps=steps, deadline_ms=None), self.areas.strength_map(size))
-        if controls.steadiness and any(graph.maps == WARM_MAPS for graph in self._own_graphs()):
+        if controls.steadiness and self._has_warm_loop():
             told = Told(np.zeros((*size, 4), np.uint8), np.zeros((*size, 2), np.uint8))
             with self.alone():
                 self.in_one_graph(black, black, controls, told=told)

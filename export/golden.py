@@ -83,7 +83,7 @@ def golden_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet
             yield _warm_case(model, cut(pairs[0], size)).sampled(seed)
             seed += 1
     for place, size in enumerate(graphs.lone_sizes(), seed):
-        controls = Controls((*graphs.steps, model.config.default_steps)[0])
+        controls = Controls(graphs.first_steps(model.config))
         yield eager_case(model, cut(pairs[place % len(pairs)], size), controls).sampled(place)
 
 

@@ -26,9 +26,9 @@ class GraphSet:
     """Which graphs a bundle gets, apart from the reference form, which is always there.
 
     precisions, opsets, sizes: every combination is written, the reference form at any size too. steps: of each
-    `fused_loop`; none leaves it out. maps: a second `fused_loop`, of the first number of steps,
-    takes these. warm: another one, in FP32 for any size, starts from the last frame's estimate. robot_sizes: those at
-    which a robot without an exporter builds TensorRT engines: an FP16 loop of the first number of steps.
+    `fused_loop`; none leaves it out. maps: a second `fused_loop`, of the first number of steps, takes
+    these. warm: another one, in FP32 for any size, starts from the last frame's estimate. robot_sizes: those at which a
+    robot without an exporter builds TensorRT engines: an FP16 loop of the first number of steps.
     """
 
     precisions: tuple[GraphPrecision, ...] = ("fp32",)
@@ -72,6 +72,10 @@ class GraphSet:
                     yield precision, opset, None
                 for size in self.sizes if precision in self.precisions and opset in self.opsets else ():
                     yield precision, opset, size
+
+    def first_steps(self, config: ModelConfig) -> int:
+        """Return the steps of what only one loop has; the model's own if the set has no loop."""
+        return (*self.steps, config.default_steps)[0]
 
     def lone_sizes(self) -> list[Size]:
         """Return the robot's sizes whose FP16 loop no variant brings."""
@@ -127,12 +131,12 @@ def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
     config = model.config
     variants = [variant for variant in graph_set.variants() if variant[0] != "int8"]
     robots: list[Variant] = [("fp16", REFERENCE_OPSET, size) for size in graph_set.lone_sizes()]
+    tells = config.unet.form != "lineage"
     names = dict.fromkeys(variant[0] for variant in (*variants, *robots))
     models = {precision: at_precision(model, precision) for precision in names}
     for precision, opset, size in variants:
         typed = models[precision]
         whole = padded(size, config.size_multiple) if size else None
-        tells = not isinstance(typed.unet, LineageUNet)
         step = typed.sampler.step if isinstance(typed.unet, LineageUNet) else TellingStep(typed.unet)
         yield _graph(config, "unet_step", step, (precision, opset, whole))
         yield _graph(config, "fusion", typed.fusion, (precision, opset, whole))
@@ -144,8 +148,8 @@ def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
         loop = FusedLoop(models["fp32"], WARM_STEPS, tells=True)
         yield _graph(config, "fused_loop", loop, ("fp32", REFERENCE_OPSET, None), WARM_STEPS, WARM_MAPS)
     for variant in robots:
-        typed, steps = models[variant[0]], (*graph_set.steps, config.default_steps)[0]
-        loop = FusedLoop(typed, steps, variant[2], tells=not isinstance(typed.unet, LineageUNet))
+        steps = graph_set.first_steps(config)
+        loop = FusedLoop(models[variant[0]], steps, variant[2], tells=tells)
         yield _graph(config, "fused_loop", loop, variant, steps)
 
 

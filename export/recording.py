@@ -8,9 +8,10 @@ import numpy as np
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Array, Backend
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import STRENGTH_MAPS, Controls
+from cled_edge.contract import Controls
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
+from cled_edge.tensors import maps_of
 from cled_edge.thermal import WHITE_HOT
 
 Inputs = dict[str, Array]
@@ -28,10 +29,7 @@ def recorded_inputs(bundle: Bundle, name: str, calls: Iterable[Call]) -> Iterato
         fuser = Fuser(bundle, recorder, opset=spec.opset, thermal=WHITE_HOT)
         for infrared, visible, controls, strength_map in calls:
             if spec.role == "fused_loop":
-                if (
-                    fuser.loop_graph(infrared.shape[:2], controls, () if strength_map is None else STRENGTH_MAPS)
-                    == name
-                ):
+                if fuser.loop_graph(infrared.shape[:2], controls, tuple(maps_of(strength_map))) == name:
                     fuser.in_one_graph(infrared, visible, controls, strength_map)
             elif spec.size in (None, fuser.prepare(infrared, visible).shape[2:]):
                 fuser.step_by_step(infrared, visible, controls, strength_map)

@@ -184,24 +184,21 @@ def test_a_camera_that_changes_its_size_is_left_out_until_that_is_back(rig, monk
     built, sink = rig(hold_ns=150 * MS), Sink()
     monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
 
-    def shown(degraded: str) -> list[FusedFrame]:
-        return [frame for frame in sink.frames if frame.degraded == degraded]
-
     with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
         run = pool.submit(live.fuse_pairs, built.pairs, FakeFuser(), ["fake"])
-        built.feed_until(lambda: shown(""), 0, 1)
+        built.feed_until(lambda: sink.shown(""), 0, 1)
         built.cameras[1].shape = (8, 12, 3)
-        built.feed_until(lambda: shown("visible lost"), 0, 1)
+        built.feed_until(lambda: sink.shown("visible lost"), 0, 1)
         built.cameras[1].shape = SHAPES[1]
-        whole = len(shown(""))
-        built.feed_until(lambda: len(shown("")) > whole, 0, 1)
+        whole = len(sink.shown(""))
+        built.feed_until(lambda: len(sink.shown("")) > whole, 0, 1)
         for camera, shape in zip(built.cameras, ((8, 12), (8, 12, 3)), strict=True):
             camera.shape = shape
-        built.feed_until(lambda: shown("")[-1].picture.shape == (8, 12, 3), 0, 1)
+        built.feed_until(lambda: sink.shown("")[-1].picture.shape == (8, 12, 3), 0, 1)
         built.pairs.stop()
         report = run.result(5)
     assert report.failure is None
-    assert {frame.infrared.shape for frame in shown("visible lost")} == {SHAPES[0]}
+    assert {frame.infrared.shape for frame in sink.shown("visible lost")} == {SHAPES[0]}
     ledger = report.as_dict()["live"]["ledger"]
     assert ledger["visible"]["dropped"]["another size"] > 0
     assert all(each["holds"] for each in ledger.values())
@@ -339,36 +336,36 @@ class Sink(Output):
         self.frames.append(frame)
         return True
 
+    def shown(self, degraded: str) -> list[FusedFrame]:
+        return [frame for frame in self.frames if frame.degraded == degraded]
+
 
 def test_the_loop_goes_on_while_cameras_are_lost_and_shows_that_they_are(rig, monkeypatch: pytest.MonkeyPatch) -> None:
     built, sink = rig(hold_ns=150 * MS), Sink()
     monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
 
-    def shown(degraded: str) -> list[FusedFrame]:
-        return [frame for frame in sink.frames if frame.degraded == degraded]
-
     with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
         run = pool.submit(live.fuse_pairs, built.pairs, FakeFuser(), ["fake"])
-        built.feed_until(lambda: shown(""), 0, 1)
+        built.feed_until(lambda: sink.shown(""), 0, 1)
         built.lose(0)
-        built.feed_until(lambda: shown("infrared lost"), 1)
+        built.feed_until(lambda: sink.shown("infrared lost"), 1)
         built.lose(1)
-        until(lambda: len(shown(BOTH_LOST)) >= 2)
-        whole = len(shown(""))
-        built.feed_until(lambda: len(shown("")) > whole, 0, 1, level=4)
+        until(lambda: len(sink.shown(BOTH_LOST)) >= 2)
+        whole = len(sink.shown(""))
+        built.feed_until(lambda: len(sink.shown("")) > whole, 0, 1, level=4)
         built.pairs.stop()
         report = run.result(5)
-    dead = shown(BOTH_LOST)[0].picture
+    dead = sink.shown(BOTH_LOST)[0].picture
     assert dead.shape == SHAPES[1]
     assert dead.max() < 250
-    assert shown_image(shown(BOTH_LOST)[0], "side-by-side").shape == (4, 18, 3)
-    assert shown("")[-1].picture.max() == 4
+    assert shown_image(sink.shown(BOTH_LOST)[0], "side-by-side").shape == (4, 18, 3)
+    assert sink.shown("")[-1].picture.max() == 4
     told = report.as_dict()
     assert report.failure is None
     assert report.clocks == (MONOTONIC, MONOTONIC)
-    assert shown(BOTH_LOST)[1].timestamp_ns - shown(BOTH_LOST)[0].timestamp_ns >= 400 * MS
-    assert told["live"]["degraded"]["infrared lost"] == len(shown("infrared lost"))
-    assert told["live"]["degraded"][BOTH_LOST] == len(shown(BOTH_LOST))
+    assert sink.shown(BOTH_LOST)[1].timestamp_ns - sink.shown(BOTH_LOST)[0].timestamp_ns >= 400 * MS
+    assert told["live"]["degraded"]["infrared lost"] == len(sink.shown("infrared lost"))
+    assert told["live"]["degraded"][BOTH_LOST] == len(sink.shown(BOTH_LOST))
     assert set(told["live"]["age_ms"]) == {"infrared"}
     assert told["live"]["skew_ms"]["max"] < 150
     assert told["live"]["sources"]["visible"]["reopened"] == 1
