@@ -101,13 +101,14 @@ def fake_trial(bundle: Bundle, graph: str, size: tuple[int, int]) -> Trial:
     """Return a trial of a graph that no ONNX Runtime could run."""
     spec = bundle.manifest.graphs[graph]
 
-    def arrays(tensors) -> dict[str, np.ndarray]:
+    def arrays(tensors, number: float) -> dict[str, np.ndarray]:
         shapes = {tensor.name: (tensor_shape(spec, tensor.shape, size), tensor.dtype) for tensor in tensors}
         return {
-            name: np.full(shape, 7 if dtype == "uint8" else START, dtype) for name, (shape, dtype) in shapes.items()
+            name: np.full(shape, 7 if dtype == "uint8" else number, dtype) for name, (shape, dtype) in shapes.items()
         }
 
-    return Trial(arrays(spec.inputs), arrays(spec.outputs))
+    # Floats beside bytes, what is told of kinds, are filled with the byte too.
+    return Trial(arrays(spec.inputs, START), arrays(spec.outputs, 7 if spec.role == "fused_loop" else START))
 
 
 def find_engine(*arguments: Any) -> bytes:
