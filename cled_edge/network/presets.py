@@ -84,11 +84,27 @@ class FusionConfig:
 
 
 @dataclass(frozen=True)
+class DoubtConfig:
+    """Network that says how far an estimate may be off, and draws samples, cled_edge/network/doubt.py.
+
+    widths: channels at patches of 4, 8 and 16 pixels.
+    """
+
+    widths: tuple[int, int, int] = (32, 48, 64)
+
+    @property
+    def size_multiple(self) -> int:
+        """Height and width must be multiples of this."""
+        return 32
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """Both networks of one model and what they were trained with.
 
     kinds: the degradations that the UNet tells apart while it is trained, in the order of its logits. They change
         nothing else: no graph and no restored image depends on them.
+    doubt: None is a model without such a network. It is fitted last, and changes nothing of the others.
     """
 
     name: str
@@ -97,6 +113,7 @@ class ModelConfig:
     schedule: str = "rddm09"
     default_steps: int = 3
     kinds: tuple[str, ...] = KINDS
+    doubt: DoubtConfig | None = None
 
     def __post_init__(self) -> None:
         """Refuse a kind named twice, and two patch sizes: the loop hands patches from one network to the other."""
@@ -130,6 +147,7 @@ class ModelConfig:
                 **tupled(values),
                 "unet": UNetConfig(**tupled(values["unet"])),
                 "fusion": FusionConfig(**tupled(values["fusion"])),
+                "doubt": DoubtConfig(**tupled(values["doubt"])) if values.get("doubt") else None,
             }
         )
 

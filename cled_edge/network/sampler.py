@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from cled_edge.contract import CONTROL_TENSORS, MAPS, MAX_STEPS, STRENGTH_MAP, WARM_MAPS
 from cled_edge.network.blocks import images_from_patches, patches_from_images
+from cled_edge.network.doubt import DoubtNet
 from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.fusion import FusionNet, all_controls, remove
 from cled_edge.network.light_fusion import LightFusion
@@ -148,6 +149,7 @@ class CledFusion(nn.Module):
         self.config = config
         self.sampler = Sampler(make_unet(config), Schedule.named(config.schedule))
         self.fusion = make_fusion(config.fusion)
+        self.doubt = DoubtNet(config.doubt) if config.doubt else None
 
     @property
     def unet(self) -> UNet:

@@ -1,0 +1,124 @@
+"""What a restored image leaves open: how far the estimate may be off at a pixel, and samples of what it may be.
+
+The loop's estimate is one image, the likeliest middle of those that the input allows. Start noise of Eq. 12 does not
+change it, since a network that is trained by a pointwise loss averages noise out. Here it chooses among them:
+
+    residual of a sample = R - s (sum_j w_j z_j),   sum_j w_j^2 = 1
+
+z_j is the start noise seen at one scale, of unit variance: each pixel's own, of blocks, or of the whole image; common
+to the colours or not. s is the standard deviation of the estimate's error, and w_j^2 the share of the error's variance
+that is of that scale. A small network reads both off the degraded input and the residual, which it leaves as it is. The
+mean of many samples is the estimate, and no noise gives the estimate itself.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cled_edge.network.blocks import LUMA, images_from_patches, patches_from_images
+from cled_edge.network.presets import DoubtConfig
+
+SCALES_PX = (1, 4, 16, 32)  # sides of the blocks that have a noise of their own; then comes the whole image's
+_FIELDS = 2 * (len(SCALES_PX) + 1)  # each for every colour by itself, and for all together
+_LEVELS = 127.5  # grey levels of a range of 1
+_WITHIN = 1.645  # standard deviations that hold nine tenths of a normal distribution
+_LEAST, _MOST = math.log(0.25), math.log(255.0)  # of the uncertainty, grey levels
+_SPREAD = 1.5  # bilinear interpolation between blocks leaves 2/3 of the deviation, on average
+
+
+class DoubtNet(nn.Module):
+    """A U-shaped network over patches of 4 pixels; heights and widths are multiples of 32."""
+
+    factor = 4
+
+    def __init__(self, config: DoubtConfig) -> None:
+        super().__init__()
+        first, second, third = config.widths
+        patch = self.factor**2
+        self.stem = nn.Conv2d(7 * patch, first, 3, padding=1)
+        self.blocks = nn.ModuleList(_Residual(width) for width in config.widths)
+        self.down_second, self.down_third = nn.Conv2d(first, second, 2, stride=2), nn.Conv2d(second, third, 2, stride=2)
+        self.whole = nn.Linear(third, third)
+        self.up_second = nn.ConvTranspose2d(third, second, 2, stride=2)
+        self.up_first = nn.ConvTranspose2d(second, first, 2, stride=2)
+        self.last = _Residual(first)
+        self.width_head = nn.Conv2d(first, patch, 3, padding=1)
+        self.share_head = nn.Conv2d(first, 3 + _FIELDS, 1)
+        for head in (self.width_head, self.share_head):
+            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.bias)  # type: ignore[arg-type]
+        nn.init.constant_(self.width_head.bias, math.log(4.0))  # type: ignore[arg-type]
+        self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
+        self.calibration = nn.Parameter(torch.zeros(1), requires_grad=False)
+
+    luma: Tensor
+
+    def forward(self, x_in: Tensor, residual: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (drawn, uncertainty), (N, 3, H, W) in [-2, 2] and (N, 1, H, W) in grey levels.
+
+        x_in: degraded images, (N, 3, H, W) in [-1, 1]. residual: the loop's last one, of x_in. noise: standard normal
+        times how much of it is wanted; 0 gives the residual itself. drawn: the residual of a sample; x_in - drawn is an
+        image. uncertainty: the true luma lies no further from the estimate's in nine of ten pixels.
+        """
+        log_uncertainty, log_ratios, weights = self.judge(x_in, residual)
+        uncertainty = log_uncertainty.exp()
+        deviation = uncertainty / (_WITHIN * _LEVELS) * log_ratios.exp()
+        drawn = x_in - (x_in - residual + deviation * mixed(noise, weights)).clamp(-1, 1)
+        return drawn, uncertainty
+
+    def judge(self, x_in: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the logarithm of the uncertainty, (N, 1, H, W), and what samples are made with.
+
+        That is the logarithm of each colour's deviation over the luma's, (N, 3, H, W), and the weights of the scales,
+        (N, fields, H, W).
+        """
+        clean = x_in - residual
+        seen = [patches_from_images(x, self.factor) for x in (x_in, 4 * residual, (clean * self.luma).sum(1, True))]
+        first = self.blocks[0](F.relu(self.stem(torch.cat(seen, dim=1))))
+        second = self.blocks[1](F.relu(self.down_second(first)))
+        third = self.blocks[2](F.relu(self.down_third(second)))
+        third = third + self.whole(third.mean(dim=(2, 3)))[:, :, None, None]
+        second = second + self.up_second(F.relu(third))
+        first = self.last(first + self.up_first(F.relu(second)))
+        width = (self.width_head(first) + self.calibration).clamp(_LEAST, _MOST)
+        shares = F.interpolate(self.share_head(first), scale_factor=self.factor, mode="nearest")
+        weights = shares[:, 3:].softmax(dim=1).sqrt()
+        return images_from_patches(width, self.factor), shares[:, :3].clamp(-2, 2), weights
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv_in, self.conv_out = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
+        with torch.no_grad():
+            self.conv_out.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.conv_out(F.relu(self.conv_in(x)))
+        return out
+
+
+def mixed(noise: Tensor, weights: Tensor) -> Tensor:
+    """Return sum_j w_j z_j, (N, 3, H, W), of standard normal noise, (N, 3, H, W), and weights, (N, fields, H, W)."""
+    total = torch.zeros_like(noise)
+    for place, field in enumerate(fields(noise)):
+        total = total + weights[:, place : place + 1] * field
+    return total
+
+
+def fields(noise: Tensor) -> list[Tensor]:
+    """Return the noise seen at each scale, of unit variance: for each the colours' own, (N, 3, H, W), and a common one.
+
+    The last scale is the image: one number a colour, that of its first pixel, so that no size comes into it.
+    """
+    found = []
+    for side in SCALES_PX:
+        own = noise
+        if side > 1:
+            blocks = F.avg_pool2d(noise, side) * side
+            own = _SPREAD * F.interpolate(blocks, scale_factor=side, mode="bilinear", align_corners=False)
+        found.append(own)
+    found.append(noise[:, :, :1, :1])
+    return [each for own in found for each in (own, own.sum(dim=1, keepdim=True) / math.sqrt(3))]
