@@ -5,8 +5,8 @@ change it, since a network that is trained by a pointwise loss averages noise ou
 
     residual of a sample = R - s (sum_j w_j z_j),   sum_j w_j^2 = 1
 
-z_j is the start noise seen at one scale, of unit variance: each pixel's own, of blocks, or of the whole image; common
-to the colours or not. s is the standard deviation of the estimate's error, and w_j^2 the share of the error's variance
+z_j is the start noise seen at one scale, of unit variance: each pixel's own, of blocks, or of the whole image; by which
+the colours differ or which they share. s is the standard deviation of the estimate's error, and w_j^2 the share of the error's variance
 that is of that scale. A small network reads both off the degraded input and the residual, which it leaves as it is. The
 mean of many samples is the estimate, and no noise gives the estimate itself.
 """
@@ -21,7 +21,7 @@ from cled_edge.network.blocks import LUMA, images_from_patches, patches_from_ima
 from cled_edge.network.presets import DoubtConfig
 
 SCALES_PX = (1, 4, 16, 32)  # sides of the blocks that have a noise of their own; then comes the whole image's
-_FIELDS = 2 * (len(SCALES_PX) + 1)  # each for every colour by itself, and for all together
+_FIELDS = 2 * (len(SCALES_PX) + 1)  # of each, what the colours differ by and what they share
 _LEVELS = 127.5  # grey levels of a range of 1
 _WITHIN = 1.645  # standard deviations that hold nine tenths of a normal distribution
 _LEAST, _MOST = math.log(0.25), math.log(255.0)  # of the uncertainty, grey levels
@@ -109,9 +109,10 @@ def mixed(noise: Tensor, weights: Tensor) -> Tensor:
 
 
 def fields(noise: Tensor) -> list[Tensor]:
-    """Return the noise seen at each scale, of unit variance: for each the colours' own, (N, 3, H, W), and a common one.
+    """Return the noise seen at each scale, of unit variance: for each what the colours differ by, and what they share.
 
-    The last scale is the image: one number a colour, that of its first pixel, so that no size comes into it.
+    (N, 3, H, W) and (N, 1, H, W), which do not correlate. The last scale is the image: one number a colour, that of its
+    first pixel, so that no size comes into it.
     """
     found = []
     for side in SCALES_PX:
@@ -121,4 +122,6 @@ def fields(noise: Tensor) -> list[Tensor]:
             own = _SPREAD * F.interpolate(blocks, scale_factor=side, mode="bilinear", align_corners=False)
         found.append(own)
     found.append(noise[:, :, :1, :1])
-    return [each for own in found for each in (own, own.sum(dim=1, keepdim=True) / math.sqrt(3))]
+    shared = [own.mean(dim=1, keepdim=True) for own in found]
+    pairs = zip(found, shared, strict=True)
+    return [each for own, mean in pairs for each in ((own - mean) * math.sqrt(3 / 2), mean * math.sqrt(3))]

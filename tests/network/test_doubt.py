@@ -50,20 +50,20 @@ def test_a_sample_is_an_image_and_its_noise_counts_in_proportion() -> None:
 
 
 def test_every_scale_of_noise_has_unit_variance() -> None:
-    noise = torch.randn(500, 3, 32, 64, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(250, 3, 96, 128, generator=torch.Generator().manual_seed(0))
     for place, field in enumerate(fields(noise)):
-        assert 0.9 < float(field.std()) < 1.15, place
+        assert 0.85 < float(field.std()) < 1.2, place
 
 
 @torch.no_grad()
 def test_samples_have_unit_variance_whatever_the_shares_of_the_scales() -> None:
     generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(500, 3, 32, 64, generator=generator)
+    noise = torch.randn(250, 3, 96, 128, generator=generator)
     count = len(fields(noise))
     for _ in range(3):
         weights = torch.rand(1, count, 1, 1, generator=generator)
-        weights = (weights / weights.sum()).sqrt().expand(500, count, 32, 64)
-        assert 0.9 < float(mixed(noise, weights).std()) < 1.15
+        weights = (weights / weights.sum()).sqrt().expand(250, count, 96, 128)
+        assert 0.85 < float(mixed(noise, weights).std()) < 1.2
 
 
 def test_a_configuration_without_doubt_reads_as_before_and_one_with_it_comes_back() -> None:
