@@ -19,6 +19,9 @@ _GAP_PERIODS, _GAP_S = 3.0, 0.3  # a pause longer than both is one that a shutte
 _SETTLES_S = 3.0  # the level goes on to drift after a shutter
 _COVERED_S = 1.0  # a flat image that lasts longer is what the camera sees
 _COVERED_SHARE = 0.2  # of the spread before
+# Of a drift: pixels of a block; share of the spread within which half of them changes where the scene holds still;
+# median distances from the drift up to which a block counts.
+_BLOCK, _STILL_SHARE, _USUAL = 4, 0.05, 6.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class ShutterWatch:
         if jump:
             self._shut_s = time_s
         settles = self._shut_s is not None and 0 <= time_s - self._shut_s < _SETTLES_S
-        sight = replace(sight, settles=settles, drift=0.0 if jump or not has_level else _drift(change))
+        sight = replace(sight, settles=settles, drift=0.0 if jump or not has_level else _drift(change, last))
         if not jump and not is_gap:
             self._fresh.append(differs)
             if passed_s > 0:
@@ -113,11 +116,21 @@ def _jump(change: NDArray[np.float32], last: NDArray[np.float32], is_gap: bool) 
     return level if follows >= shared else 0.0
 
 
-def _drift(change: NDArray[np.float32]) -> float:
-    """Return by how much the level of what holds still has drifted, in counts; 0 if less than half of it does."""
-    apart = np.abs(change - np.median(change[::2, ::2]))
-    still = apart <= 3 * (np.median(apart[::2, ::2]) + 1)
-    return float(change[still].mean()) if still.mean() > 0.5 else 0.0
+def _drift(change: NDArray[np.float32], last: NDArray[np.float32]) -> float:
+    """Return by how much the level has drifted, in counts; 0 where the scene moves: then it cannot be told.
+
+    It is the mean over blocks, of which none counts for more than is usual (Huber's). Between two frames some columns
+    drift, and the others do between the next two: the middle of all loses a third of it, which adds up.
+    """
+    size = tuple(max(1, side // _BLOCK) for side in change.shape[::-1])
+    blocks = cv2.resize(change, size, interpolation=cv2.INTER_AREA)
+    drift = float(np.median(blocks))
+    unlike = float(np.median(np.abs(blocks - drift)))
+    if unlike > max(_STILL_SHARE * _spread(last), 1):
+        return 0.0
+    for _ in range(3):
+        drift += float(np.clip(blocks - drift, -_USUAL * unlike, _USUAL * unlike).mean())
+    return drift
 
 
 def _spread(image: NDArray[np.float32]) -> float:

@@ -9,15 +9,15 @@ import pytest
 from cled_edge.errors import OptionError
 from cled_edge.frame import ARRIVAL, MONOTONIC, ORDER, Frame
 from cled_edge.live_pairing import TimePairer
-from cled_edge.thermal import SHUTTER, Thermal, ThermalStream
+from cled_edge.thermal import SHUTTER, ShutterWatch, Thermal, ThermalStream
 
 PERIOD_S = 0.1
 
 
-def wall(rng: np.random.Generator, level: int = 2800) -> np.ndarray:
-    """A scene of about 200 counts with a noise of two, (120, 160) uint16."""
+def wall(rng: np.random.Generator, level: int = 2800, noise: float = 2) -> np.ndarray:
+    """A scene of about 200 counts, (120, 160) uint16."""
     y, x = np.mgrid[:120, :160]
-    return np.rint(level + 90 * np.sin(x / 20) * np.cos(y / 15) + rng.normal(0, 2, (120, 160))).astype(np.uint16)
+    return np.rint(level + 90 * np.sin(x / 20) * np.cos(y / 15) + rng.normal(0, noise, (120, 160))).astype(np.uint16)
 
 
 def framed(image: np.ndarray, time_s: float, sequence: int = 0, clock: str = ARRIVAL, name: str = "") -> Frame:
@@ -97,6 +97,26 @@ def test_a_jump_of_the_level_after_a_pause_is_a_shutter_and_makes_no_flash(rng) 
     assert all(abs(float(frame.image.mean()) - float(before[-1].image.mean())) < 3 for frame in after)
     assert stream.events == {SHUTTER: 1}
     assert "shutter" in after[0].notes[-1]
+
+
+def test_a_level_that_goes_on_drifting_after_a_shutter_leaves_the_grey_where_it_was(rng) -> None:
+    stream = ThermalStream()
+    before = seen(stream, [wall(rng) for _ in range(12)])[-1]
+    pattern = np.full(160, -31.0)
+    after = []
+    for _ in range(30):  # each frame other columns fall, as a Lepton's do: most of them not at all
+        pattern = pattern - 8 * (rng.random(160) < 0.08)
+        after.append((wall(rng, noise=0.5) + np.rint(pattern)).astype(np.uint16))
+    frames = seen(stream, after, 2.8)
+    assert after[0].mean() - after[-1].mean() > 15
+    assert all(abs(float(frame.image.mean()) - float(before.image.mean())) < 3 for frame in frames)
+
+
+def test_a_scene_that_moves_is_no_drift_of_the_level(rng) -> None:
+    watch = ShutterWatch()
+    image = wall(rng)
+    sights = [watch.see(np.roll(image, 9 * index, axis=1), PERIOD_S * index) for index in range(12)]
+    assert [sight.drift for sight in sights[1:]] == [0.0] * 11
 
 
 def test_a_pause_alone_is_no_shutter(rng) -> None:
