@@ -5,13 +5,14 @@ change it, since a network that is trained by a pointwise loss averages noise ou
 
     residual of a sample = R - s (sum_j w_j z_j),   sum_j w_j^2 = 1
 
-z_j is the start noise seen at one scale, of unit variance: each pixel's own, of blocks, or of the whole image; by which
-the colours differ or which they share. s is the standard deviation of the estimate's error, and w_j^2 the share of the error's variance
-that is of that scale. A small network reads both off the degraded input and the residual, which it leaves as it is. The
-mean of many samples is the estimate, and no noise gives the estimate itself.
+z_j is the start noise seen at one scale, of unit variance: each pixel's own, of blocks, or of the whole image; and what
+the colours differ by apart from what they share. s is the standard deviation of the estimate's error, and w_j^2 the
+share of its variance that is of that scale. A small network reads both off the degraded input and the residual, which
+it leaves as it is. The mean of many samples is the estimate, and no noise gives the estimate itself.
 """
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -114,12 +115,18 @@ def fields(noise: Tensor) -> list[Tensor]:
     (N, 3, H, W) and (N, 1, H, W), which do not correlate. The last scale is the image: one number a colour, that of its
     first pixel, so that no size comes into it.
     """
+    means = [noise]
+    for side, larger in pairwise(SCALES_PX):
+        means.append(F.avg_pool2d(means[-1], larger // side))
     found = []
-    for side in SCALES_PX:
-        own = noise
+    for place, (side, mean) in enumerate(zip(SCALES_PX, means, strict=True)):
+        own = mean * side
+        if place + 1 < len(means):  # less what the larger blocks have, so that scales do not correlate
+            ratio = SCALES_PX[place + 1] // side
+            own = (mean - F.interpolate(means[place + 1], scale_factor=ratio, mode="nearest")) * side
+            own = own / math.sqrt(1 - ratio**-2)
         if side > 1:
-            blocks = F.avg_pool2d(noise, side) * side
-            own = _SPREAD * F.interpolate(blocks, scale_factor=side, mode="bilinear", align_corners=False)
+            own = _SPREAD * F.interpolate(own, scale_factor=side, mode="bilinear", align_corners=False)
         found.append(own)
     found.append(noise[:, :, :1, :1])
     shared = [own.mean(dim=1, keepdim=True) for own in found]
