@@ -246,7 +246,7 @@ def run_scenario(
         report = running.result(PATIENCE_S)
         passed_s = time.monotonic() - begun_s
     until_s = time.monotonic() + LEAVE_S
-    while threading.active_count() > threads and time.monotonic() < until_s:  # a silent stream is given up in 3 s
+    while threading.active_count() > threads and time.monotonic() < until_s:  # a silent stream is given up in 2 s
         time.sleep(0.1)
     gc.collect()
     row = row_of(name, watch, report, pairs, passed_s)

@@ -118,8 +118,10 @@ class LiveSource:
         until = time.monotonic() + within_s
         if self._watcher.ident is not None:
             self._watcher.join(within_s)
-        for reader in [*self._left, *([self._reader] if self._reader else [])]:
+        readers = [*self._left, *([self._reader] if self._reader else [])]
+        for reader in readers:
             reader.leave()
+        for reader in readers:
             reader.join(max(0.0, until - time.monotonic()))
             if reader.is_alive():
                 return False
@@ -283,6 +285,8 @@ class _Reader(threading.Thread):
             with self._open(self._source.address) as camera:
                 self.rate_hz = camera.rate_hz
                 self._camera = camera
+                if self.is_left:  # while it was being opened
+                    return
                 camera.oddities = self._source.oddities
                 for frame in camera:
                     if not self.is_left:

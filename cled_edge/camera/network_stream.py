@@ -18,7 +18,8 @@ from cled_edge.camera.video_file import image_of
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError, without_credentials
 from cled_edge.frame import ARRIVAL, SENDER, Frame
 
-OPEN_WITHIN_S, READ_WITHIN_S = 5.0, 3.0
+# PyAV lets nobody interrupt a read: by its own patience a reader that is not needed any more ends within 2 s.
+OPEN_WITHIN_S, READ_WITHIN_S = 5.0, 1.9
 LATE_NS = 300_000_000  # what comes so much later than the quickest was held up, and is only decoded to get past it
 _MOST_LATE_NS = 1_000_000_000  # since the last frame: then even a late one is given, with its true time
 _CREEP = 0.002  # by which the sender's clock may run otherwise than ours

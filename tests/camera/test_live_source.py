@@ -287,6 +287,48 @@ def test_stop_ends_both_threads_and_closes_the_camera(started, released) -> None
     assert not source._reader.is_alive()
 
 
+def test_stop_ends_the_reader_of_now_though_one_of_before_still_hangs(started, released) -> None:
+    clock, ended = Clock(), threading.Event()
+
+    class Endless(LiveCamera):
+        def __iter__(self):
+            while True:
+                yield frame(clock.ns)
+
+        def close(self) -> None:
+            ended.set()
+
+    source = started(LiveCamera([frame(clock.ns), HANG], released), Endless([], released), clock=clock)
+    wait(source, lambda: source.reopened == 1, clock, 0.5)
+    assert not source.stop(0.2), "one hangs"
+    assert ended.wait(PATIENCE_S)
+
+
+def test_a_reader_that_was_left_while_it_opened_reads_nothing(started, released) -> None:
+    opening, ended = threading.Event(), threading.Event()
+
+    class Slow(LiveCamera):
+        def __iter__(self):
+            raise AssertionError("it is read")
+
+        def close(self) -> None:
+            ended.set()
+
+    def open_(_address: str) -> LiveCamera:
+        opening.set()
+        released.wait(PATIENCE_S)
+        return Slow([], released)
+
+    source = LiveSource("fake", open=open_)
+    source.start()
+    assert opening.wait(PATIENCE_S)
+    assert not source.stop(0.1)
+    released.set()
+    assert ended.wait(PATIENCE_S)
+    source._reader.join(PATIENCE_S)
+    assert source._reader.error is None
+
+
 def test_every_frame_received_is_taken_waiting_or_dropped_by_cause(started, released) -> None:
     clock = Clock()
     stamps = [k // 2 for k in range(20)]  # each twice

@@ -1,9 +1,11 @@
 """Streams from the network, on loopback: what they give, how a loss is told, and that no password is shown."""
 
+import os
 import socket
 import subprocess
 import sys
 import threading
+import time
 from fractions import Fraction
 
 import cv2  # noqa: F401 (before av, as in the package)
@@ -163,6 +165,20 @@ def test_a_source_comes_back_after_its_server() -> None:
         assert source.state is SourceState.OPEN
         server.cut()
         assert source.stop(20)
+
+
+def test_a_reader_of_a_silent_camera_ends_within_two_seconds() -> None:
+    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    with serving() as server:
+        server.next(4)
+        source = LiveSource(server.url)
+        source.start()
+        with source.arrived:
+            assert source.arrived.wait_for(lambda: source.received >= 1, 20)
+        begin_s = time.monotonic()
+        assert source.stop(20)
+        assert time.monotonic() - begin_s < 2.5  # on a computer that does much else
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == (threads, files)
 
 
 @pytest.mark.parametrize(
