@@ -220,12 +220,14 @@ def _fused_frames(
 ) -> Iterator[FusedFrame]:
     """Yield each pair fused, and count it, until the source ends or is stopped. fanout: what it waited is no work.
 
-    What is wrong with a pair after the first ends it too, as the report's failure: what was fused before is kept.
+    What is wrong with a pair after the first ends it too, as the report's failure: what was fused before is kept. But
+    live cameras that go over to a size that cannot be fused are left out.
     """
     drawing = "pair" if isinstance(reader, LivePairs) else "decode"
     if isinstance(reader, LivePairs):
         work.warm_up(reader)
     while True:
+        drawn = None
         try:
             start_ns = time.perf_counter_ns()
             drawn = reader.next()
@@ -237,6 +239,9 @@ def _fused_frames(
         except CledEdgeError as error:
             if not report.read:
                 raise
+            if drawn and isinstance(reader, LivePairs) and work.is_of_a_new_size(drawn[0]):
+                reader.leave_out(drawn[0], error)
+                continue
             report.failure = error
             return
         report.count_fused(fused)
@@ -246,12 +251,17 @@ def _fused_frames(
         yield replace(fused, latency_ns={IDLE: wait_ns, drawing: drawn_ns, **fused.latency_ns})
 
 
+def _sizes(pair: FramePair) -> tuple[Size, Size]:
+    infrared, visible = pair.infrared.image.shape, pair.visible.image.shape
+    return (infrared[0], infrared[1]), (visible[0], visible[1])
+
+
 @dataclass
 class _Work:
     """What is done to each pair.
 
     controls: of the pair in work. dead_since_ns: since when both cameras are lost. size: of what was shown last.
-    memory: of the last pair, if they ask for steadiness.
+    memory: of the last pair, if they ask for steadiness. sizes: of the images of the last pair that was fused.
     """
 
     fuser: Fuser
@@ -262,6 +272,7 @@ class _Work:
     dead_since_ns: int | None = None
     size: Size | None = None
     memory: Memory = field(default_factory=Memory)
+    sizes: tuple[Size, Size] | None = None
 
     def warm_up(self, pairs: LivePairs) -> None:
         """Let the backend compile while cameras open: as soon as the size of their pairs is known."""
@@ -300,8 +311,12 @@ class _Work:
                 f"pair {pair.name}: there is too little memory for {height}x{width}; needed more, or smaller images; "
                 "fuse them in tiles"
             ) from error
-        self.size = fused.picture.shape[0], fused.picture.shape[1]
+        self.size, self.sizes = (fused.picture.shape[0], fused.picture.shape[1]), _sizes(pair)
         return fused
+
+    def is_of_a_new_size(self, pair: FramePair) -> bool:
+        """Say whether a pair has other sizes than the last one that was fused."""
+        return pair.degraded != BOTH_LOST and _sizes(pair) != self.sizes
 
     def _registered(self, pair: FramePair) -> FusedFrame:
         """Warp if a calibration is there, fuse, and show one camera alone where the other sees nothing."""

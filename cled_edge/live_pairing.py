@@ -162,6 +162,13 @@ class TimePairer:
             stream.entries.clear()
             stream.size = None
 
+    def count_refused(self, indexes: Sequence[int], cause: str) -> None:
+        """Count the frames of the last pair, 0 infrared and 1 visible, as dropped: they could not be fused."""
+        for index in indexes:
+            ledger = self._streams[index].ledger
+            ledger.fused -= 1
+            ledger.dropped[cause] += 1
+
     def next_pair(self, now_ns: int) -> FramePair | None:
         """Return the pair that is to be fused now, None if there is none; `due_ns` is then when to ask again at last.
 

@@ -15,7 +15,7 @@ from cled_edge.camera.size_gate import SizeGate
 from cled_edge.camera.source import camera_address, is_live
 from cled_edge.data.naming import Names
 from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError, without_credentials
-from cled_edge.frame import Frame, FramePair
+from cled_edge.frame import INFRARED_LOST, VISIBLE_LOST, Frame, FramePair
 from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.pairing import PairedCameras, cropped, open_pair
 from cled_edge.size import Size, size_text
@@ -36,7 +36,8 @@ class LivePairs:
     is_stuck: a camera did not end in time, and must be left alone.
 
     A lost source is opened again for ever. Only a source that is wrong from the start raises: see `next`.
-    A camera that changes its size is left out, as one that is lost, until its frames fit again: see `SizeGate`.
+    A camera that changes its size is left out, as one that is lost, until its frames fit again: see `SizeGate`. So are
+    both, if they go over to a size that cannot be fused: see `leave_out`.
     """
 
     is_live = True
@@ -67,6 +68,7 @@ class LivePairs:
         self._arrived = infrared.arrived
         self._states = ["", ""]
         self._told_opening = False
+        self._whole_sizes: tuple[Size, Size] | None = None  # of the last pair, if it is whole
         self._is_started = self._is_stopped = False
         self._begin_ns = 0
         self._at_end: list[dict[str, Any]] = [{}, {}]  # state and failure: a source that is stopped has ended
@@ -142,6 +144,8 @@ class LivePairs:
         OptionError for an address that is wrong.
         """
         with self._arrived:
+            if self._whole_sizes:
+                self.sizes.prove(self._whole_sizes)
             while not self._is_stopped:
                 start_ns = time.perf_counter_ns()
                 is_over = all(source.state is SourceState.ENDED for source in self.sources)
@@ -163,6 +167,20 @@ class LivePairs:
                 wait_s = _TICK_S if due_ns is None else min(_TICK_S, max(0.0, due_ns - now_ns) / 1e9)
                 self._arrived.wait(wait_s)
         return None
+
+    def leave_out(self, pair: FramePair, error: CledEdgeError) -> None:
+        """Take it that the last pair cannot be fused, for its size: its cameras are left out until another."""
+        alive = [k for k, lost in enumerate((INFRARED_LOST, VISIBLE_LOST)) if pair.degraded != lost]
+        with self._arrived:
+            self._whole_sizes = None
+            sizes = [size_text(pair.infrared.image.shape[:2]), size_text(pair.visible.image.shape[:2])]
+            self.sizes.refuse(alive)
+            self.pairer.count_refused(alive, ANOTHER_SIZE)
+            self.pairer.forget(ANOTHER_SIZE)
+            back = self.sizes.paired
+        which = " and ".join(f"{MODALITIES[k]} {sizes[k]}" for k in alive)
+        until = f"{size_text(back[0])} and {size_text(back[1])} are back" if back else "another size comes"
+        self._tell(f"{which} cannot be fused: {error}; left out until {until}")
 
     def first_size(self) -> Size | None:
         """Wait for the first frame of either camera, and return the size of its pairs; None at the end. See `next`."""
@@ -254,6 +272,7 @@ class LivePairs:
         if not pair.degraded:
             height, width = pair.infrared.image.shape[:2]
             self.sizes.paired = (height, width), (pair.visible.image.shape[0], pair.visible.image.shape[1])
+        self._whole_sizes = None if pair.degraded else self.sizes.paired
         infrared, visible = cropped(pair.infrared, pair.visible, self.crop_rows)
         validity = pair.validity
         if validity is not None and len(validity) == len(pair.infrared.image) != len(infrared.image):

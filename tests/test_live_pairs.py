@@ -16,7 +16,7 @@ from cled_edge import live
 from cled_edge.address import Address
 from cled_edge.camera.live_source import LiveSource
 from cled_edge.camera.source import Camera
-from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError
+from cled_edge.errors import EngineError, OptionError, SourceMissingError, SourceUnreadableError
 from cled_edge.frame import BOTH_LOST, MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.live_pairs import LivePairs, open_cameras
@@ -206,6 +206,61 @@ def test_a_camera_that_changes_its_size_is_left_out_until_that_is_back(rig, monk
         "visible camera changed its size from 4x6: it is left out until that is back",
         "visible camera fits again",
     ]
+
+
+def test_cameras_that_go_over_to_a_size_without_an_engine_are_left_out_until_one_is_back(rig, monkeypatch) -> None:
+    built, sink = rig(hold_ns=150 * MS), Sink()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
+
+    class OneSize(FakeFuser):
+        def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+            if pair.visible.image.shape != SHAPES[1]:
+                raise EngineError("there is no engine of 8x12; needed one; build it")
+            return super().fuse_pair(pair, controls)
+
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, OneSize(), ["fake"])
+        built.feed_until(lambda: sink.shown(""), 0, 1)
+        for camera, shape in zip(built.cameras, ((8, 12), (8, 12, 3)), strict=True):
+            camera.shape = shape
+        built.feed_until(lambda: sink.shown(BOTH_LOST), 0, 1)
+        whole = len(sink.shown(""))
+        built.cameras[0].shape = SHAPES[0]
+        built.feed_until(lambda: sink.shown("visible lost"), 0, 1)
+        built.cameras[1].shape = SHAPES[1]
+        built.feed_until(lambda: len(sink.shown("")) > whole, 0, 1)
+        built.pairs.stop()
+        report = run.result(5)
+    assert report.failure is None
+    told = [line for line in built.lines if "no engine of 8x12" in line]
+    assert len(told) == 1, "of a size it is tried once"
+    assert told[0].startswith("infrared 8x12 and visible 8x12 cannot be fused: ")
+    assert told[0].endswith("; left out until 4x6 and 4x6 are back")
+    for ledger in report.as_dict()["live"]["ledger"].values():
+        assert ledger["holds"]
+        assert ledger["dropped"]["another size"] > 0
+
+
+def test_a_camera_that_is_alone_in_a_size_without_an_engine_is_left_out(rig, monkeypatch) -> None:
+    built, sink = rig(hold_ns=100 * MS), Sink()
+    monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
+
+    class OneSize(FakeFuser):
+        def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+            if pair.visible.image.shape != SHAPES[1]:
+                raise EngineError("there is no engine of 8x12; needed one; build it")
+            return super().fuse_pair(pair, controls)
+
+    with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
+        run = pool.submit(live.fuse_pairs, built.pairs, OneSize(), ["fake"])
+        built.feed_until(lambda: sink.shown(""), 0, 1)
+        built.lose(0)
+        built.feed_until(lambda: sink.shown("infrared lost"), 1)
+        built.cameras[1].shape = (8, 12, 3)
+        built.feed_until(lambda: sink.shown(BOTH_LOST), 1)
+        built.pairs.stop()
+        assert run.result(5).failure is None
+    assert any(line.startswith("visible 8x12 cannot be fused: ") for line in built.lines)
 
 
 def test_a_camera_that_is_alone_may_change_its_size(rig) -> None:

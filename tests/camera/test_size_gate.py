@@ -57,3 +57,27 @@ def test_a_camera_that_is_alone_may_have_any_size_until_the_other_is_back() -> N
     assert gate.unfit == (False, False)
     assert gate.see(0, SMALL, is_alone=False)
     assert gate.unfit == (False, True)
+
+
+def test_a_size_that_was_refused_is_left_out_until_the_one_before_is_back() -> None:
+    gate = paired()
+    gate.prove((SMALL, SMALL))
+    gate.see(0, LARGE, is_alone=False)
+    gate.see(1, LARGE, is_alone=False)
+    gate.refuse((0, 1))
+    assert (gate.unfit, gate.paired) == ((True, True), (SMALL, SMALL))
+    assert not gate.see(1, LARGE, is_alone=False), "it is known by now"
+    assert gate.unfit == (True, True)
+    assert gate.see(0, SMALL, is_alone=False)
+    assert gate.unfit == (False, True)
+
+
+def test_a_size_that_was_refused_before_the_first_pair_is_left_out() -> None:
+    gate = SizeGate()
+    gate.see(1, SMALL, is_alone=True)
+    gate.see(1, LARGE, is_alone=True)
+    gate.refuse((1,))
+    gate.see(1, LARGE, is_alone=True)
+    assert gate.unfit == (False, True)
+    gate.see(1, SMALL, is_alone=True)
+    assert gate.unfit == (False, False)
