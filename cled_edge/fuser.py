@@ -62,6 +62,7 @@ from cled_edge.tensors import (
     loop_inputs,
     maps_of,
     network_batch,
+    pad_swapped,
     restored_images,
     row_inputs,
     shares_of,
@@ -382,9 +383,11 @@ class Fuser:
                 f"{height}x{width}; fuse step by step, or take a bundle that has one"
             )
         manifest = self.bundle.manifest
-        inputs = loop_inputs(
-            manifest.graphs[graph], *self._bytes(infrared, visible), maps, controls, manifest.size_multiple
-        )
+        multiple = 1 if manifest.graphs[graph].size else manifest.size_multiple
+        grey = grey_from_any(infrared, self.color_order, self.thermal)
+        is_bgr = self.color_order == "BGR" and visible.dtype == np.uint8 and visible.shape[2:] == (3,)
+        rgb = pad_swapped(visible, multiple) if is_bgr else rgb_from_any(visible, self.color_order)
+        inputs = loop_inputs(manifest.graphs[graph], grey, rgb, maps, controls, multiple)
         clock.lap("prepare")
         outputs = self._run(graph, inputs)
         clock.lap("network")

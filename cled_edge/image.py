@@ -70,7 +70,8 @@ def is_flat(picture: NDArray[Any]) -> bool:
         return False
     planes = picture.reshape(*picture.shape[:2], -1)
     for part in (planes[::16, ::16], planes):  # most images show on a few pixels that they are not flat
-        if (part.max(axis=(0, 1)).astype(np.int32) - part.min(axis=(0, 1)) > FLAT_LEVELS).any():
+        channels = np.ascontiguousarray(part.reshape(-1, part.shape[2]).T)  # side by side it takes five times as long
+        if (channels.max(axis=1).astype(np.int32) - channels.min(axis=1) > FLAT_LEVELS).any():
             return False
     return True
 

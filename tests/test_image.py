@@ -14,8 +14,10 @@ from cled_edge.image import (
     read_any_depth,
     read_image,
     rgb_from_any,
+    swapped,
     write_png,
 )
+from cled_edge.tensors import pad, pad_swapped
 
 
 def test_every_byte_survives_the_network_range() -> None:
@@ -25,6 +27,12 @@ def test_every_byte_survives_the_network_range() -> None:
     assert x.min() == -1
     assert x.max() == pytest.approx(1, abs=1e-6)
     assert np.array_equal(bytes_from_network(x), every.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("size", [(1, 3), (30, 64), (48, 33), (64, 64), (33, 90)])
+def test_swapped_and_padded_at_once_is_the_same(size: tuple[int, int], rng) -> None:
+    color = rng.integers(0, 256, (*size, 3)).astype(np.uint8)
+    assert np.array_equal(pad_swapped(color, 32), pad(swapped(color), 32))
 
 
 def test_values_outside_the_range_are_clamped() -> None:

@@ -25,9 +25,10 @@ def bordered(fused: FusedFrame, validity: Uint8) -> FusedFrame:
         other = fused.visible if index == 0 else cv2.cvtColor(fused.infrared, cv2.COLOR_GRAY2BGR)
         cv2.copyTo(other, border.outside, picture)
         fused_pixels, others = (image.reshape(-1, 3).view(_PIXEL)[:, 0] for image in (picture, other))
-        near, far = (pixels[border.ramp].view(np.uint8).reshape(-1, 3) for pixels in (fused_pixels, others))
-        blended = border.share * near + (1 - border.share) * far
-        fused_pixels[border.ramp] = np.rint(blended).astype(np.uint8).view(_PIXEL)[:, 0]
+        if len(border.ramp):
+            near, far = (pixels[border.ramp].view(np.uint8).reshape(-1, 1, 3) for pixels in (fused_pixels, others))
+            blended = cv2.blendLinear(near, far, border.share, 1 - border.share)
+            fused_pixels[border.ramp] = blended.reshape(-1, 3).view(_PIXEL)[:, 0]
     return replace(fused, validity=validity)
 
 

@@ -17,6 +17,9 @@ from cled_edge.size import Size
 from cled_edge.thermal import WHITE_HOT, Thermal
 
 Modality = Literal["infrared", "visible"]
+# Where the warped camera is far coarser than the result, cells of so many pixels are looked up, and what lies between
+# them is interpolated, as it would be from the camera's own pixels: a cell spans no more of those than this.
+_STEPS, _CELL_SPANS = (4, 2), 0.6
 SOFT_PX = 8  # over which validity falls to 0 at the border of what the warped camera sees
 
 
@@ -153,12 +156,14 @@ class _View:
 class _Warp:
     """A precomputed map. small: the size to which an image is reduced before. validity: (H, W), 0 where nothing is.
 
-    places: x and y, each (h, w), of the part of the result around all that is seen. beyond: rows and columns of the
-    result above, below, left and right of that part.
+    places: x and y, each (h, w), of cells of `step` pixels, which are the part of the result around all that is seen,
+    and a cell more at each side. part: its size. beyond: rows and columns above, below, left and right of it.
     """
 
     small: Size
     places: tuple[Float32, Float32]
+    step: int
+    part: Size
     beyond: tuple[int, int, int, int]
     validity: Uint8
 
@@ -168,8 +173,8 @@ class _Warp:
         # Where one pixel of the result spans several of the image, their mean is meant.
         grid = places.reshape(*size, 2)
         middle = grid[size[0] // 4 : -size[0] // 4 or None, size[1] // 4 : -size[1] // 4 or None]
-        spans = max(1.0, *(float(np.median(np.linalg.norm(np.diff(middle, axis=k), axis=-1))) for k in (0, 1)))
-        height, width = (max(1, round(side / spans)) for side in image)
+        span = max(float(np.median(np.linalg.norm(np.diff(middle, axis=k), axis=-1))) for k in (0, 1))
+        height, width = (max(1, round(side / max(1.0, span))) for side in image)
         ratio = np.array([width / image[1], height / image[0]])
         scaled = (places + 0.5) * ratio - 0.5
         inside = ((scaled >= 0) & (scaled <= (width - 1, height - 1))).all(axis=1).reshape(size)
@@ -178,20 +183,36 @@ class _Warp:
             rows, columns = np.arange(1), np.arange(1)
         part = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
         beyond = rows[0], size[0] - rows[-1] - 1, columns[0], size[1] - columns[-1] - 1
+        step = next((step for step in _STEPS if step * span <= _CELL_SPANS), 1)
         # Clipped here, because a pixel beyond the border takes remap far longer than one inside. Of OpenCV 5.0, maps of
         # float take half the time of fixed-point ones.
         x, y = (
-            np.ascontiguousarray(np.clip(axis.reshape(size)[part], 0, side - 1), dtype=np.float32)
+            np.ascontiguousarray(np.clip(_cells(axis.reshape(size)[part], step), 0, side - 1), dtype=np.float32)
             for axis, side in zip(scaled.T, (width, height), strict=True)
         )
-        return cls((height, width), (x, y), tuple(int(side) for side in beyond), _soft(inside))  # type: ignore[arg-type]
+        around = tuple(int(side) for side in beyond)
+        shown = int(rows[-1] - rows[0] + 1), int(columns[-1] - columns[0] + 1)
+        return cls((height, width), (x, y), step, shown, around, _soft(inside))  # type: ignore[arg-type]
 
     def __call__(self, image: NDArray[Any]) -> NDArray[Any]:
         if image.shape[:2] != self.small:
             image = _reduced(image, self.small)
-        # The last pixel goes on beyond the border: black there would be an edge, and darken what the network sees.
         seen = cv2.remap(image, *self.places, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        return np.asarray(cv2.copyMakeBorder(seen, *self.beyond, cv2.BORDER_REPLICATE), image.dtype)
+        if self.step > 1:
+            seen = cv2.resize(seen, None, fx=self.step, fy=self.step, interpolation=cv2.INTER_LINEAR)
+        seen = seen[self.step :, self.step :][: self.part[0], : self.part[1]]
+        # The last pixel goes on beyond the border: black there would be an edge, and darken what the network sees.
+        return np.asarray(
+            cv2.copyMakeBorder(seen, *self.beyond, cv2.BORDER_REPLICATE | cv2.BORDER_ISOLATED), image.dtype
+        )
+
+
+def _cells(places: NDArray[np.float64], step: int) -> NDArray[np.float64]:
+    """Return the middles of cells of `step` pixels, and of one more at each side, of one coordinate of places."""
+    more = [(step, step + -side % step) for side in places.shape]
+    framed = np.pad(places, more, mode="reflect", reflect_type="odd")
+    height, width = (side // step for side in framed.shape)
+    return np.asarray(framed.reshape(height, step, width, step).mean(axis=(1, 3)), np.float64)
 
 
 def _reduced(image: NDArray[Any], size: Size) -> NDArray[Any]:

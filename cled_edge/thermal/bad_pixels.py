@@ -36,28 +36,33 @@ def repaired(values: NDArray[Any]) -> NDArray[Any]:
     if not 0 < len(places) <= _MOST * values.size:
         return values
     rows, columns = np.divmod(places, width)
-    framed = cv2.copyMakeBorder(values, 1, 1, 1, 1, cv2.BORDER_REFLECT_101).ravel()
-    steps = np.array([y * (width + 2) + x for y, x in _AROUND])
-    centres = (rows + 1) * (width + 2) + columns + 1
-    around = np.sort(framed[centres[:, None] + steps].astype(np.int32), axis=1)  # of 8 bit it takes twice as long
+    steps = np.array(_AROUND)
+    near = _reflected(rows[:, None] + steps[:, 0], height), _reflected(columns[:, None] + steps[:, 1], width)
+    around = np.sort(values[near].astype(np.int32), axis=1)  # of 8 bit it takes twice as long
     low, high = around[:, _CLUSTER - 1], around[:, -_CLUSTER]
-    own = framed[centres].astype(np.int32)
+    own = values.ravel()[places].astype(np.int32)
     beyond = np.maximum(own - high, low - own)
-    busy = _busy(apart, 2 * least)
-    unrest = busy[np.minimum(rows // _BLOCK, len(busy) - 1), np.minimum(columns // _BLOCK, busy.shape[1] - 1)]
-    bad = beyond > np.maximum(np.maximum(least, high - low), _NOISES * unrest)
-    if not bad.any():
+    bad = np.flatnonzero(beyond > np.maximum(least, high - low))
+    unrest = _unrest(apart, rows[bad], columns[bad], 2 * least)  # last: few pixels are left, and their blocks
+    bad = bad[beyond[bad] > _NOISES * unrest]
+    if not len(bad):
         return values
     mended = values.copy()
     mended.ravel()[places[bad]] = (around[bad, 3] + around[bad, 4]) // 2
     return mended
 
 
-def _busy(apart: NDArray[Any], most: int) -> NDArray[Any]:
-    """Return the mean distance in each whole block, where none counts for more than `most`."""
+def _reflected(at: NDArray[np.intp], side: int) -> NDArray[np.intp]:
+    """Return places of which one beyond the border is the one before it."""
+    return (side - 1) - np.abs((side - 1) - np.abs(at))
+
+
+def _unrest(apart: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp], most: int) -> NDArray[np.float64]:
+    """Return the mean distance in the whole block of each pixel, where none counts for more than `most`."""
     height, width = (side // _BLOCK for side in apart.shape)
-    _, whole = cv2.threshold(apart[: height * _BLOCK, : width * _BLOCK], most, 0, cv2.THRESH_TRUNC)
-    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
+    blocks = apart[: height * _BLOCK, : width * _BLOCK].reshape(height, _BLOCK, width, _BLOCK)
+    own = blocks[np.minimum(rows // _BLOCK, height - 1), :, np.minimum(columns // _BLOCK, width - 1)]
+    return np.asarray(np.minimum(own.astype(np.int32), most).mean(axis=(1, 2)), np.float64)
 
 
 class StuckPixels:

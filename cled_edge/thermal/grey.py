@@ -20,6 +20,7 @@ COLORED = (
 _BAND_ROWS = 256
 _EDGE_ROWS = 4  # of an image of 32 rows or more, where cameras put rows of telemetry
 _LARGE, _SAMPLED = 100_000, 25_000  # pixels
+_STRIPES = 32  # rows from one stripe to the next
 _FILL_SHARE = 0.02  # of the pixels along the edge that a value must have to be a fill
 
 
@@ -122,6 +123,9 @@ def noise_of(values: NDArray[Any]) -> float:
     """Return the noise of a pixel, in counts, by its distance from the median around it."""
     if min(values.shape) < 3:
         return 0.0
+    if values.size > _LARGE:  # stripes tell as much, in a quarter of the time
+        stripes = values[: len(values) // _STRIPES * _STRIPES].reshape(-1, _STRIPES, values.shape[1])
+        values = stripes[:, : _STRIPES // 4].reshape(-1, values.shape[1]) if len(stripes) else values
     apart = cv2.absdiff(values, cv2.medianBlur(values, 3))
     return 1.4826 * percentiles(sampled(np.asarray(apart, values.dtype)), 50)[0]
 

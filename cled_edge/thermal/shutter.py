@@ -50,7 +50,7 @@ class ShutterWatch:
 
     def __init__(self) -> None:
         self._last: NDArray[np.float32] | None = None
-        self._last_s = 0.0  # of the last fresh frame
+        self._last_s = self._spread = 0.0  # of the last fresh frame
         self._fresh: deque[float] = deque(maxlen=_REMEMBERED)  # differences of fresh frames
         self._periods: deque[float] = deque(maxlen=_REMEMBERED)
         self._covered_s: float | None = None
@@ -65,58 +65,59 @@ class ShutterWatch:
         inner = slice(4, -4) if len(values) >= 32 else slice(None)  # telemetry counts on while the image is frozen
         image = sampled(values[inner]).astype(np.float32)
         last = self._last
+        spread = _spread(image) if has_level else 0.0
         if last is None or last.shape != image.shape:
-            return self._take(image, time_s)
+            return self._take(image, spread, time_s)
         passed_s = time_s - self._last_s
         change = image - last
         differs = float(cv2.norm(change, cv2.NORM_L1)) / change.size
-        usual = float(np.percentile(self._fresh, 20)) if len(self._fresh) >= _KNOWN else 0.0
+        usual = sorted(self._fresh)[len(self._fresh) // 5] if len(self._fresh) >= _KNOWN else 0.0
         if usual > 0 and differs < _FROZEN_SHARE * usual:
             return Sight(False, passed_s=passed_s)
-        if has_level and self._is_covered(image, last, time_s):
+        if has_level and self._is_covered(spread, time_s):
             return Sight(False, passed_s=passed_s)
         is_gap = bool(self._periods) and passed_s > max(_GAP_PERIODS * median(self._periods), _GAP_S)
-        jump = _jump(change, last, is_gap) if has_level and len(self._fresh) >= _KNOWN else 0.0
-        sight = self._take(image, time_s, jump)
+        before = self._spread
+        jump = _jump(change, before, is_gap) if has_level and len(self._fresh) >= _KNOWN else 0.0
+        sight = self._take(image, spread, time_s, jump)
         if jump:
             self._shut_s = time_s
         settles = self._shut_s is not None and 0 <= time_s - self._shut_s < _SETTLES_S
-        sight = replace(sight, settles=settles, drift=0.0 if jump or not has_level else _drift(change, last))
+        sight = replace(sight, settles=settles, drift=0.0 if jump or not has_level else _drift(change, before))
         if not jump and not is_gap:
             self._fresh.append(differs)
             if passed_s > 0:
                 self._periods.append(passed_s)
         return sight
 
-    def _take(self, image: NDArray[np.float32], time_s: float, jump: float = 0.0) -> Sight:
+    def _take(self, image: NDArray[np.float32], spread: float, time_s: float, jump: float = 0.0) -> Sight:
         passed_s = time_s - self._last_s if self._last is not None else 0.0
-        self._last, self._last_s, self._covered_s = image, time_s, None
+        self._last, self._spread, self._last_s, self._covered_s = image, spread, time_s, None
         return Sight(True, jump, passed_s)
 
-    def _is_covered(self, image: NDArray[np.float32], last: NDArray[np.float32], time_s: float) -> bool:
+    def _is_covered(self, spread: float, time_s: float) -> bool:
         """Say whether the image went flat from one frame to the next, and not for longer than a shutter closes."""
-        now, before = _spread(image), _spread(last)
-        if now > _COVERED_SHARE * before or before < 10:
+        if spread > _COVERED_SHARE * self._spread or self._spread < 10:
             return False
         if self._covered_s is None:
             self._covered_s = time_s
         return time_s - self._covered_s < _COVERED_S
 
 
-def _jump(change: NDArray[np.float32], last: NDArray[np.float32], is_gap: bool) -> float:
+def _jump(change: NDArray[np.float32], spread: float, is_gap: bool) -> float:
     """Return by how much the whole level jumped, in counts; 0 if only a part of the image changed, or it is noise.
 
     A pause makes a smaller one, that fewer pixels share, one of a shutter.
     """
-    level = float(np.median(change[::2, ::2]))
+    level = _middle(change[::2, ::2])
     least, shared = (0.05, 0.7) if is_gap else (0.15, 0.85)
-    if abs(level) < max(least * _spread(last), 2):
+    if abs(level) < max(least * spread, 2):
         return 0.0
     follows = float(np.mean((change * np.sign(level)) > abs(level) / 2))
     return level if follows >= shared else 0.0
 
 
-def _drift(change: NDArray[np.float32], last: NDArray[np.float32]) -> float:
+def _drift(change: NDArray[np.float32], spread: float) -> float:
     """Return by how much the level has drifted, in counts; 0 where the scene moves: then it cannot be told.
 
     It is the mean over blocks, of which none counts for more than is usual (Huber's). Between two frames some columns
@@ -124,9 +125,9 @@ def _drift(change: NDArray[np.float32], last: NDArray[np.float32]) -> float:
     """
     size = tuple(max(1, side // _BLOCK) for side in change.shape[::-1])
     blocks = cv2.resize(change, size, interpolation=cv2.INTER_AREA)
-    drift = float(np.median(blocks))
-    unlike = float(np.median(np.abs(blocks - drift)))
-    if unlike > max(_STILL_SHARE * _spread(last), 1):
+    drift = _middle(blocks)
+    unlike = _middle(np.abs(blocks - drift))
+    if unlike > max(_STILL_SHARE * spread, 1):
         return 0.0
     for _ in range(3):
         drift += float(np.clip(blocks - drift, -_USUAL * unlike, _USUAL * unlike).mean())
@@ -134,5 +135,12 @@ def _drift(change: NDArray[np.float32], last: NDArray[np.float32]) -> float:
 
 
 def _spread(image: NDArray[np.float32]) -> float:
-    low, high = np.percentile(image[::4, ::4], [1, 99])
-    return float(high - low)
+    """Return what an image spans from its 1st to its 99th percentile; by a sort it takes an eighth of the time."""
+    values = np.sort(image[::4, ::4], axis=None)
+    return float(values[-1 - len(values) // 100] - values[len(values) // 100])
+
+
+def _middle(values: NDArray[Any]) -> float:
+    """Return the median, without the checks of NumPy's, which take most of its time."""
+    half = values.size // 2
+    return float(np.partition(values, half, axis=None)[half])

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -47,6 +48,24 @@ def test_the_infrared_lies_where_the_map_says_and_the_visible_stays() -> None:
     rows, columns = np.nonzero(seen.infrared.image > 128)
     assert (rows.mean(), columns.mean()) == (pytest.approx(103, abs=0.6), pytest.approx(183, abs=0.6))
     assert seen.name == "first"
+
+
+@pytest.mark.parametrize("coarser", [2.3, 4.1, 7.2])
+def test_a_coarse_camera_warped_by_cells_is_as_if_each_pixel_were_looked_up(coarser: float, rng) -> None:
+    size, turn = (251, 423), np.deg2rad(2)
+    matrix = np.array([[np.cos(turn), -np.sin(turn), 3], [np.sin(turn), np.cos(turn), -9], [0, 0, coarser]]) / coarser
+    small = (round(200 / coarser), round(400 / coarser))
+    found = distance_map(PixelMap(matrix), "similarity", size, 0.3, 0.9)
+    calibration = Calibration(mode="points", infrared_size=small, visible_size=size, maps=(found,))
+    infrared = cv2.GaussianBlur(rng.integers(0, 256, small).astype(np.uint8), (0, 0), 1)
+    registrar = Registrar(calibration)
+    seen = registrar(pair_of(infrared, np.zeros(size, np.uint8))).infrared.image
+    wanted = cv2.warpPerspective(
+        infrared, matrix, size[::-1], flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP, borderMode=cv2.BORDER_REPLICATE
+    )
+    apart = cv2.absdiff(seen, wanted)[registrar.validity[:, :, 0] > 0]
+    assert apart.max() < 0.1 * np.ptp(infrared)
+    assert apart.mean() < 0.015 * np.ptp(infrared)
 
 
 @pytest.mark.parametrize(("degraded", "lost"), [("infrared lost", 0), ("visible lost", 1)])
