@@ -29,8 +29,9 @@ from cled_edge.camera.source import camera_address
 from cled_edge.contract import Controls
 from cled_edge.errors import NoPairsError, OptionError, one_line_errors
 from cled_edge.frame import FramePair
-from cled_edge.fuser import Fuser, check_sizes
+from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8, grey_from_any, rgb_from_any
+from cled_edge.pair_facts import check_sizes
 from cled_edge.pairing import PairedCameras, pair_cameras
 from cled_edge.size import parse_size
 

@@ -24,7 +24,7 @@ from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, ResultError, one_line_errors
 from cled_edge.size import parse_size
 
-NETWORK_STAGES = ("steps", "fusion", "network")
+NETWORK_STAGES = ("steps", "doubt", "fusion", "network")
 
 
 def row_of(result: BackendResult, rate_hz: float | None) -> Row:

@@ -267,7 +267,9 @@ def row_of(name: str, watch: Watch, report: Report, pairs: LivePairs, seconds: f
     skews = np.abs(watch.skew_ms) if watch.skew_ms else np.zeros(1)
     ages = np.array(watch.age_ms or [0])
     beside = [
-        row["p50"] for stage, row in stages.items() if stage not in ("wait", "network", "steps", "fusion", "total")
+        row["p50"]
+        for stage, row in stages.items()
+        if stage not in ("wait", "network", "steps", "doubt", "fusion", "total")
     ]
     firsts = [ns for ns in watch.first_ns if ns is not None]
     return {

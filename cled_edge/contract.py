@@ -19,8 +19,9 @@ if TYPE_CHECKING:  # the command line's help reads the controls: it need not wai
     import numpy as np
     from numpy.typing import NDArray
 
-GraphRole = Literal["unet_step", "fusion", "fused_loop"]
+GraphRole = Literal["unet_step", "fusion", "fused_loop", "doubt"]
 MIN_STEPS, MAX_STEPS = 1, 10
+MAX_SEED = 2**31 - 1
 REFERENCE_GRAPHS: tuple[GraphRole, ...] = ("unet_step", "fusion")
 T = TypeVar("T")
 
@@ -54,11 +55,13 @@ class Control:
         kind: type = Integral if self.is_whole else Real
         if isinstance(value, bool) or not isinstance(value, kind):
             number = "a whole number" if self.is_whole else "a number"
-            raise OptionError(
-                f"{where}{self.name} is {value!r}; it must be {number} between {self.low:g} and {self.high:g}"
-            )
+            raise OptionError(f"{where}{self.name} is {value!r}; it must be {number} between {self.bounds(' and ')}")
         if not self.low <= value <= self.high:  # type: ignore[operator]
-            raise OptionError(f"{where}{self.name} is {value}; it must lie between {self.low:g} and {self.high:g}")
+            raise OptionError(f"{where}{self.name} is {value}; it must lie between {self.bounds(' and ')}")
+
+    def bounds(self, between: str = " to ") -> str:
+        """Return its range in words, such as `0 to 1.5`."""
+        return between.join(f"{end:.0f}" if self.is_whole else f"{end:g}" for end in (self.low, self.high))
 
 
 def control(
@@ -87,6 +90,8 @@ class Controls:
     deadline_ms: a frame takes as many steps as fit into it, up to `steps`, one at least; None sets none.
     steadiness: of a stream: the share of the last frame's estimate that a frame starts from where the scene holds
         still. 0 fuses every frame for itself.
+    start_noise: how much noise a sample of the restored images is drawn with, 0 to 1; 0 is the estimate itself. seed:
+        which sample. Both need a bundle with a `doubt` graph.
     """
 
     steps: int | None = control(None, MIN_STEPS, MAX_STEPS, "network evaluations", tensor=None)
@@ -101,6 +106,8 @@ class Controls:
     steadiness: float = control(
         0.0, 0, 0.9, "share of the last frame's estimate to start from, where the scene holds still", tensor=None
     )
+    start_noise: float = control(0.0, 0, 1, "noise to draw a sample of the restored images with", tensor=None)
+    seed: int = control(0, 0, MAX_SEED, "which sample start_noise draws", tensor=None)
 
     if not TYPE_CHECKING:  # which knows the fields' names from the class: at run time a wrong one has our words
 
@@ -130,7 +137,8 @@ class Controls:
     def spread(cls, steps: int | None, *shares: float) -> "Controls":
         """Return controls that lie at these shares of their ranges, in turn, to verify graphs with."""
         carried = [entry for entry in CONTROLS if entry.tensor is not None]
-        values = {e.name: e.low + share * (e.high - e.low) for e, share in zip(carried, cycle(shares), strict=False)}
+        at = zip(carried, cycle(shares), strict=False)
+        values: dict[str, Any] = {entry.name: entry.low + share * (entry.high - entry.low) for entry, share in at}
         return cls(steps, **values)
 
     def tensors(self) -> "dict[str, NDArray[np.float32]]":
@@ -296,7 +304,8 @@ def _controls() -> Iterable[TensorSpec]:
 
 
 _IMAGE, _RESIDUAL, _STATE, _LOG_ODDS = (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0), (-100.0, 100.0)
-KINDS = "kinds"
+_NOISE = (-8.0, 8.0)  # normal: beyond it lies one value of 10^15
+KINDS, NOISE, UNCERTAINTY = "kinds", "noise", "uncertainty"
 STRENGTH_MAP = _frame("strength_map", 2, "share of strength at a pixel, infrared then visible; 255, neutral, is all")
 TOLD = _frame("told", 4, "clean estimate of the last frame, infrared then visible, RGB")
 TOLD_SHARE = _frame("told_share", 2, "how far `told` counts at a pixel, infrared then visible; 255 is all")
@@ -341,6 +350,27 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
         maps=(STRENGTH_MAP, TOLD, TOLD_SHARE),
         told=(_kinds(2),),
     ),
+    "doubt": RoleSpec(
+        "a sample of the loop's last residual, and how far off the estimate may be, infrared and visible as one batch",
+        2,
+        (
+            _image("x_in", _IMAGE, "degraded input"),
+            _image("residual", _RESIDUAL, "the loop's last one"),
+            _image(NOISE, _NOISE, "start noise, eps of Eq. 12, times start_noise; of infrared one channel three times"),
+        ),
+        (
+            _image("drawn", _RESIDUAL, "residual of the sample; without noise it is `residual`"),
+            TensorSpec(
+                UNCERTAINTY,
+                "float32",
+                ("batch", 1, "height", "width"),
+                (0.0, 255.0),
+                "NCHW",
+                None,
+                "grey levels within which the true luma lies around the estimate's, at 9 of 10 pixels; whatever noise",
+            ),
+        ),
+    ),
 }
 MAPS: tuple[str, ...] = tuple(spec.name for spec in GRAPHS["fused_loop"].maps)
 # The sets of them that a loop may take. One with WARM_MAPS is warm: its single step starts from what the last told.
@@ -376,6 +406,8 @@ STEP_TO_FUSION = (
     Wire("visible", "x_in", 1),
     Wire("visible_residual", "residual", 1),
 )
+STEP_TO_DOUBT = (Wire("x_in", "x_in"), Wire("residual", "residual"))
+DOUBT_TO_STEP = (Wire("residual", "drawn"),)  # what a sample puts in the place of the step's, before fusion
 
 
 def wired(wires: Iterable[Wire], step: Mapping[str, T]) -> dict[str, T]:

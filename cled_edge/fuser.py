@@ -26,6 +26,7 @@ from cled_edge.contract import (
     MIN_STEPS,
     REFERENCE_GRAPHS,
     STEP_TO_STEP,
+    UNCERTAINTY,
     WARM_MAPS,
     WARM_STEPS,
     Control,
@@ -35,28 +36,21 @@ from cled_edge.contract import (
     wired,
 )
 from cled_edge.deadline import StepBudget
-from cled_edge.errors import BackendError, OptionError, SizeMismatchError
+from cled_edge.errors import BackendError, OptionError
 from cled_edge.evidence.told import Evidence, probabilities
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.image import (
-    ColorOrder,
-    Float32,
-    Uint8,
-    check_color_order,
-    grey_from_any,
-    is_flat,
-    rgb_from_any,
-    swapped,
-)
+from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
 from cled_edge.json_text import counted
 from cled_edge.memory import Memory, Moment, Told
-from cled_edge.registration.border import bordered
+from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
 from cled_edge.size import Size
+from cled_edge.stage_times import Stopwatch
 from cled_edge.tensors import (
     check_finite,
     check_maps,
     check_outputs,
     control_inputs,
+    doubt_inputs,
     fused_image,
     fusion_inputs,
     loop_inputs,
@@ -66,17 +60,17 @@ from cled_edge.tensors import (
     restored_images,
     row_inputs,
     shares_of,
+    start_noise,
 )
-from cled_edge.thermal import COLORED, Thermal, is_colored
-
-FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes through as it is"
+from cled_edge.thermal import Thermal
 
 
 class Fuser:
     """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
     opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey. areas: where
-    degradation is removed, for all pairs.
+    degradation is removed, for all pairs. uncertainty: whether results tell it, see `FusedFrame`; it may be changed
+    between two pairs. It, and a start noise, take the bundle's separate graphs, which are slower than the loop in one.
     """
 
     def __init__(
@@ -88,6 +82,7 @@ class Fuser:
         *,
         thermal: Thermal | None = None,
         areas: Areas | None = None,
+        uncertainty: bool = False,
     ) -> None:
         self.bundle = bundle
         self.backend = backend
@@ -95,7 +90,8 @@ class Fuser:
         self.opsets = backend.opsets if opset is None else (opset,)
         self.thermal = Thermal() if thermal is None else thermal
         self.areas = Areas(()) if areas is None else areas
-        self._budgets: dict[tuple[Size, int | None], tuple[StepBudget, int]] = {}
+        self.uncertainty = uncertainty
+        self._budgets: dict[tuple[Size, int | None, bool], tuple[StepBudget, int]] = {}
 
     @classmethod
     def load(
@@ -109,6 +105,7 @@ class Fuser:
         cuda: CudaOptions | None = None,
         thermal: Thermal | None = None,
         areas: Areas | None = None,
+        uncertainty: bool = False,
     ) -> "Fuser":
         """Open a bundle on a backend; close it, or use it in a `with` statement.
 
@@ -122,6 +119,7 @@ class Fuser:
         thermal: what becomes of infrared values; None stretches 16 bit image by image, replaces bad pixels, and takes
             heat for bright.
         areas: where degradation is removed; None is everywhere.
+        uncertainty: whether results tell theirs, for which the bundle needs a `doubt` graph.
 
         OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
         SignatureError if the bundle cannot be trusted. BackendError if the backend cannot run on this machine.
@@ -129,7 +127,8 @@ class Fuser:
         check_color_order(color_order)
         choice = BackendChoice.parse(backend) if isinstance(backend, str) else backend
         opened = Bundle.open(bundle, public_key=public_key)
-        return cls(opened, open_backend(choice, opened, threads, cuda), color_order, thermal=thermal, areas=areas)
+        running = open_backend(choice, opened, threads, cuda)
+        return cls(opened, running, color_order, thermal=thermal, areas=areas, uncertainty=uncertainty)
 
     def __call__(
         self,
@@ -168,6 +167,7 @@ class Fuser:
             fused = self.fuse(*images, controls, strength_map)
         else:
             self._refuse_cold(controls)
+            self._refuse_doubt(controls)
             moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
         fused = replace(fused, notes=notes)
@@ -190,18 +190,27 @@ class Fuser:
         return completed(self(*images, controls, memory=memory, moment=pair.time), pair)
 
     def fuse(
-        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        controls: Controls,
+        strength_map: Uint8 | None = None,
+        noise: Float32 | None = None,
     ) -> FusedFrame:
-        """Fuse as `__call__` does, whatever the images show, by the graph that this bundle has for their size."""
+        """Fuse as `__call__` does, whatever the images show, by the graph that this bundle has for their size.
+
+        noise: the start noise, see `tensors.start_noise`; None draws what the controls say.
+        """
         size = infrared.shape[0], infrared.shape[1]
         maps = maps_of(strength_map)
         check_maps(maps, size)
+        self._refuse_doubt(controls)
         if controls.deadline_ms is None:
-            return self._fuse(infrared, visible, controls, strength_map)
+            return self._fuse(infrared, visible, controls, strength_map, noise)
         budget, most = self._budget(size, controls)
         steps = budget.choose(controls.deadline_ms, range(1, most + 1))
         begun = time.perf_counter()
-        fused = self._fuse(infrared, visible, replace(controls, steps=steps), strength_map)
+        fused = self._fuse(infrared, visible, replace(controls, steps=steps), strength_map, noise)
         budget.ran(steps, (time.perf_counter() - begun) * 1e3)
         return fused
 
@@ -246,6 +255,26 @@ class Fuser:
                 "backend that runs FP32 graphs"
             )
 
+    def doubts(self, controls: Controls) -> bool:
+        """Say whether a frame takes the doubt graph: its uncertainty is to be told, or a sample to be drawn."""
+        return self.uncertainty or controls.start_noise > 0
+
+    def _refuse_doubt(self, controls: Controls) -> None:
+        """Raise OptionError for a start noise, or an uncertainty, that no graph gives."""
+        if not self.doubts(controls):
+            return
+        asked = f"start_noise is {controls.start_noise:g}" if controls.start_noise else "uncertainty is asked for"
+        if controls.steadiness:
+            raise OptionError(
+                f"{asked}, and steadiness is {controls.steadiness:g}; the warm loop takes no noise and tells no "
+                "uncertainty; leave steadiness at 0, or the other out"
+            )
+        if not any(graph.role == "doubt" for graph in self._own_graphs()):
+            raise OptionError(
+                f"{asked}, but {self.bundle.path} has no doubt graph in {self.backend.choice.graphs}; leave it out, or "
+                "take a bundle that was exported with one, on a backend that runs FP32 graphs"
+            )
+
     def _has_warm_loop(self) -> bool:
         return any(graph.maps == WARM_MAPS for graph in self._own_graphs())
 
@@ -269,16 +298,22 @@ class Fuser:
                 self.in_one_graph(black, black, controls, told=told)
 
     def _fuse(
-        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        controls: Controls,
+        strength_map: Uint8 | None,
+        noise: Float32 | None = None,
     ) -> FusedFrame:
         size = infrared.shape[0], infrared.shape[1]
-        has_loop = self.loop_graph(size, controls, tuple(maps_of(strength_map))) is not None
         with self.alone():
-            return (self.in_one_graph if has_loop else self.step_by_step)(infrared, visible, controls, strength_map)
+            if self.doubts(controls) or self.loop_graph(size, controls, tuple(maps_of(strength_map))) is None:
+                return self.step_by_step(infrared, visible, controls, strength_map, noise)
+            return self.in_one_graph(infrared, visible, controls, strength_map)
 
     def _budget(self, size: Size, controls: Controls) -> tuple[StepBudget, int]:
         """Return what frames of a size have taken, and the most steps: those asked for, or the most in one graph."""
-        key = size, controls.steps
+        key = size, controls.steps, self.doubts(controls)
         if key not in self._budgets:
             looped = [n for n in range(MIN_STEPS, MAX_STEPS + 1) if self.loop_graph(size, replace(controls, steps=n))]
             self._budgets[key] = StepBudget(), controls.steps or max([self.steps(controls), *looped])
@@ -354,6 +389,7 @@ class Fuser:
             )
         control_inputs(fitting[0], controls)
         self._refuse_cold(controls)
+        self._refuse_doubt(controls)
 
     def loop_graph(self, size: Size, controls: Controls, maps: tuple[str, ...] = ()) -> str | None:
         """Return the name of the `fused_loop` for images of `size`, (height, width), that takes these maps, or None."""
@@ -371,7 +407,7 @@ class Fuser:
 
         told: of the last frame; the warm loop then runs its one step, whatever the controls say.
         """
-        clock = _Stopwatch()
+        clock = Stopwatch()
         height, width = infrared.shape[:2]
         maps = maps_of(strength_map, told)
         if told is not None:
@@ -398,28 +434,41 @@ class Fuser:
         return replace(self._result(images, controls, clock, kinds), warm=told is not None)
 
     def step_by_step(
-        self, infrared: NDArray[Any], visible: NDArray[Any], controls: Controls, strength_map: Uint8 | None = None
+        self,
+        infrared: NDArray[Any],
+        visible: NDArray[Any],
+        controls: Controls,
+        strength_map: Uint8 | None = None,
+        noise: Float32 | None = None,
     ) -> FusedFrame:
-        """Fuse by `unet_step` and `fusion`: the reference form, for any steps. Arguments as in `__call__`."""
-        clock = _Stopwatch()
+        """Fuse by `unet_step` and `fusion`, and `doubt` between: the reference form, for any steps; see `fuse`."""
+        clock = Stopwatch()
         size = infrared.shape[0], infrared.shape[1]
         x_in = self.prepare(infrared, visible)
         self.check_controls(controls, x_in)
         clock.lap("prepare")
-        if strength_map is None and isinstance(self.backend, FrameBackend):
+        uncertainty, doubts = None, self.doubts(controls)
+        if strength_map is None and not doubts and isinstance(self.backend, FrameBackend):
             residual, fused, told = self.residual_and_fused(x_in, controls)
             clock.lap("network")
         else:
             residual, told = self.residual(x_in, controls)
+            clock.lap("steps")
+            if doubts:
+                residual, uncertainty = self.doubt(
+                    x_in, residual, start_noise(controls, size) if noise is None else noise
+                )
+                uncertainty = uncertainty[:, 0, : size[0], : size[1]].copy()
+                clock.lap("doubt")
             if strength_map is not None:
                 residual = residual * shares_of(strength_map, self.bundle.manifest.size_multiple)
-            clock.lap("steps")
             fused = self.fusion(x_in, residual, controls)
             clock.lap("fusion")
         check_finite("residual", residual)
         check_finite("fused", fused)
         images = fused_image(fused, size), *restored_images(x_in, residual, controls, size)
-        return self._result(images, controls, clock, None if told is None else told.copy())
+        result = self._result(images, controls, clock, None if told is None else told.copy())
+        return replace(result, uncertainty=uncertainty)
 
     def kinds(self, fused: FusedFrame) -> Evidence | None:
         """Return how likely each kind of degradation is in both inputs of a result, as the network tells; (0, 1).
@@ -486,6 +535,17 @@ class Fuser:
             yield step
             images |= wired(STEP_TO_STEP, step)
 
+    def doubt(self, x_in: Float32, residual: Float32, noise: Float32 | None = None) -> tuple[Float32, Float32]:
+        """Run the doubt graph on the loop's last residual, with the start noise (H, W, 4) of a sample, or without.
+
+        Returns the sample's residual, shape of x_in, and the uncertainty, (2, 1, H', W') in grey levels.
+        """
+        graph, multiple = self._reference_graph("doubt", x_in.shape[2:]), self.bundle.manifest.size_multiple
+        inputs = doubt_inputs(self.bundle.manifest.graphs[graph], {"x_in": x_in, "residual": residual}, noise, multiple)
+        drawn, uncertainty = self._run(graph, inputs)
+        check_finite(UNCERTAINTY, uncertainty)
+        return drawn, uncertainty
+
     def fusion(self, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
         """Run the fusion graph; return (1, 3, H', W') in [-1, 1]."""
         graph = self._reference_graph("fusion", x_in.shape[2:])
@@ -525,7 +585,7 @@ class Fuser:
         return grey_from_any(infrared, self.color_order, self.thermal), rgb_from_any(visible, self.color_order)
 
     def _result(
-        self, images: tuple[Uint8, Uint8, Uint8], controls: Controls, clock: "_Stopwatch", told: Float32 | None
+        self, images: tuple[Uint8, Uint8, Uint8], controls: Controls, clock: Stopwatch, told: Float32 | None
     ) -> FusedFrame:
         """Return the fused, RGB, and both restored images as arrays of their own, in the caller's colour order."""
         fused, restored_infrared, restored_visible = images
@@ -536,63 +596,3 @@ class Fuser:
         ran = replace(controls, steps=self.steps(controls))
         images = picture, restored_infrared, restored_visible
         return FusedFrame(*images, ran, self.color_order, clock.laps_ns, kinds=told)
-
-
-def check_sizes(infrared: tuple[int, ...], visible: tuple[int, ...]) -> None:
-    """Raise SizeMismatchError unless both shapes start with the same height and width."""
-    if infrared[:2] != visible[:2]:
-        (h, w), (other_h, other_w) = infrared[:2], visible[:2]
-        raise SizeMismatchError(
-            f"infrared is {h}x{w}, visible {other_h}x{other_w} (height x width); they must be registered to the same "
-            "pixels: find once how one is warped onto the other with `cled-edge calibrate`, or resize both to one size"
-        )
-
-
-def examined(infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) -> tuple[Controls, tuple[str, ...]]:
-    """Return the controls for a pair, with strength 0 for what is flat, and what the user should know of it."""
-    notes = [COLORED] if is_colored(infrared) else []
-    for modality, image in (("infrared", infrared), ("visible", visible)):
-        if is_flat(image):
-            notes.append(FLAT.format(modality=modality))
-            passing: dict[str, Any] = {f"strength_{modality}": 0.0}
-            controls = replace(controls, **passing)
-    return controls, tuple(notes)
-
-
-def completed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
-    """Return the result with what its pair tells; where a camera sees nothing, as one that is lost, the other shows."""
-    if pair.degraded:
-        lost = FLAT.format(modality=pair.degraded.partition(" ")[0])
-        fused = replace(fused, notes=tuple(note for note in fused.notes if note != lost))
-    fused = timed(fused, pair)
-    return fused if pair.validity is None else bordered(fused, pair.validity)
-
-
-def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
-    """Return the result with what its pair tells: how old both frames are by now, their skew, name, time and notes."""
-    infrared_age_ns, visible_age_ns = pair.ages_ns(time.monotonic_ns())
-    timestamp_ns, clock = pair.time
-    return replace(
-        fused,
-        infrared_age_ns=infrared_age_ns,
-        visible_age_ns=visible_age_ns,
-        skew_ns=pair.skew_ns,
-        name=pair.name,
-        notes=(*pair.infrared.notes, *pair.visible.notes, *fused.notes),
-        timestamp_ns=timestamp_ns,
-        clock=clock,
-        degraded=pair.degraded,
-        states=pair.states,
-        pair=pair,
-    )
-
-
-class _Stopwatch:
-    def __init__(self) -> None:
-        self.laps_ns: dict[str, int] = {}
-        self._last = time.perf_counter_ns()
-
-    def lap(self, name: str) -> None:
-        now = time.perf_counter_ns()
-        self.laps_ns[name] = now - self._last
-        self._last = now

@@ -17,12 +17,13 @@ from cled_edge.control_box import ControlBox
 from cled_edge.ending import ends_on_signals
 from cled_edge.errors import CledEdgeError, OptionError, OutOfMemoryError, SizeMismatchError
 from cled_edge.frame import BOTH_LOST, MONOTONIC, FramePair, FusedFrame
-from cled_edge.fuser import Fuser, completed, timed
+from cled_edge.fuser import Fuser
 from cled_edge.live_pairs import LivePairs
 from cled_edge.memory import Memory
 from cled_edge.output.dead_tile import dead_tile
 from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import Output, OutputSettings
+from cled_edge.pair_facts import completed, timed
 from cled_edge.pairing import PairedCameras
 from cled_edge.queues import ReadAhead
 from cled_edge.registration.warp import Registrar

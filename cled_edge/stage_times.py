@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-# A frame's path. `network` stands for steps and fusion where a bundle has them in one graph. `wait` is what the fusing
-# thread idled, and no part of a frame's own time.
-STAGES = ("wait", "decode", "pair", "register", "prepare", "steps", "fusion", "network", "output", "write")
+# A frame's path. `network` stands for steps and fusion where a bundle has them in one graph. `doubt` is there where a
+# sample or the uncertainty is asked for. `wait` is what the fusing thread idled, and no part of a frame's own time.
+STAGES = ("wait", "decode", "pair", "register", "prepare", "steps", "doubt", "fusion", "network", "output", "write")
 IDLE = "wait"
 PERCENTILES = (50, 90, 99)
 KEPT_FRAMES = 10_000  # a robot runs for days
@@ -51,6 +51,20 @@ class LatencyLog(SampleLog):
         """Return stage -> {p50, p90, p99, max} in milliseconds, stages in the order of the frame's path."""
         table = super().summary_ms()
         return {stage: table[stage] for stage in (*STAGES, "total") if stage in table}
+
+
+class Stopwatch:
+    """Times the stages of one frame, from when it is made. laps_ns: nanoseconds by stage."""
+
+    def __init__(self) -> None:
+        self.laps_ns: dict[str, int] = {}
+        self._last = time.perf_counter_ns()
+
+    def lap(self, name: str) -> None:
+        """End a stage; the next one begins."""
+        now = time.perf_counter_ns()
+        self.laps_ns[name] = now - self._last
+        self._last = now
 
 
 def process_age_s() -> float:

@@ -8,7 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.bundle.manifest import GraphSpec, StepRows
-from cled_edge.contract import STEP_ROW, STEP_TO_FUSION, STRENGTH_MAP, TOLD, TOLD_SHARE, Controls, TensorSpec, wired
+from cled_edge.contract import (
+    NOISE,
+    STEP_ROW,
+    STEP_TO_DOUBT,
+    STEP_TO_FUSION,
+    STRENGTH_MAP,
+    TOLD,
+    TOLD_SHARE,
+    Controls,
+    TensorSpec,
+    wired,
+)
 from cled_edge.errors import BackendError, OptionError
 from cled_edge.image import Float32, Uint8, bytes_from_network, network_from_bytes, swapped
 from cled_edge.memory import Told
@@ -92,6 +103,34 @@ def control_inputs(graph: GraphSpec, controls: Controls) -> Arrays:
 def fusion_inputs(graph: GraphSpec, step: Mapping[str, Array], controls: Controls) -> Arrays:
     """Return the inputs of a fusion graph, from the tensors of the last step. OptionError: see `Controls.inputs`."""
     return _ordered(graph.inputs, {**wired(STEP_TO_FUSION, step), **control_inputs(graph, controls)})
+
+
+def start_noise(controls: Controls, size: tuple[int, int]) -> Float32 | None:
+    """Return the start noise of a sample, eps of Eq. 12 times `start_noise`: (H, W, 4), infrared, then RGB; or None.
+
+    The same bytes on every machine and backend, for the same seed and size.
+    """
+    if not controls.start_noise:
+        return None
+    noise = np.random.Generator(np.random.PCG64(controls.seed)).standard_normal((*size, 4), np.float32)
+    noise *= np.float32(controls.start_noise)
+    return noise
+
+
+def noise_batch(noise: Float32 | None, shape: tuple[int, ...], multiple: int) -> Float32:
+    """Return noise (H, W, 4) as the batch of that shape, (2, 3, H', W'), padded as images are; None is none at all."""
+    batch = np.zeros(shape, np.float32)
+    if noise is not None:
+        padded = pad(noise, multiple)
+        batch[0] = padded[:, :, 0]
+        batch[1] = padded[:, :, 1:].transpose(2, 0, 1)
+    return batch
+
+
+def doubt_inputs(graph: GraphSpec, step: Mapping[str, Array], noise: Float32 | None, multiple: int) -> Arrays:
+    """Return the inputs of a doubt graph, from the tensors of the last step and start noise (H, W, 4) or None."""
+    batch = noise_batch(noise, step["x_in"].shape, multiple)
+    return _ordered(graph.inputs, {**wired(STEP_TO_DOUBT, step), NOISE: batch})
 
 
 def loop_inputs(

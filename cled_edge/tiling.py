@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
-from cled_edge.fuser import Fuser, check_sizes, examined
+from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, grey_from_any
+from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.size import padded, parse_size, size_text
-from cled_edge.tensors import check_maps, maps_of
+from cled_edge.tensors import check_maps, maps_of, start_noise
 from cled_edge.thermal import WHITE_HOT
 
 OVERLAP_PX = 128
@@ -81,9 +82,10 @@ def fuse_tiled(
     """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
 
     Images and map as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile,
-    one row of tiles in float32, and an image of 16 bit once more in 8. The latency of a stage is its sum over all tiles
-    and the reduced image; `output` has the blending. OptionError if the tiling does not fit the bundle, or if even
-    reduced by the bundle's size multiple the image would not fit one tile.
+    one row of tiles in float32, and an image of 16 bit once more in 8. Start noise is drawn for the whole image, 16
+    bytes a pixel, and cut as the tiles are. The latency of a stage is its sum over all tiles and the reduced image;
+    `output` has the blending. OptionError if the tiling does not fit the bundle, or if even reduced by the bundle's
+    size multiple the image would not fit one tile.
     """
     check_sizes(infrared.shape, visible.shape)
     multiple = fuser.bundle.manifest.size_multiple
@@ -107,28 +109,37 @@ def fuse_tiled(
     if controls.deadline_ms is not None:  # of the whole image: each part gets its share
         parts = 1 + len(rows.starts) * len(columns.starts)
         controls = replace(controls, deadline_ms=max(1.0, controls.deadline_ms / parts))
+    noise = start_noise(controls, size)
     plain = fuser.with_thermal(WHITE_HOT)  # what is grey already stays so
-    whole = plain.fuse(*reduced, controls, None if strength_map is None else shrunk(strength_map, factor))
+    coarse = None if noise is None else _coarse(noise, factor)
+    whole = plain.fuse(*reduced, controls, None if strength_map is None else shrunk(strength_map, factor), coarse)
     stages_ns.update(whole.latency_ns)
     images = np.empty((*size, 3), np.uint8), np.empty(size, np.uint8), np.empty((*size, 3), np.uint8)
-    band, told = _Band(rows.tile_px, images), []
+    uncertainty = None if whole.uncertainty is None else np.empty((*size, 2), np.float32)
+    band, told = _Band(rows.tile_px, images if uncertainty is None else (*images, uncertainty)), []
     for row, top in enumerate(rows.starts):
         for column, left in enumerate(columns.starts):
             place = rows.slice(row), columns.slice(column)
-            part = None if strength_map is None else np.ascontiguousarray(strength_map[place])
-            fused = plain.fuse(infrared[place], visible[place], controls, part)
+            fused = plain.fuse(
+                infrared[place], visible[place], controls, _part(strength_map, place), _tile_noise(noise, place)
+            )
             stages_ns.update(fused.latency_ns)
             told.append(fused.kinds)
             with _timed(stages_ns, "output"):
                 weight = rows.weights[row, place[0], None] * columns.weights[column, None, place[1]]
                 for index, (image, tone) in enumerate(zip(_images(fused), _images(whole), strict=True)):
                     band.add(index, place[1], toned(image, tone[top // factor :, left // factor :], factor), weight)
+                if fused.uncertainty is not None:
+                    band.add(len(images), place[1], fused.uncertainty.transpose(1, 2, 0).copy(), weight)
         with _timed(stages_ns, "output"):
             band.leave(rows.starts[row + 1] if row + 1 < len(rows.starts) else rows.side_px)
     # Of the tiles, which have the pixels as they came; what a reduced image shows of noise is another.
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
-    return FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds)
+    fused = FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds)
+    if uncertainty is None:
+        return fused
+    return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))
 
 
 @contextmanager
@@ -137,6 +148,26 @@ def _timed(stages_ns: Counter[str], stage: str) -> Iterator[None]:
     start_ns = time.perf_counter_ns()
     yield
     stages_ns[stage] += time.perf_counter_ns() - start_ns
+
+
+def _part(image: NDArray[Any] | None, place: tuple[slice, slice]) -> NDArray[Any] | None:
+    return None if image is None else np.ascontiguousarray(image[place])
+
+
+def _tile_noise(noise: Float32 | None, place: tuple[slice, slice]) -> Float32 | None:
+    """Return what of an image's noise lies in a tile, but its first pixel: the whole image's number, in every tile."""
+    part = _part(noise, place)
+    if part is not None and noise is not None:
+        part = part.copy()
+        part[0, 0] = noise[0, 0]
+    return part
+
+
+def _coarse(noise: Float32, factor: int) -> Float32:
+    """Return the noise of the reduced image: of the same variance at a pixel, as a square's mean has less."""
+    coarse = shrunk(noise, factor) * np.float32(factor)
+    coarse[0, 0] = noise[0, 0]
+    return np.asarray(coarse, np.float32)
 
 
 def _images(fused: FusedFrame) -> tuple[Uint8, Uint8, Uint8]:
@@ -192,9 +223,9 @@ def _weights(side_px: int, tile_px: int, starts: Sequence[int]) -> Float32:
 
 
 class _Band:
-    """The rows in work: sums of weighted tiles in float32, which leave for the result rounded once."""
+    """The rows in work: sums of weighted tiles in float32, which leave for the result; bytes are rounded once."""
 
-    def __init__(self, height_px: int, results: Sequence[Uint8]) -> None:
+    def __init__(self, height_px: int, results: Sequence[NDArray[Any]]) -> None:
         self._results = results
         self._sums = [np.zeros((height_px, *result.shape[1:]), np.float32) for result in results]
         self._top = 0
@@ -205,18 +236,19 @@ class _Band:
         self._sums[index][: len(image), columns] += image
 
     def leave(self, until: int) -> None:
-        """Round the rows above `until` into the results; the band begins there then."""
+        """Give the rows above `until` to the results; the band begins there then."""
         count = until - self._top
         for result, total in zip(self._results, self._sums, strict=True):
-            np.rint(total[:count], out=total[:count])
+            if result.dtype == np.uint8:
+                np.rint(total[:count], out=total[:count])
             result[self._top : until] = total[:count]
             total[:-count] = total[count:]
             total[-count:] = 0
         self._top = until
 
 
-def shrunk(image: NDArray[Any], factor: int) -> Uint8:
-    """Return means over squares of `factor` pixels, rounded; what is left at the bottom and right has no part in it.
+def shrunk(image: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Return means over squares of `factor` pixels, of bytes rounded; what is left at the bottom and right has no part.
 
     (H, W) or (H, W, C) becomes (H // factor, W // factor), or 1 where a side is shorter than the factor.
     """

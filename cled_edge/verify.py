@@ -5,8 +5,9 @@ samples of what is to come out, so that `cled-edge verify` can repeat it on any 
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -21,7 +22,7 @@ from cled_edge.backend.opener import check_cuda, open_backend
 from cled_edge.backend.tensorrt.run_options import CudaOptions
 from cled_edge.bundle.manifest import GOLDEN_NAME, REFERENCE_OPSET, CheckSpec, Verdict
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import KINDS, TOLD, TOLD_SHARE, Controls
+from cled_edge.contract import KINDS, TOLD, TOLD_SHARE, UNCERTAINTY, Controls
 from cled_edge.errors import BundleCorruptError, BundleMissingError, EngineError
 from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
@@ -29,7 +30,7 @@ from cled_edge.json_text import json_from_bytes, shown
 from cled_edge.memory import Told
 from cled_edge.metrics.psnr import BYTES_SPAN, NETWORK_SPAN, psnr_db
 from cled_edge.size import Size, padded, size_text
-from cled_edge.tensors import maps_of
+from cled_edge.tensors import maps_of, start_noise
 from cled_edge.thermal import WHITE_HOT
 
 # Of the whole loop against eager FP32, by the precision that computes: bf16 is OpenVINO's, of FP32 graphs.
@@ -50,8 +51,10 @@ class Case:
     infrared: (H, W), visible: (H, W, 3), strength_map: (H, W, 2) or None; uint8. told: of the warm
     loop alone. controls.steps is a number.
     expected: `residual` (2, 3, H', W') and `fused` (1, 3, H', W'), float32, padded as the fuser does; `picture`
-    (H, W, 3), `infrared` (H, W) and `visible` (H, W, 3), uint8; `kinds` (2, K), float32, if the network tells. Where
-    `positions` names an array, `expected` holds only those of its elements, by their place in the flat array.
+    (H, W, 3), `infrared` (H, W) and `visible` (H, W, 3), uint8; `kinds` (2, K), float32, if the network tells. With a
+    start noise there is no form in one graph: `residual`, `drawn` of the same shape, `fused` of the sample, and
+    `uncertainty` (2, 1, H', W'), float32. Where `positions` names an array, `expected` holds only those of its
+    elements, by their place in the flat array.
     """
 
     infrared: Uint8
@@ -202,7 +205,7 @@ def _computed(fuser: Fuser, opset: int, case: Case, form: Form) -> dict[str, Arr
     """Return what the bundle makes of a case in one form; None if it has not the graphs."""
     manifest = fuser.bundle.manifest
     if form == "one graph":
-        if fuser.loop_graph(case.size, case.controls, case.maps) is None:
+        if case.controls.start_noise or fuser.loop_graph(case.size, case.controls, case.maps) is None:
             return None
         frame = fuser.in_one_graph(case.infrared, case.visible, case.controls, case.strength_map, case.told)
         return {name: value for name in _FRAMES if (value := getattr(frame, name)) is not None}
@@ -211,8 +214,15 @@ def _computed(fuser: Fuser, opset: int, case: Case, form: Form) -> dict[str, Arr
     if case.maps or manifest.find("unet_step", fuser.backend.choice.graphs, opset, padded) is None:
         return None
     # Before rounding to bytes, which would hide a difference or make one of it.
-    residual, fused, told = fuser.residual_and_fused(x_in, case.controls)
-    return {"residual": residual, "fused": fused, **({} if told is None else {KINDS: told})}
+    if not case.controls.start_noise:
+        residual, fused, told = fuser.residual_and_fused(x_in, case.controls)
+        return {"residual": residual, "fused": fused, **({} if told is None else {KINDS: told})}
+    if manifest.find("doubt", fuser.backend.choice.graphs, opset, padded) is None:
+        return None
+    residual, _ = fuser.residual(x_in, case.controls)
+    drawn, uncertainty = fuser.doubt(x_in, residual, start_noise(case.controls, case.size))
+    fused = fuser.fusion(x_in, drawn, case.controls)
+    return {"residual": residual, "drawn": drawn, UNCERTAINTY: uncertainty, "fused": fused}
 
 
 def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:
@@ -222,7 +232,7 @@ def _worst(case: Case, outputs: dict[str, Array]) -> tuple[Verdict, float, str]:
 
 def worst(pairs: Mapping[str, tuple[Array, Array]]) -> tuple[Verdict, float, str]:
     """Return the verdict, the PSNR in dB and the name of the worst of outputs: what was seen, and what was needed."""
-    judged = [(*(judge_kinds if name == KINDS else judge)(*pair), name) for name, pair in pairs.items()]
+    judged = [(*_judges.get(name, judge)(*pair), name) for name, pair in pairs.items()]
     return min(judged, key=lambda row: (row[0] == "OK", row[1]))
 
 
@@ -239,13 +249,19 @@ def judge_kinds(seen: Array, needed: Array) -> tuple[Verdict, float]:
     return "TOLERANCE", min(EXACT_DB, psnr_db(told, wanted, 1.0))
 
 
-def judge(seen: Array, needed: Array) -> tuple[Verdict, float]:
-    """Return a verdict, OK, NONFINITE or CONSTANT, and the PSNR in dB: over 255 for bytes, over 2 for floats."""
+def judge(seen: Array, needed: Array, span: float | None = None) -> tuple[Verdict, float]:
+    """Return a verdict, OK, NONFINITE or CONSTANT, and the PSNR in dB over a span: 255 for bytes, 2 for floats."""
     if not (np.isfinite(seen).all() and np.isfinite(needed).all()):
         return "NONFINITE", 0.0
-    span = BYTES_SPAN if needed.dtype == np.uint8 else NETWORK_SPAN
+    span = span or (BYTES_SPAN if needed.dtype == np.uint8 else NETWORK_SPAN)
     is_constant = float(np.ptp(seen)) == 0 and float(np.ptp(needed)) > 0
     return ("CONSTANT" if is_constant else "OK"), min(EXACT_DB, psnr_db(seen, needed, span))
+
+
+_judges: dict[str, Callable[[Array, Array], tuple[Verdict, float]]] = {
+    KINDS: judge_kinds,
+    UNCERTAINTY: partial(judge, span=BYTES_SPAN),
+}
 
 
 def write_golden(cases: Iterable[Case]) -> bytes:
@@ -315,6 +331,8 @@ def _expected_of(name: str, size: Size, multiple: int, kinds: int) -> tuple[type
         "picture": (np.uint8, 3 * plain),
         "infrared": (np.uint8, plain),
         "visible": (np.uint8, 3 * plain),
+        "drawn": (np.float32, 2 * 3 * whole[0] * whole[1]),
+        UNCERTAINTY: (np.float32, 2 * whole[0] * whole[1]),
         **({KINDS: (np.float32, 2 * kinds)} if kinds else {}),
     }
     if name not in known:

@@ -10,15 +10,23 @@ import torch
 from numpy.typing import NDArray
 
 from cled_edge.camera.picture_folder import find_pictures
-from cled_edge.contract import KINDS, STEP_TO_FUSION, WARM_STEPS, Controls, wired
+from cled_edge.contract import (
+    KINDS,
+    STEP_TO_DOUBT,
+    STEP_TO_FUSION,
+    UNCERTAINTY,
+    WARM_STEPS,
+    Controls,
+    wired,
+)
 from cled_edge.errors import NoPairsError
-from cled_edge.image import Uint8, read_image
+from cled_edge.image import Float32, Uint8, read_image
 from cled_edge.memory import Told
 from cled_edge.network.sampler import CledFusion
 from cled_edge.pairing import pair_by_stem
 from cled_edge.scene.night_street import night_street
 from cled_edge.size import Size
-from cled_edge.tensors import fused_image, network_batch, restored_images, shares_of
+from cled_edge.tensors import fused_image, network_batch, noise_batch, restored_images, shares_of, start_noise
 from cled_edge.verify import Case
 from export.graphs import GraphSet
 
@@ -35,6 +43,7 @@ _CONTROLS = (
     Controls.spread(1, 0.0, 1.0, 0.0),
     Controls.spread(3, 0.4, 0.2, 0.8),
 )
+_SAMPLES = Controls(start_noise=1.0), Controls(strength_visible=0.7, start_noise=0.5, seed=2**31 - 1)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,9 @@ def whole_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet)
     if graphs.warm:
         for sides in SIZES:
             yield _warm_case(model, cut(pairs[0], sides))
+    if model.doubt is not None:
+        for place, sides in enumerate(SIZES):
+            yield eager_case(model, cut(pairs[place % len(pairs)], sides), _SAMPLES[place % len(_SAMPLES)])
 
 
 def golden_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet) -> Iterator[Case]:
@@ -81,6 +93,10 @@ def golden_cases(model: CledFusion, pairs: Sequence[ImagePair], graphs: GraphSet
     if graphs.warm:
         for size in GOLDEN_SIZES[:2]:
             yield _warm_case(model, cut(pairs[0], size)).sampled(seed)
+            seed += 1
+    if model.doubt is not None:
+        for size, controls in zip(GOLDEN_SIZES, _SAMPLES, strict=False):
+            yield eager_case(model, cut(pairs[0], size), controls).sampled(seed)
             seed += 1
     for place, size in enumerate(graphs.lone_sizes(), seed):
         controls = Controls(graphs.first_steps(model.config))
@@ -120,10 +136,10 @@ def eager_case(
         before = network_batch(told.image[:, :, 0], told.image[:, :, 1:], multiple)
         share = shares_of(told.share, multiple)
         residual = model.sampler.warm(*(torch.from_numpy(x) for x in (x_in, before, share))).numpy()
+    if controls.start_noise:
+        return _sampled_case(model, pair, controls, x_in, residual)
     removed = residual if strength_map is None else residual * shares_of(strength_map, multiple)
-    inputs = wired(STEP_TO_FUSION, {"x_in": torch.from_numpy(x_in), "residual": torch.from_numpy(removed)})
-    turned = {name: torch.from_numpy(values) for name, values in controls.tensors().items()}
-    fused = model.fusion(**inputs, controls=turned).numpy()
+    fused = _fused(model, x_in, removed, controls)
     infrared, visible = restored_images(x_in, removed, controls, size)
     kinds = model.sampler.kinds(torch.from_numpy(x_in), steps)
     expected = {
@@ -135,6 +151,25 @@ def eager_case(
         "visible": visible,
     }
     return Case(pair.infrared, pair.visible, controls, expected, strength_map, told=told)
+
+
+def _sampled_case(model: CledFusion, pair: ImagePair, controls: Controls, x_in: Float32, residual: Float32) -> Case:
+    """Return the case of a sample: the last residual, what the doubt draws from it, and its uncertainty."""
+    assert model.doubt is not None  # noqa: S101  no case has a start noise without it
+    size = pair.infrared.shape[0], pair.infrared.shape[1]
+    step = {"x_in": x_in, "residual": residual}
+    noise = noise_batch(start_noise(controls, size), x_in.shape, model.config.size_multiple)
+    inputs = (torch.from_numpy(each) for each in (*wired(STEP_TO_DOUBT, step).values(), noise))
+    drawn, uncertainty = (each.numpy() for each in model.doubt(*inputs))
+    fused = _fused(model, x_in, drawn, controls)
+    expected = {"residual": residual, "drawn": drawn, UNCERTAINTY: uncertainty, "fused": fused}
+    return Case(pair.infrared, pair.visible, controls, expected)
+
+
+def _fused(model: CledFusion, x_in: Float32, residual: Float32, controls: Controls) -> Float32:
+    inputs = wired(STEP_TO_FUSION, {"x_in": torch.from_numpy(x_in), "residual": torch.from_numpy(residual)})
+    turned = {name: torch.from_numpy(values) for name, values in controls.tensors().items()}
+    return np.asarray(model.fusion(**inputs, controls=turned).numpy(), np.float32)
 
 
 def read_pairs(folder: Path, count: int) -> list[ImagePair]:

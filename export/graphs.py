@@ -18,6 +18,7 @@ DYNAMO_OPSET = 20
 Tensors = tuple[TensorSpec, ...]
 Maps = tuple[str, ...]  # names of the maps that a loop takes
 Variant = tuple[GraphPrecision, int, Size | None]  # precision, opset, size
+_REFERENCE: Variant = "fp32", REFERENCE_OPSET, None
 _SHORT = {STRENGTH_MAP.name: "map"}  # in the names of graphs
 
 
@@ -126,7 +127,8 @@ def manifest_name(
 def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
     """Yield the step graph (one evaluation and state update), the fusion graph and the loops, in every variant.
 
-    But none in INT8: export/int8.py makes those of the FP32 ones.
+    But none in INT8: export/int8.py makes those of the FP32 ones. The doubt of a model that has it comes in the
+    reference form alone.
     """
     config = model.config
     variants = [variant for variant in graph_set.variants() if variant[0] != "int8"]
@@ -143,10 +145,12 @@ def graphs_of(model: CledFusion, graph_set: GraphSet) -> Iterator[Graph]:
         for steps, maps in graph_set.loops():
             loop = FusedLoop(typed, steps, size, tells=tells)
             yield _graph(config, "fused_loop", loop, (precision, opset, size), steps, maps)
+    if model.doubt is not None:
+        yield _graph(config, "doubt", model.doubt, _REFERENCE)
     if graph_set.warm:
         require_warm(config)
         loop = FusedLoop(models["fp32"], WARM_STEPS, tells=True)
-        yield _graph(config, "fused_loop", loop, ("fp32", REFERENCE_OPSET, None), WARM_STEPS, WARM_MAPS)
+        yield _graph(config, "fused_loop", loop, _REFERENCE, WARM_STEPS, WARM_MAPS)
     for variant in robots:
         steps = graph_set.first_steps(config)
         loop = FusedLoop(models[variant[0]], steps, variant[2], tells=tells)

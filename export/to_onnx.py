@@ -121,7 +121,8 @@ class _Draft:
         scales = measured_scales(bundle, pairs)
         default_steps = bundle.manifest.schedule.default_steps
         for name, spec in bundle.manifest.graphs.items():
-            if spec.precision != "fp32" or spec.opset != REFERENCE_OPSET or spec.maps == WARM_MAPS:
+            is_plain = spec.precision == "fp32" and spec.opset == REFERENCE_OPSET
+            if not is_plain or spec.maps == WARM_MAPS or spec.role == "doubt":
                 continue
             new = manifest_name(spec.role, "int8", spec.opset, spec.size, spec.steps, spec.maps, default_steps)
             graph = quantised(onnx.load_from_string(bundle.graph(name)), scales)

@@ -13,10 +13,14 @@ from cled_edge.bundle.reader import Bundle
 from cled_edge.contract import (
     CONTROL_TENSORS,
     CONTROLS,
+    DOUBT_TO_STEP,
     GRAPHS,
+    NOISE,
     STEP_ROW,
+    STEP_TO_DOUBT,
     STEP_TO_FUSION,
     STEP_TO_STEP,
+    UNCERTAINTY,
     Controls,
     controls_of,
     dimensions,
@@ -105,8 +109,12 @@ def test_a_graph_without_a_control_is_used_at_its_neutral_value_alone() -> None:
 def test_wires_join_tensors_that_exist_and_leave_only_controls_open() -> None:
     step, fusion = GRAPHS["unet_step"], GRAPHS["fusion"]
     given = {spec.name for spec in (*step.inputs, *step.outputs)}
-    for wire in (*STEP_TO_STEP, *STEP_TO_FUSION):
+    for wire in (*STEP_TO_STEP, *STEP_TO_FUSION, *STEP_TO_DOUBT):
         assert wire.source in given
+    doubt = GRAPHS["doubt"]
+    assert {spec.name for spec in doubt.inputs} == {wire.target for wire in STEP_TO_DOUBT} | {NOISE}
+    assert [spec.name for spec in doubt.outputs] == [*(wire.source for wire in DOUBT_TO_STEP), UNCERTAINTY]
+    assert {wire.target for wire in DOUBT_TO_STEP} <= given
     assert {wire.target for wire in STEP_TO_FUSION} == {spec.name for spec in fusion.inputs}
     assert {spec.name for spec in step.inputs} == {wire.target for wire in STEP_TO_STEP} | {"x_in", *STEP_ROW}
     batch = {"x_in": np.arange(2), "residual": np.arange(2, 4), "x_prev": np.arange(4, 6)}
@@ -134,7 +142,7 @@ def test_a_bundle_s_own_range_of_strength_decides_what_it_takes() -> None:
         highs = {entry.name: entry.high for entry in controls_of(taken)}
         assert highs == {
             "steps": 10, "strength_infrared": high, "strength_visible": high, "balance": 1, "deadline_ms": 60_000,
-            "steadiness": 0.9,
+            "steadiness": 0.9, "start_noise": 1, "seed": 2**31 - 1,
         }  # fmt: skip
     with pytest.raises(OptionError, match=r"strength_infrared is 1\.6; it must lie between 0 and 1.5"):
         Controls(strength_infrared=1.6)

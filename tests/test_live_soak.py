@@ -21,11 +21,11 @@ from cled_edge.camera.live_source import LiveSource
 from cled_edge.camera.source import Camera
 from cled_edge.errors import SourceUnreadableError
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.fuser import timed
 from cled_edge.live_pairing import MODALITIES, TimePairer
 from cled_edge.live_pairs import LivePairs
 from cled_edge.output import fanout
 from cled_edge.output.sink import Output, output_address
+from cled_edge.pair_facts import timed
 
 FRAMES = int(os.environ.get("CLED_EDGE_SOAK_FRAMES", "12000"))
 SHAPES = (24, 32), (24, 32, 3)

@@ -37,6 +37,7 @@ class FakeFuser:
         self.sizes: list[tuple[int, ...]] = []
         self.controls: list[Controls | None] = []
         self.maps: list[np.ndarray | None] = []
+        self.noises: list[np.ndarray | None] = []
 
     def __call__(
         self,
@@ -44,10 +45,12 @@ class FakeFuser:
         visible: np.ndarray,
         controls: Controls | None = None,
         strength_map: np.ndarray | None = None,
+        noise: np.ndarray | None = None,
     ) -> FusedFrame:
         self.sizes.append(tuple(side + -side % MULTIPLE for side in infrared.shape))
         self.controls.append(controls)
         self.maps.append(strength_map)
+        self.noises.append(noise)
         grey, rgb = self.change(grey_from_any(infrared)), self.change(rgb_from_any(visible))
         return FusedFrame(
             np.ascontiguousarray(rgb[:, :, ::-1]), grey, rgb, latency_ns={"prepare": 1, "network": 10, "output": 100}

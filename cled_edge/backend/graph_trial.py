@@ -24,6 +24,7 @@ from cled_edge.backend.graph_cache import cache_name, read_cached, write_cached
 from cled_edge.backend.trial_process import NO_MEMORY, NO_RUN, NO_TIME, Feed
 from cled_edge.bundle.manifest import MANIFEST_NAME, GraphSpec
 from cled_edge.bundle.reader import Bundle, shipped_bundle
+from cled_edge.contract import dimensions
 from cled_edge.errors import BackendError, BundleCorruptError
 from cled_edge.json_text import shown
 from cled_edge.size import Size, padded
@@ -110,7 +111,7 @@ def _ending(code: int, said: bytes, memory_mb: float, cpu_s: float) -> str | Non
 
 def _feeds(spec: GraphSpec, size: Size) -> list[Feed]:
     """Return name, type and shape of each input, at a size."""
-    numbers = {"batch": 2 if spec.role == "unet_step" else 1, "height": size[0], "width": size[1]}
+    numbers = dimensions(spec.role, size)
     return [
         (tensor.name, tensor.dtype, [numbers.get(side, 1) if isinstance(side, str) else side for side in tensor.shape])
         for tensor in spec.inputs

@@ -8,7 +8,7 @@ from cled_edge.backend.tensorrt.capabilities import Capabilities
 from cled_edge.build.builder import check_sizes
 from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import STRENGTH_MAPS, GraphRole
+from cled_edge.contract import REFERENCE_GRAPHS, STRENGTH_MAPS, GraphRole
 from cled_edge.errors import EngineError
 from cled_edge.json_text import counted
 from cled_edge.size import Size, padded
@@ -39,15 +39,15 @@ def chosen_graphs(
     options: their size is that of the pictures; what is returned has the size that the graph takes, as the fuser gives
     it: padded, unless the graph is of just that size. graphs: roles or names of graphs. None given means all that
     fusing needs: the loops of `steps` (None: the bundle's default) with and without a map, where the bundle has them,
-    and step and fusion, which it may lack in this precision if it has a loop. EngineError for what is asked for and
-    not there. The warm loop is built only where it is asked for by its name.
+    and step and fusion, which it may lack in this precision if it has a loop; doubt too, where it has that.
+    EngineError for what is asked for and not there. The warm loop is built only where it is asked for by its name.
     """
     steps = steps or bundle.manifest.schedule.default_steps
     found: dict[tuple[str, str], Chosen] = {}
     for one in options:
         loops = _names(bundle, has, one, "fused_loop", steps, needed="fused_loop" in graphs)
         for what in graphs or get_args(GraphRole):
-            is_needed = bool(graphs) or (what != "fused_loop" and not loops)
+            is_needed = bool(graphs) or (what in REFERENCE_GRAPHS and not loops)
             for name in loops if what == "fused_loop" else _names(bundle, has, one, what, steps, needed=is_needed):
                 sized = _sized(bundle.manifest, name, one)
                 check_sizes(bundle, name, sized)

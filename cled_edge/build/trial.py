@@ -24,7 +24,7 @@ from cled_edge.fuser import Fuser
 from cled_edge.image import Uint8
 from cled_edge.memory import Told
 from cled_edge.size import Size
-from cled_edge.tensors import Arrays, fusion_inputs, loop_inputs, maps_of, row_inputs
+from cled_edge.tensors import Arrays, doubt_inputs, fusion_inputs, loop_inputs, maps_of, row_inputs, start_noise
 from cled_edge.verify import NEEDED_DB, read_golden, worst
 
 
@@ -54,8 +54,12 @@ def make_trial(bundle: Bundle, graph_name: str, size: Size) -> Trial:
         if spec.role == "unet_step":
             return step
         tensors = {**step.inputs, **step.expected}
-        expected = fuser.fusion(tensors["x_in"], tensors["residual"], controls)
-        return Trial(fusion_inputs(spec, tensors, controls), _named(spec, [expected]))
+        if spec.role == "doubt":
+            noise, multiple = start_noise(Controls(start_noise=1.0), size), bundle.manifest.size_multiple
+            expected = fuser.doubt(tensors["x_in"], tensors["residual"], noise)
+            return Trial(doubt_inputs(spec, tensors, noise, multiple), _named(spec, expected))
+        fused = fuser.fusion(tensors["x_in"], tensors["residual"], controls)
+        return Trial(fusion_inputs(spec, tensors, controls), _named(spec, [fused]))
 
 
 def judged(

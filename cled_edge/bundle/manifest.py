@@ -223,7 +223,8 @@ class Manifest(_Model):
     """`manifest.json`. Height and width of every image are padded to multiples of `size_multiple`.
 
     Graphs `unet_step` and `fusion`, in FP32 and for any size, are the reference form and always there. A `fused_loop`
-    is the same in one graph, faster, for one number of steps. The others are these at another precision, opset or size.
+    is the same in one graph, faster, for one number of steps. `doubt`, which a bundle may lack, draws samples and tells
+    uncertainty. The others are these at another precision, opset or size.
     kinds: what the graphs' output `kinds` tells, in its order; none in a bundle whose graphs have no such output.
     """
 

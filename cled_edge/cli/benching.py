@@ -169,7 +169,7 @@ def compare(
     duration_s: BothSeconds = 20.0,
     insert_delay_percent: Annotated[float, typer.Option(help="make B slower, to test this command")] = 0.0,
     fail_if_slower: Annotated[bool, typer.Option("--fail-if-slower", help="exit with 17 if B is slower")] = False,
-    seed: Annotated[int, typer.Option(min=0, help="of the order of the blocks")] = 0,
+    order_seed: Annotated[int, typer.Option(min=0, help="of the order of the blocks")] = 0,
     as_json: AsJson = False,
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -183,10 +183,10 @@ def compare(
     if is_result(a) != is_result(b):
         raise OptionError(f"{a} and {b}: one is a result, the other is not; give two results, or two things to measure")
     if is_result(a):
-        comparison = _compared_results(a, b, margin_percent, seed)
+        comparison = _compared_results(a, b, margin_percent, order_seed)
     else:
         inputs = Inputs(infrared, visible, _size(height, width))
-        how = {"duration_s": duration_s, "margin_percent": margin_percent, "seed": seed}
+        how = {"duration_s": duration_s, "margin_percent": margin_percent, "seed": order_seed}
         advancing = seconds_bar("comparing", duration_s, console, status_period_s(verbose=verbose))
         comparison = _compared(a, b, inputs, controls, threads, require_signature, insert_delay_percent, how, advancing)
     if as_json:

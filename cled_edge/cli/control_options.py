@@ -41,7 +41,7 @@ def _option(entry: Control) -> inspect.Parameter:
     # A bundle has a number of steps of its own, and no value of any other control.
     without = "the bundle's" if entry.name == "steps" else "none"
     default = without if entry.default is None else f"{entry.default:g}"
-    help_text = f"{entry.meaning}, {entry.low:g} to {entry.high:g}"
+    help_text = f"{entry.meaning}, {entry.bounds()}"
     kind = int if entry.is_whole else float
     return inspect.Parameter(
         entry.name,

@@ -13,9 +13,10 @@ from cled_edge.explain.explanation import Explanation
 from cled_edge.explain.pixel_origin import luma_levels, origin_of
 from cled_edge.explain.terms import StepWeights, weights_of
 from cled_edge.frame import Frame, FusedFrame
-from cled_edge.fuser import Fuser, check_sizes, examined
+from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8
 from cled_edge.json_text import counted
+from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.schedule import SCHEDULE_NAMES, Schedule
 from cled_edge.tensors import check_finite, check_maps, fused_image, maps_of, restored_images, shares_of
 

@@ -129,7 +129,7 @@ class ModelConfig:
     @property
     def size_multiple(self) -> int:
         """Height and width must be multiples of this."""
-        return math.lcm(self.unet.size_multiple, self.fusion.size_multiple)
+        return math.lcm(*(part.size_multiple for part in (self.unet, self.fusion, self.doubt) if part))
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""

@@ -85,7 +85,7 @@ class Telemetry:
                 "n": number,
                 "t": round((self._last_ns - self._begun_ns) / 1e6, 1),
                 "total": ms(total_ns(frame)),
-                "network": ms(sum(frame.latency_ns.get(name, 0) for name in ("network", "steps", "fusion"))),
+                "network": ms(sum(frame.latency_ns.get(name, 0) for name in ("network", "steps", "doubt", "fusion"))),
                 "infrared": ms(ages_ns["infrared"]),
                 "visible": ms(ages_ns["visible"]),
                 "skew": ms(frame.skew_ns),

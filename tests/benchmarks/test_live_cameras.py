@@ -11,7 +11,7 @@ from benchmarks.live_rig import DrawnRig, Faults
 from benchmarks.rtsp_camera import draw_clock, read_clock, since_ms
 from benchmarks.tables_speed import LIVE
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.fuser import timed
+from cled_edge.pair_facts import timed
 from cled_edge.thermal import WHITE_HOT
 
 

@@ -35,7 +35,8 @@ def test_every_control_is_an_option_with_its_range_and_default() -> None:
     told = " ".join(run("fuse", "--help").stdout.replace("│", " ").split())
     for entry in CONTROLS:
         assert f"--{entry.name.replace('_', '-')} " in told
-        assert f"{entry.low:g} to {entry.high:g}" in told
+        assert entry.bounds() in told
+    assert "0 to 2147483647" in told, "a seed's bounds are written out"
     assert "[default: 0.5]" in told
     assert "[default: the bundle's]" in told
     assert "(0.5)" not in told

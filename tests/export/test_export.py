@@ -23,9 +23,9 @@ from cled_edge.contract import STRENGTH_MAPS, Controls  # noqa: E402
 from cled_edge.errors import CheckpointError, OptionError, OutputError, ParityError  # noqa: E402
 from cled_edge.network.checkpoint import load_checkpoint  # noqa: E402
 from cled_edge.network.precision import at_precision  # noqa: E402
-from cled_edge.network.presets import FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
+from cled_edge.network.presets import DoubtConfig, FusionConfig, ModelConfig, UNetConfig, preset  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
-from cled_edge.verify import judge  # noqa: E402
+from cled_edge.verify import judge, read_golden, verify  # noqa: E402
 from export import bisect, golden, int8, to_onnx  # noqa: E402
 from export.golden import ImagePair, synthetic_pairs, whole_cases  # noqa: E402
 from export.graphs import GraphSet, graphs_of  # noqa: E402
@@ -394,6 +394,35 @@ def test_a_bundle_that_misses_what_it_holds_itself_to_is_not_written(model, pair
     with pytest.raises(ParityError, match="no bundle was written"):
         export_bundle(model, {}, tmp_path / "tiny", pairs[:1], "rendered", GraphSet())
     assert not (tmp_path / "tiny").exists()
+
+
+def test_the_doubt_of_a_model_is_a_graph_that_draws_as_the_network_does(pairs, tmp_path: Path) -> None:
+    model = randomised(replace(TINY, doubt=DoubtConfig((8, 8, 8))))
+    plan = GraphSet(("fp32", "int8"), steps=(2,))
+    manifest = export_bundle(model, {}, tmp_path / "b", pairs[:1], "rendered", plan)
+    assert {name for name in manifest.graphs if "doubt" in name} == {"doubt"}, "in FP32 alone, for any size"
+    assert manifest.size_multiple == 32
+    bundle = Bundle.open(tmp_path / "b")
+    samples = [case for case in read_golden(bundle) if case.controls.start_noise]
+    assert {tuple(case.expected) for case in samples} == {("residual", "drawn", "uncertainty", "fused")}
+    assert {check.verdict for check in verify(bundle, "onnxruntime", samples)} == {"OK"}
+    trial = make_trial(bundle, "doubt", (64, 96))
+    assert set(trial.expected) == {"drawn", "uncertainty"}
+    infrared, visible = pairs[0].infrared[:70, :90], pairs[0].visible[:70, :90]
+    with Fuser.load(bundle.path, uncertainty=True) as fuser:
+        told = fuser(infrared, visible)
+        sample = fuser(infrared, visible, Controls(start_noise=1.0, seed=4))
+        fuser.uncertainty = False
+        plain = fuser.step_by_step(infrared, visible, Controls())
+    assert np.array_equal(told.visible, plain.visible), "no noise is the estimate itself, bit for bit"
+    assert not np.array_equal(sample.visible, plain.visible)
+    assert np.array_equal(told.uncertainty, sample.uncertainty)
+    model.doubt.calibration += 1
+    with torch.no_grad():
+        case = golden.eager_case(model, pairs[0], Controls(start_noise=0.3))
+    assert {check.tensor for check in verify(bundle, "onnxruntime", [case])} == {"uncertainty"}, (
+        "another network is found"
+    )
 
 
 def test_a_folder_that_is_no_bundle_is_not_replaced(model, pairs, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from cled_edge.backend.tensorrt.device import DeviceFacts
 from cled_edge.backend.tensorrt.store import default_folder, graph_sha256, write_engine
 from cled_edge.bundle.manifest import OPSETS, GraphSpec, KindSpec
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import TensorSpec
+from cled_edge.contract import GRAPHS, TensorSpec
 from tests.fakes.small_bundle import written
 from tests.fakes.tensorrt.releases import VERSIONS
 
@@ -56,10 +56,14 @@ def fused_loop(steps, infrared, visible, strength, balance, strength_map=None):
     }
 
 
+def doubt(x_in, residual, noise):
+    return {"drawn": residual - F(0.1) * noise, "uncertainty": F(20) + F(10) * x_in.mean(axis=1, keepdims=True)}
+
+
 def compute(spec: GraphSpec, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if spec.role == "fused_loop":
         return fused_loop(F(spec.steps), **inputs)
-    return (unet_step if spec.role == "unet_step" else fusion)(**inputs)
+    return {"unet_step": unet_step, "fusion": fusion, "doubt": doubt}[spec.role](**inputs)
 
 
 class NumpyBackend:
@@ -98,6 +102,8 @@ def _spec(role: str, name: str, precision: str, opset: int, steps: int | None, h
     elif role == "fusion":
         names = ("infrared", "infrared_residual", "visible", "visible_residual")
         inputs, outputs = (*(_tensor(n, picture) for n in names), *controls), (_tensor("fused", picture),)
+    elif role == "doubt":
+        inputs, outputs = GRAPHS["doubt"].inputs, GRAPHS["doubt"].outputs
     else:
 
         def frame(tensor: str, channels: int) -> TensorSpec:
@@ -131,9 +137,12 @@ def empty_graph(name: str) -> bytes:
     return b"\x08\x08\x12" + bytes([len(text)]) + text + b"\x3a" + bytes([len(graph)]) + graph
 
 
-def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None) -> Bundle:
-    """Return a bundle that is written to `folder`: both reference graphs and loops of two steps, in FP32 and FP16."""
-    wanted = []
+def small_bundle(folder: Path, *, opset_20_size: tuple[int, int] | None = None, doubts: bool = False) -> Bundle:
+    """Return a bundle that is written to `folder`: both reference graphs and loops of two steps, in FP32 and FP16.
+
+    doubts: whether it has a doubt graph.
+    """
+    wanted = [("doubt", "fp32", 17, None, False, None)] if doubts else []
     for precision in ("fp32", "fp16"):
         wanted += [(role, precision, 17, None, False, None) for role in ("unet_step", "fusion")]
         wanted += [("fused_loop", precision, 17, 2, has_map, None) for has_map in (False, True)]

@@ -15,8 +15,8 @@ import pytest
 from cled_edge.contract import CONTROLS, Controls
 from cled_edge.errors import BackendError, OptionError, SourceUnreadableError
 from cled_edge.frame import FramePair, FusedFrame
-from cled_edge.fuser import timed
 from cled_edge.memory import Memory
+from cled_edge.pair_facts import timed
 from runtime.ros2.cled_edge_ros.bridge import ERROR, OK, WARN, Bridge, Fused, frame_of, image_fields, parameter_of
 
 ROOT = Path(__file__).parent.parent.parent / "runtime" / "ros2"
