@@ -14,15 +14,17 @@ image alone. Images are cut to their middle, `--size`. The recording form runs: 
                  over five values the first falls and the second rises
     steps        PSNR gained at 1 to 5 steps, the processor's time a frame, and the spread over start noises
     taken        of what was left of the true residual before a step, the share that it took, and the cosine of both
-    doubt        of the tenth of the pixels that a map calls most doubtful, the share among the tenth with the largest
-                 error: of the spread over start noises, and of what the steps changed
+    doubt        rank: Spearman's of uncertainty and the absolute error of the luma, in a picture. inside: the share of
+                 pixels whose error is no larger than it. share: of the tenth with the largest uncertainty, how much is
+                 in the tenth with the largest error. spread: the deviation over 8 samples, in that tenth, over the
+                 one that the uncertainty stands for. PSNR of the estimate, of the samples' mean, and of one sample
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -43,13 +45,14 @@ from cled_edge.metrics.psnr import psnr_db
 from cled_edge.metrics.reference import ssim
 from cled_edge.schedule import Schedule
 from cled_edge.size import Size, parse_size
-from cled_edge.tensors import fused_image, grey_of, restored_images
+from cled_edge.tensors import fused_image, grey_of, restored_images, start_noise
 
 PARTS = ("strength", "leak", "balance", "steps", "taken", "doubt")
 FOLDERS = ("msrs", "roadscene")
 STRENGTHS = tuple(round(0.1 * k, 1) for k in range(16))
 BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
-MOST_STEPS, SEEDS = 5, 4
+MOST_STEPS, SEEDS, SAMPLES = 5, 4, 8
+WITHIN = 1.645  # deviations of a normal distribution that hold nine tenths of it
 MODALITIES = ("infrared", "visible")
 _ALL = 1e-3  # of SSIM: a step of the balance that moves by less is neither up nor down
 Float64 = NDArray[np.float64]
@@ -221,26 +224,74 @@ def taken(residuals: list[Float32], true: Float32) -> list[tuple[float, float]]:
     return found
 
 
+class Doubt(NamedTuple):
+    """How a map of uncertainty, and samples, fit one image's true error; see the head of this file."""
+
+    rank: float
+    inside: float
+    share: float
+    spread: float
+    estimate_db: float
+    mean_db: float
+    one_db: float
+
+
 def doubt_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
-    """Yield, for each map of doubt, the mean share of its most doubtful tenth among the tenth of largest errors."""
-    steps = max(3, fuser.steps(Controls()))
-    shares: dict[tuple[str, str], list[float]] = {}
+    """Yield, for each kind and then all of a modality, how uncertainty and samples fit the true error.
+
+    The last row of a modality is the mean of its kinds. There is none of a bundle without a doubt graph.
+    """
+    if fuser.bundle.manifest.find("doubt") is None:
+        return
+    found: dict[tuple[str, str], list[Doubt]] = {}
     for trial in trials:
-        residuals = residuals_of(fuser, trial.x_in, steps)
-        lumas = [luma_levels(trial.x_in - residual) for residual in residuals]
-        maps = {
-            "spread over start noises": spread_of(fuser, trial.x_in, steps),
-            "what steps after the first changed": np.abs(lumas[-1] - lumas[0]),
-            "what all steps changed": np.abs(lumas[-1] - luma_levels(trial.x_in)),
-        }
-        error = np.abs(lumas[-1] - luma_levels(trial.clean))
-        for modality, _, _, place in each_kind([trial]):
-            for name, doubt in maps.items():
-                shares.setdefault((modality, name), []).append(shared_tenth(doubt[place], error[place]))
-    for (modality, name), found in shares.items():
-        kept = [share for share in found if np.isfinite(share)]
-        mean = round(float(np.mean(kept)), 3) if kept else None
-        yield {"part": "doubt", "modality": modality, "doubt": name, "images": len(kept), "share": mean}
+        judged = doubts_of(fuser, trial)
+        for modality, kind, _, place in each_kind([trial]):
+            found.setdefault((modality, kind), []).append(judged[place])
+    for modality in MODALITIES:
+        kinds = {kind: np.nanmean(rows, axis=0) for (of, kind), rows in found.items() if of == modality}
+        for kind, mean in kinds.items():
+            yield _doubt_row(modality, kind, len(found[modality, kind]), mean)
+        if kinds:
+            images = sum(len(rows) for (of, _), rows in found.items() if of == modality)
+            yield _doubt_row(modality, "mean of kinds", images, np.nanmean([*kinds.values()], axis=0))
+
+
+def _doubt_row(modality: str, kind: str, images: int, mean: Float64) -> Row:
+    values = {name: round(float(value), 3) for name, value in zip(Doubt._fields, mean, strict=True)}
+    return {"part": "doubt", "modality": modality, "kind": kind, "images": images, **values}
+
+
+def doubts_of(fuser: Fuser, trial: Trial) -> tuple[Doubt, Doubt]:
+    """Return how uncertainty and samples fit the error of an infrared and a visible image."""
+    x_in, size = trial.x_in, (trial.x_in.shape[2], trial.x_in.shape[3])
+    residual = residuals_of(fuser, x_in, fuser.steps(Controls()))[-1]
+    uncertainty = fuser.doubt(x_in, residual)[1][:, 0].copy()
+    noises = (start_noise(Controls(start_noise=1.0, seed=seed), size) for seed in range(SAMPLES))
+    samples = np.stack([x_in - fuser.doubt(x_in, residual, noise)[0] for noise in noises])
+    spread = np.std([luma_levels(sample) for sample in samples], axis=0, ddof=1)
+    error = np.abs(luma_levels(x_in - residual) - luma_levels(trial.clean))
+    images = x_in - residual, samples.mean(axis=0), samples[0]
+
+    def judged(place: int) -> Doubt:
+        wanted = image_of(trial.clean, place)
+        decibels = (min(99.0, psnr_db(image_of(image, place), wanted)) for image in images)
+        doubt, miss = uncertainty[place], error[place]
+        return Doubt(
+            spearman(doubt.ravel().astype(np.float64), miss.ravel().astype(np.float64)),
+            float((miss <= doubt).mean()),
+            shared_tenth(doubt, miss),
+            spread_share(spread[place], doubt),
+            *decibels,
+        )
+
+    return judged(0), judged(1)
+
+
+def spread_share(spread: NDArray[Any], uncertainty: NDArray[Any]) -> float:
+    """Return the spread of samples over the deviation that the uncertainty stands for, in its largest tenth."""
+    most = uncertainty >= np.quantile(uncertainty, 0.9)
+    return float(spread[most].mean() / (uncertainty[most].mean() / WITHIN))
 
 
 def shared_tenth(doubt: Float32, error: Float32) -> float:

@@ -71,3 +71,42 @@ def test_every_kind_comes_up_and_cuts_are_of_the_middle(scene: Scene) -> None:
         assert all(np.abs(t.x_in - t.clean)[p].max() > 0 for _, _, t, p in control.each_kind(trials))
         parts = [row["part"] for row in control.measured(fuser, [middle], ["leak", "balance", "taken"])]
     assert set(parts) == {"leak", "balance", "taken"}
+
+
+def test_a_true_uncertainty_passes_and_a_bundle_without_it_has_no_rows(scene: Scene, rng) -> None:
+    """Errors and samples are normal, of a deviation that the uncertainty knows."""
+    from types import SimpleNamespace
+
+    shape = (2, 3, 64, 96)
+    levels = np.repeat(rng.uniform(1, 20, (2, 1, 64, 96)), 3, axis=1).astype(np.float32)
+    deviation = levels / np.float32(127.5)
+
+    class Knowing:
+        bundle = SimpleNamespace(manifest=SimpleNamespace(find=lambda role: role))
+
+        def steps(self, _controls) -> int:
+            return 1
+
+        def trajectory(self, x_in, *_):
+            yield {"residual": np.zeros_like(x_in)}
+
+        def doubt(self, _x_in, residual, noise=None):
+            drawn = residual if noise is None else residual + deviation * np.repeat(noise[:, :, 0][None, None], 3, 1)
+            return drawn, levels[:, :1] * np.float32(control.WITHIN)
+
+    clean = np.zeros(shape, np.float32)
+    wrong = deviation * np.repeat(rng.standard_normal((2, 1, 64, 96)), 3, axis=1).astype(np.float32)
+    trial = Trial(scene, ("noise", "haze"), clean + wrong, clean)
+    rows = list(control.doubt_rows(Knowing(), [trial]))
+    assert [(row["modality"], row["kind"]) for row in rows] == [
+        ("infrared", "noise"), ("infrared", "mean of kinds"), ("visible", "haze"), ("visible", "mean of kinds"),
+    ]  # fmt: skip
+    for row in rows:
+        assert 0.88 < row["inside"] < 0.92
+        assert row["rank"] > 0.4
+        assert row["share"] > 0.2
+        assert 0.9 < row["spread"] < 1.1
+        assert row["one_db"] < row["mean_db"] - 1
+        assert row["mean_db"] < row["estimate_db"]
+    without = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(find=lambda role: None)))
+    assert not list(control.doubt_rows(without, [trial]))
