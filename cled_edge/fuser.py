@@ -166,8 +166,8 @@ class Fuser:
         if memory is None or not controls.steadiness:
             fused = self.fuse(*images, controls, strength_map)
         else:
-            self._refuse_cold(controls)
             self._refuse_doubt(controls)
+            self._refuse_cold(controls)
             moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
         fused = replace(fused, notes=notes)
@@ -388,8 +388,8 @@ class Fuser:
                 "take one of them"
             )
         control_inputs(fitting[0], controls)
-        self._refuse_cold(controls)
         self._refuse_doubt(controls)
+        self._refuse_cold(controls)
 
     def loop_graph(self, size: Size, controls: Controls, maps: tuple[str, ...] = ()) -> str | None:
         """Return the name of the `fused_loop` for images of `size`, (height, width), that takes these maps, or None."""

@@ -5,9 +5,33 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from cled_edge.errors import CledEdgeError
 from cled_edge.frame import FusedFrame
+from cled_edge.image import Float32
 from cled_edge.stage_times import LatencyLog, SampleLog, process_age_s
+
+
+class LevelLog:
+    """The uncertainty of a run's frames: means over frames of each frame's mean, and of its 95th percentile."""
+
+    def __init__(self) -> None:
+        self._sums = np.zeros((2, 2))
+        self._frames = 0
+
+    def add(self, levels: Float32) -> None:
+        """Add a frame's, (2, H, W), infrared first."""
+        self._sums += np.stack([levels.mean(axis=(1, 2)), np.percentile(levels, 95, axis=(1, 2))], axis=1)
+        self._frames += 1
+
+    def as_dict(self) -> dict[str, dict[str, float]] | None:
+        """Return mean and p95 of each modality in grey levels; None if no frame had any."""
+        if not self._frames:
+            return None
+        means = (self._sums / self._frames).round(2).tolist()
+        rows = ({"mean": mean, "p95": p95} for mean, p95 in means)
+        return dict(zip(("infrared", "visible"), rows, strict=True))
 
 
 @dataclass
@@ -26,7 +50,8 @@ class Report:
     left alone. failure: what ended it after the first pair. seconds: of the loop. first_frame_s: from the start of the
     process until the first frame was written.
     live: makes what `as_dict` says of live cameras, see `LivePairs.as_dict`; None for recordings. degraded: pairs with
-    a lost camera, by what is lost. ages: of the frames that were fused, and their skew, in nanoseconds.
+    a lost camera, by what is lost. ages: of the frames that were fused, and their skew, in nanoseconds. uncertainty: of
+    the frames that tell theirs.
     """
 
     backend: str
@@ -53,10 +78,11 @@ class Report:
     live: Callable[[], dict[str, Any]] | None = None
     degraded: Counter[str] = field(default_factory=Counter)
     ages: SampleLog = field(default_factory=SampleLog)
+    uncertainty: LevelLog = field(default_factory=LevelLog)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain JSON types; latencies in milliseconds. Any thread may ask while the run is on."""
-        kept_out = ("latency", "failure", "is_stuck", "live", "degraded", "ages")
+        kept_out = ("latency", "failure", "is_stuck", "live", "degraded", "ages", "uncertainty")
         values = {name: value for name, value in vars(self).items() if name not in kept_out}
         rate_hz = self.written / self.seconds if self.seconds else 0.0
         return {
@@ -67,6 +93,7 @@ class Report:
             "size": list(self.size),
             "rate_hz": round(rate_hz, 2),
             "latency_ms": self.latency.summary_ms(),
+            "uncertainty_levels": self.uncertainty.as_dict(),
             "live": self._live_dict(),
         }
 
@@ -85,6 +112,8 @@ class Report:
         """Count what was fused: its notes, what is degraded, its ages and its skew without a sign."""
         self.read += 1
         self.input_notes.update(frame.notes)
+        if frame.uncertainty is not None:
+            self.uncertainty.add(frame.uncertainty)
         if frame.degraded:
             self.degraded[frame.degraded] += 1
         skew_ns = None if frame.skew_ns is None else abs(frame.skew_ns)

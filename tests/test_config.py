@@ -49,7 +49,7 @@ def test_the_example_loads_and_names_every_key_with_its_default(tmp_path: Path) 
 
 def test_every_option_of_the_command_is_a_key() -> None:
     options = set(inspect.signature(fuse).parameters) - {"config", "verbose", "quiet"}
-    of_outputs = {"out", "restored"}  # each is one of [[outputs]]
+    of_outputs = {"out", "restored", "uncertainty"}  # each is one of [[outputs]]
     in_tables = {
         key for table in ("cameras", "model", "page", "run") for key in type(getattr(RobotConfig(), table)).model_fields
     }

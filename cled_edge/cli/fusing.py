@@ -118,6 +118,15 @@ def fuse(
         Path | None,
         typer.Option(metavar="DIR", help="also write DIR/infrared and DIR/visible", rich_help_panel=PLACES),
     ] = None,
+    uncertainty: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="also write how far off both restored images may be, in grey levels: DIR/NAME.npz, and pictures of it "
+            "in DIR/infrared and DIR/visible; needs a bundle with a doubt graph",
+            rich_help_panel=PLACES,
+        ),
+    ] = None,
     names: Names = None,
     infrared_range: InfraredRange = None,
     infrared_polarity: InfraredPolarity = None,
@@ -248,11 +257,13 @@ def fuse(
     given = {name: value for name, value in flags.items() if value is not None}
     replaced = {*given, *given_controls, *(("outputs",) if out else ())}
     whole = (read_config(config, replaced) if config else RobotConfig()).overlaid(given, given_controls)
-    run_fusion(whole, outputs_of(whole, out, restored), console, verbose=verbose)
+    run_fusion(whole, outputs_of(whole, out, restored, uncertainty), console, verbose=verbose)
 
 
-def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | None) -> "list[OutputSettings]":
-    """Return the outputs of the flags, or else of the file, and the two folders of --restored.
+def outputs_of(
+    config: "RobotConfig", out: list[str] | None, restored: Path | None, uncertainty: Path | None = None
+) -> "list[OutputSettings]":
+    """Return the outputs of the flags, or else of the file, and the folders of --restored and --uncertainty.
 
     OptionError if there is none, and no page either.
     """
@@ -270,6 +281,12 @@ def outputs_of(config: "RobotConfig", out: list[str] | None, restored: Path | No
         outputs += [
             OutputSettings(f"folder:{restored / 'infrared'}", "infrared"),
             OutputSettings(f"folder:{restored / 'visible'}", "visible"),
+        ]
+    if uncertainty:
+        outputs += [
+            OutputSettings(f"uncertainty:{uncertainty}"),
+            OutputSettings(f"folder:{uncertainty / 'infrared'}", "infrared-uncertainty"),
+            OutputSettings(f"folder:{uncertainty / 'visible'}", "visible-uncertainty"),
         ]
     return outputs
 
@@ -325,7 +342,12 @@ def run_fusion(
         ) as pairs,
         # BGR, as OpenCV reads and writes: no image is swapped on its way in or out. What leaves the stream is grey.
         Fuser(
-            bundle, open_chosen(choice, bundle, model.threads, cuda=cuda), "BGR", thermal=WHITE_HOT, areas=areas
+            bundle,
+            open_chosen(choice, bundle, model.threads, cuda=cuda),
+            "BGR",
+            thermal=WHITE_HOT,
+            areas=areas,
+            uncertainty=any(output.asks_uncertainty for output in outputs),
         ) as fuser,
     ):
         if fuser.backend.facts.chosen:
@@ -505,6 +527,11 @@ def _remarks(values: dict[str, Any], noted: "Sequence[str]") -> "Iterator[str]":
     for output in values["outputs"][1:]:
         yield f"also wrote {counted(output['written'], 'frame')} into {output['to']} ({output['shows']})"
     yield from noted
+    if values["uncertainty_levels"]:
+        told = (
+            f"{name} {row['mean']:.1f}, at p95 {row['p95']:.1f}" for name, row in values["uncertainty_levels"].items()
+        )
+        yield f"uncertainty in grey levels: {'; '.join(told)}"
     for note, count in values["input_notes"].items():
         yield f"note: {note} ({count} of {values['read']} pairs)"
     if values["announced"] and any(count != values["written"] for count in values["announced"]):

@@ -26,6 +26,7 @@ OUTPUTS = {  # scheme -> module:class
     "rerun": "cled_edge.output.rerun_log:RerunLog",
     "rtsp": "cled_edge.output.rtsp_push:RtspPush",
     "rtsps": "cled_edge.output.rtsp_push:RtspPush",
+    "uncertainty": "cled_edge.output.uncertainty_folder:UncertaintyFolder",
     "video": "cled_edge.output.video_writer:VideoWriter",
     "window": "cled_edge.output.window:Window",
 }
@@ -34,7 +35,7 @@ VIDEO_SUFFIXES = (".avi", ".mkv", ".mov", ".mp4")
 PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OTHER_FILES = (".gif", ".m4v", ".mpeg", ".mpg", ".webm", ".wmv")
 
-Shown = Literal[  # see cled_edge.output.view: fused; both restored; both as they came; and what is made of them
+Shown = Literal[  # see cled_edge.output.view: fused; both restored; both as they came; what is made of them; doubt
     "picture",
     "infrared",
     "visible",
@@ -44,6 +45,8 @@ Shown = Literal[  # see cled_edge.output.view: fused; both restored; both as the
     "side-by-side",
     "overlay",
     "registration",
+    "infrared-uncertainty",
+    "visible-uncertainty",
 ]
 Policy = Literal["wait", "drop"]
 
@@ -73,6 +76,11 @@ class OutputSettings:
         if frames is not None and (isinstance(frames, bool) or not isinstance(frames, int) or frames < 1):
             raise OptionError(f"queue_frames is {frames!r}; it must be 1 or more, a whole number")
         output_address(self.to)
+
+    @property
+    def asks_uncertainty(self) -> bool:
+        """Whether it shows or writes the uncertainty, which a run must then ask its fuser for."""
+        return self.shows.endswith("-uncertainty") or output_address(self.to).scheme == "uncertainty"
 
     @classmethod
     def parse(cls, text: str) -> "OutputSettings":

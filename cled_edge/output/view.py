@@ -10,6 +10,8 @@ from cled_edge.frame import Frame, FusedFrame
 from cled_edge.image import Uint8, grey_from_any, swapped
 
 _HOT_SHARE = 0.85  # of the palette's colour at the hottest pixel of an overlay
+MOST_LEVELS = 32  # of an uncertainty: from there on it is white
+_SCALE_PX = 10, 96  # of the palette's own picture, height and width
 _EDGE_LEVELS = 60, 150  # of Canny: slopes at which an edge of the visible ends and begins
 
 
@@ -62,6 +64,32 @@ def _registration(frame: FusedFrame) -> Uint8:
     return image
 
 
+def _uncertainty(frame: FusedFrame, place: int) -> Uint8:
+    """Return how far off a restored image may be, black 0 to white 32 grey levels and more, with that scale on it."""
+    if frame.uncertainty is None:
+        raise OutputError(
+            "a frame has no uncertainty to show, as it was not asked for; name an output that shows it when the run "
+            "begins, or load the fuser with uncertainty=True"
+        )
+    share = np.clip(frame.uncertainty[place] * np.float32(255 / MOST_LEVELS), 0, 255)
+    image = np.asarray(cv2.applyColorMap(np.rint(share).astype(np.uint8), cv2.COLORMAP_INFERNO), np.uint8)
+    _draw_scale(image)
+    return image if frame.color_order == "BGR" else swapped(image)
+
+
+def _draw_scale(bgr: Uint8) -> None:
+    """Draw the palette from 0 to MOST_LEVELS into the lower left corner, where there is room for it."""
+    height, width = bgr.shape[:2]
+    if height < _SCALE_PX[0] + 20 or width < _SCALE_PX[1] + 80:
+        return
+    top, left = height - _SCALE_PX[0] - 6, 18
+    bgr[top - 4 :, : _SCALE_PX[1] + 80] //= 3
+    ramp = np.linspace(0, 255, _SCALE_PX[1]).astype(np.uint8)[None].repeat(_SCALE_PX[0], axis=0)
+    bgr[top : top + _SCALE_PX[0], left : left + _SCALE_PX[1]] = cv2.applyColorMap(ramp, cv2.COLORMAP_INFERNO)
+    for text, x in (("0", 6), (f"{MOST_LEVELS} levels", left + _SCALE_PX[1] + 4)):
+        cv2.putText(bgr, text, (x, height - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.38, (255, 255, 255), 1, cv2.LINE_AA)
+
+
 VIEWS: dict[str, Callable[[FusedFrame], Uint8]] = {
     "picture": lambda frame: frame.picture,
     "infrared": lambda frame: frame.infrared,
@@ -72,6 +100,8 @@ VIEWS: dict[str, Callable[[FusedFrame], Uint8]] = {
     "side-by-side": _side_by_side,
     "overlay": _overlay,
     "registration": _registration,
+    "infrared-uncertainty": lambda frame: _uncertainty(frame, 0),
+    "visible-uncertainty": lambda frame: _uncertainty(frame, 1),
 }
 
 

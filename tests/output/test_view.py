@@ -1,5 +1,6 @@
 """Views: what each name shows, in the colour order of its frame, and that settings know the same names."""
 
+from dataclasses import replace
 from typing import get_args
 
 import cv2
@@ -24,7 +25,11 @@ def scene(color_order: ColorOrder = "RGB", infrared_type: type = np.uint8) -> Fu
     stored = color if color_order == "RGB" else color[:, :, ::-1]
     pair = FramePair(Frame(heat, 0, ORDER, 0, "ir"), Frame(color, 0, ORDER, 0, "vis", "RGB"))
     grey = heat.astype(np.uint8)
-    return FusedFrame(np.full((*SIZE, 3), 90, np.uint8), grey, stored.copy(), color_order=color_order, pair=pair)
+    doubt = np.stack(
+        [np.full(SIZE, 16, np.float32), np.linspace(0, 64, SIZE[0] * SIZE[1], dtype=np.float32).reshape(SIZE)]
+    )
+    fused = FusedFrame(np.full((*SIZE, 3), 90, np.uint8), grey, stored.copy(), color_order=color_order, pair=pair)
+    return replace(fused, uncertainty=doubt)
 
 
 def rgb(frame: FusedFrame, name: str) -> np.ndarray:
@@ -81,3 +86,20 @@ def test_an_output_takes_a_view_by_its_name(tmp_path) -> None:
     with open_output(f"side-by-side=folder:{tmp_path}") as output:
         output.write(scene())
     assert cv2.imread(str(tmp_path / "000000.png")).shape == (32, 144, 3)
+
+
+def test_uncertainty_is_shown_on_one_scale_that_a_large_picture_states() -> None:
+    frame = scene()
+    infrared, visible = (rgb(frame, f"{name}-uncertainty").astype(int).sum(axis=2) for name in ("infrared", "visible"))
+    assert infrared.min() == infrared.max()
+    assert visible[0, 0] == 0 or visible[0, 0] < 20, "sure is black"
+    assert visible[-1, -1] == visible[SIZE[0] // 2 + 1, 0] == visible.max(), "32 levels and more look alike"
+    large = replace(frame, uncertainty=np.zeros((2, 120, 320), np.float32))
+    image = shown_image(large, "visible-uncertainty")
+    assert image[:90].max() < 20
+    assert image[-16:-6, 18:114].max() > 200, "the palette stands in the corner"
+
+
+def test_a_frame_whose_uncertainty_was_not_asked_for_cannot_show_it() -> None:
+    with pytest.raises(OutputError, match="has no uncertainty to show, as it was not asked for"):
+        shown_image(replace(scene(), uncertainty=None), "infrared-uncertainty")
