@@ -30,6 +30,7 @@ class Frame:
     notes: what the user should know of how it was read, a sentence each.
     event: why the frame is no fresh one, such as "shutter" or "repeated"; "" if it is.
     arrival_ns: when it arrived, by time.monotonic_ns; None for what is not live.
+    doubt_ns: where only its arrival tells when it was taken, it may have been so much earlier; 0 if nobody watches.
     """
 
     image: NDArray[Any]
@@ -42,6 +43,7 @@ class Frame:
     notes: tuple[str, ...] = ()
     event: str = ""
     arrival_ns: int | None = None
+    doubt_ns: int = 0
 
     def __post_init__(self) -> None:
         """Refuse an unknown colour order with an OptionError."""

@@ -19,7 +19,9 @@ SLOP_NS, HOLD_NS = 150_000_000, 500_000_000  # a 9 Hz camera's period and its ji
 START_NS = 3_000_000_000  # how long a camera may take to its first frame, once the other one has given its own
 DEAD_PERIOD_NS = 500_000_000
 SETTLING = "settling"  # why the first frames of a stream that is known by its arrivals are left out
+UNCERTAIN = "uncertain"  # why a frame is left out that may have been taken earlier by more than the slop
 _FUTURE_NS = 10_000_000
+_WALL_DRIFT = 0.001  # by which a camera's wall clock runs faster than ours at most: time services steer by half of it
 _AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
 _PART_NS = 1_000_000_000  # by which those that agreed may seem apart later: a busy computer, no other clock
 _FASTER = 0.8  # of the other's period
@@ -66,6 +68,8 @@ class TimePairer:
     Times are by `time.monotonic_ns`. Stamps of MONOTONIC and ARRIVAL are so already, all others go through a `ClockMap`
     by their arrival. The wall clocks of two SENDERs that seem to be less than 0.2 s apart are taken for one, until
     they seem over 1 s apart: both are set by a time service, and one camera's way is longer.
+    A frame that may have been taken earlier than it says by more than the slop, see `Frame.doubt_ns`, is left out as
+    "uncertain"; its camera counts as lost until times are known. If both are, each is shown alone.
     The first 0.25 s of a camera that is known by arrivals are left out as "settling": nobody knows for how long they
     waited. So are those of a clock of its own, unless it is one with the other's. After a gap times may be 0.1 s off
     for 0.25 s, and always by as much as the ways of its frames differ: these pair within so much less than the slop.
@@ -134,14 +138,19 @@ class TimePairer:
             stream.ledger.dropped[cause] += 1
             return
         taken_ns = self._taken_ns(index, frame, arrival_ns)
-        doubt_ns = stream.doubt_ns(frame.clock, arrival_ns, self.hold_ns)
+        doubt_ns, told_ns = stream.doubt_ns(frame.clock, arrival_ns, self.hold_ns), frame.doubt_ns
         if self._has_one_clock or self._shares_a_clock(index, frame.clock):
-            doubt_ns = 0
-        if doubt_ns is None:
-            stream.ledger.dropped[SETTLING] += 1
+            doubt_ns = told_ns = 0
+        if doubt_ns is None or told_ns > self.slop_ns:
+            cause = SETTLING if doubt_ns is None else UNCERTAIN
+            stream.ledger.dropped[cause] += 1
+            stream.hold_unsure(Entry(frame, arrival_ns, arrival_ns, arrival_ns if now_ns is None else now_ns), cause)
             return
-        if stream.last:
-            taken_ns = max(taken_ns, stream.last.taken_ns + 1)  # the estimate moves; the order stays
+        doubt_ns = max(doubt_ns, told_ns)
+        shown_ns = (stream.last.taken_ns if stream.last else None), stream.shown_ns
+        taken_ns = max(
+            [taken_ns, *(each + 1 for each in shown_ns if each is not None)]
+        )  # estimates move, not the order
         entry = Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns)
         entry.set = self._restarts(index, frame.clock)
         stream.append(entry)
@@ -205,7 +214,10 @@ class TimePairer:
             return frame.timestamp_ns
         if frame.clock == ORDER:
             return arrival_ns
-        clock_map = self._maps.setdefault(self._map_key(index, frame.clock), ClockMap())
+        key = self._map_key(index, frame.clock)
+        if key not in self._maps:
+            self._maps[key] = ClockMap(_WALL_DRIFT) if frame.clock == SENDER else ClockMap()
+        clock_map = self._maps[key]
         last = self._streams[index].last
         if last and last.frame.clock == frame.clock and frame.timestamp_ns < last.frame.timestamp_ns:
             clock_map.restart()  # it was opened again, and counts from a new beginning
@@ -309,6 +321,8 @@ class TimePairer:
             return None
         lost = [self._is_lost(self._streams[k], self._streams[1 - k], now_ns) for k in (0, 1)]
         if all(lost):
+            if unsure := self._unsure(now_ns):
+                return unsure
             if self._dead_ns is not None and now_ns < self._dead_ns + DEAD_PERIOD_NS:
                 self._ask_by(self._dead_ns + DEAD_PERIOD_NS)
                 return None
@@ -325,9 +339,25 @@ class TimePairer:
         self._use(entries)
         return self._degraded(entries, INFRARED_LOST if living else VISIBLE_LOST)
 
+    def _unsure(self, now_ns: int) -> FramePair | None:
+        """Return a frame of which nobody knows when it was taken, alone: no pair is wrong by that."""
+        for index in (1, 0):
+            stream = self._streams[index]
+            entry, cause = stream.unsure or (None, "")
+            if entry and not entry.is_fused and now_ns - entry.came_ns <= self.hold_ns:
+                stream.ledger.dropped[cause] -= 1
+                stream.ledger.fused += 1
+                entry.is_fused, stream.shown_ns = True, entry.taken_ns
+                entries = [entry if k == index else None for k in (0, 1)]
+                return self._degraded(entries, INFRARED_LOST if index else VISIBLE_LOST)
+        return None
+
     def _degraded(self, entries: "list[Entry | None]", said: str) -> FramePair:
         self.pairs += 1
-        infrared, visible = (entry.frame if entry else self._blank(index) for index, entry in enumerate(entries))
+        living = next((entry.frame for entry in entries if entry), None)
+        infrared, visible = (
+            entry.frame if entry else self._blank(index, living) for index, entry in enumerate(entries)
+        )
         alive = sum(1 << index for index, entry in enumerate(entries) if entry)
         key = (*(visible if entries[1] else infrared).image.shape[:2], alive)
         if key not in self._validity:
@@ -337,10 +367,10 @@ class TimePairer:
         taken = tuple(entry.taken_ns if entry else None for entry in entries)
         return FramePair(infrared, visible, self._validity[key], (taken[0], taken[1]), said, number=self.pairs - 1)
 
-    def _blank(self, index: int) -> Frame:
+    def _blank(self, index: int, living: Frame | None) -> Frame:
         """Return a black frame of a camera's size, or of the other's if it has not given one."""
         streams = self._streams[index], self._streams[1 - index]
-        like = next(stream.last.frame for stream in streams if stream.last)
+        like = living or next(entry.frame for entry in (stream.newest for stream in streams) if entry)
         size = next((stream.size for stream in streams if stream.size), like.image.shape[:2])
         return Frame(np.zeros(size if index == 0 else (*size, 3), np.uint8), 0, ORDER, 0, "", like.color_order)
 

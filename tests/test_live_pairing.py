@@ -271,6 +271,48 @@ def test_where_frames_come_unsteadily_pairs_keep_so_much_off_the_slop() -> None:
     assert 0 < max(skews_ms[True]) <= 50
 
 
+def test_frames_that_may_be_far_older_than_they_say_are_not_paired_but_shown_alone_where_nothing_else_is() -> None:
+    """Of an RTSP camera whose server lags: its frames come unsteadily, all of them late."""
+    pairer, shown = TimePairer(), {}
+    for at in range(0, 9000, 40):
+        for modality, is_sure in (("visible", not 1000 <= at < 6000), ("infrared", not 3000 <= at < 6000)):
+            doubt_ns = (10 if is_sure else 151) * MS
+            pairer.put(modality, replace(frame_at(modality, at, clock=ARRIVAL), doubt_ns=doubt_ns))
+        if pair := pairer.next_pair(at * MS):
+            shown[at] = pair.degraded
+            assert pairer.ledgers["visible"].holds
+            assert pairer.ledgers["infrared"].holds
+    assert {shown.get(at) for at in range(320, 1000, 40)} == {""}
+    assert {shown.get(at) for at in range(1600, 3000, 40)} == {"visible lost"}
+    assert {shown.get(at) for at in range(3600, 6000, 40)} == {"infrared lost"}
+    assert {shown.get(at) for at in range(6000, 9000, 40)} == {""}
+    for ledger in pairer.ledgers.values():
+        assert ledger.dropped["uncertain"] > 0
+
+
+@pytest.mark.parametrize(("apart_ms", "is_paired"), [(89, True), (91, False)])
+def test_what_a_frame_may_be_wrong_is_kept_off_the_slop(apart_ms: int, is_paired: bool) -> None:
+    pairer = TimePairer()
+    for at in range(0, 1200, 40):
+        pairer.put("visible", replace(frame_at("visible", at, clock=ARRIVAL), doubt_ns=60 * MS))
+    pairer.put("infrared", frame_at("infrared", 1160 + apart_ms))
+    assert (pairer.next_pair((1160 + apart_ms) * MS) is not None) == is_paired
+
+
+def test_a_wall_clock_does_not_drift_while_a_computer_that_was_busy_gets_frames_ever_sooner() -> None:
+    """One camera's frames come ever sooner for 3 s and then not at all; the other's wall clock is the same."""
+    pairer, wall_ms = TimePairer(), 10**6
+    for at in range(0, 4000, 40):
+        way_ms = 5 + (4000 - max(at, 1000)) * 0.06
+        frame = frame_at("visible", at, way_ms, SENDER)
+        pairer.put("visible", replace(frame, timestamp_ns=(wall_ms + at) * MS))
+    for at in range(3000, 12_000, 100):
+        frame = frame_at("infrared", at, 5, SENDER)
+        pairer.put("infrared", replace(frame, timestamp_ns=(wall_ms + at) * MS))
+    pair = pairer.next_pair(12_000 * MS)
+    assert pair.taken_ns[0] / MS == pytest.approx(11_900, abs=15)
+
+
 def test_frames_that_are_held_get_the_times_that_are_known_by_then() -> None:
     """Two cameras of one wall clock whose frames took 100 ms, until a quick one told what the clock is."""
     pairer, at = TimePairer(), 0

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 _BUCKET_NS, _BUCKETS = 500_000_000, 60  # the quickest frame of each half second, over 30 s
 _SPAN_NS = 2_000_000_000  # below it, jitter would pass for drift
-_MOST_DRIFT = 0.05
+_MOST_DRIFT = 0.05  # of a clock of which nothing is known
 _JUMP_NS, _JUMPED_NS = 250_000_000, 2_000_000_000  # so far beside the line, for so long if above
 
 _Point = tuple[int, int]  # stamp, delay: when it arrived less when it was stamped
@@ -19,12 +19,16 @@ class ClockMap:
     way, and its slope is the drift: Moon, Skelly and Towsley, "Estimation and removal of clock skew from network delay
     measurements", INFOCOM 1999. The shortest way itself cannot be known: mapped times are late by it.
 
+    most_drift: what it takes for possible. On a busy computer frames seem to come ever later for seconds, which is no
+    drift; for 10 s without frames it would put them 0.5 s off.
+
     A clock that jumps starts the estimate anew: forward at once, backward when 2 s of frames say so.
     restarts: how often it did.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most_drift: float = _MOST_DRIFT) -> None:
         self.restarts = 0
+        self._most_drift = most_drift
         self._clear()
 
     def _clear(self) -> None:
@@ -90,7 +94,7 @@ class ClockMap:
     def _fit(self) -> None:
         points = self._points
         if points[-1][0] - points[0][0] >= _SPAN_NS:
-            self._slope = max(-_MOST_DRIFT, min(_MOST_DRIFT, _slope_below(points)))
+            self._slope = max(-self._most_drift, min(self._most_drift, _slope_below(points)))
         self._origin_ns = points[-1][0]
         self._offset_ns = 0
         self._offset_ns = min(self._above(point) for point in points)

@@ -61,7 +61,8 @@ class FrameBuffer:
 
     keep: how many. last: the newest that ever came. size: of its image, (height, width), None once that is forgotten.
     period_ns, way_ns: medians of the last nine, from frame to frame, and from when one was taken until it arrived.
-    has_ended: no more will come.
+    has_ended: no more will come. unsure: the newest frame, and the cause, if it was left out as nobody knows when it
+    was taken; shown_ns: when the last such frame came that was shown all the same.
     """
 
     def __init__(self, keep: int) -> None:
@@ -72,6 +73,8 @@ class FrameBuffer:
         self.first_came_ns: int | None = None
         self.period_ns: float | None = None
         self.has_ended = False
+        self.unsure: tuple[Entry, str] | None = None
+        self.shown_ns: int | None = None
         self._seen: tuple[str, int] | None = None  # clock and arrival of the frame before, used or not
         self._known_ns = self._settled_ns = 0
         self._keep = keep
@@ -87,7 +90,7 @@ class FrameBuffer:
     def append(self, entry: Entry) -> None:
         """Take the next frame."""
         self.entries.append(entry)
-        self.last = entry
+        self.last, self.unsure = entry, None
         self.size = entry.frame.image.shape[0], entry.frame.image.shape[1]
         if self.first_came_ns is None:
             self.first_came_ns = entry.came_ns
@@ -96,6 +99,17 @@ class FrameBuffer:
         self.way_ns = median(self._ways)
         if len(self._taken) > 2:
             self.period_ns = median(later - earlier for earlier, later in pairwise(self._taken))
+
+    def hold_unsure(self, entry: Entry, cause: str) -> None:
+        """Take a frame of which nobody knows when it was taken, and the cause."""
+        self.unsure = entry, cause
+        if self.first_came_ns is None:
+            self.first_came_ns = entry.came_ns
+
+    @property
+    def newest(self) -> Entry | None:
+        """Return the newest frame whose time is known, else one of which it is not."""
+        return self.last or (self.unsure[0] if self.unsure else None)
 
     def reaches(self, taken_ns: int) -> bool:
         """Whether a frame came that was not taken earlier, or none will: the nearest to that time is known then."""

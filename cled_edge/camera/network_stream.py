@@ -11,8 +11,9 @@ import cv2  # noqa: F401 (before av, see video_file.py)
 import av
 
 from cled_edge.address import Address
+from cled_edge.camera.arrival_line import ArrivalLine
 from cled_edge.camera.nal_units import CODECS, EncodedFrames
-from cled_edge.camera.newest_packet import NewestPacket
+from cled_edge.camera.packet_reader import PacketReader
 from cled_edge.camera.source import Camera
 from cled_edge.camera.video_file import image_of
 from cled_edge.errors import OptionError, SourceMissingError, SourceUnreadableError, without_credentials
@@ -22,7 +23,6 @@ from cled_edge.frame import ARRIVAL, SENDER, Frame
 OPEN_WITHIN_S, READ_WITHIN_S = 5.0, 1.9
 LATE_NS = 300_000_000  # what comes so much later than the quickest was held up, and is only decoded to get past it
 _MOST_LATE_NS = 1_000_000_000  # since the last frame: then even a late one is given, with its true time
-_CREEP = 0.002  # by which the sender's clock may run otherwise than ours
 _NS, _US = 10**9, 10**6
 _PROTOCOLS = {  # what FFmpeg may open: a playlist must not lead it to files
     "rtsp": "rtsp,rtp,udp,tcp",
@@ -43,7 +43,8 @@ class NetworkStream(Camera):
     `#transport=udp` behind an RTSP address takes UDP in place of TCP; multicast and http are its other words.
 
     timestamp_ns: by SENDER, the camera's own wall clock, as soon as it tells it (RTSP, after seconds); before and else
-    by ARRIVAL: when it arrived, less what it was later than the quickest frames, where the stream has times.
+    by ARRIVAL: when it arrived, less what it was later than the quickest frames, where the stream has times. Then
+    doubt_ns tells by how much it may be wrong, see `ArrivalLine`.
     What cannot be decoded is left out and counted in `oddities`, as "corrupt"; what a slow link or computer held up
     beyond 0.3 s as "late"; what came while a frame of Motion JPEG was decoded, but for the newest, as "overtaken".
     Whatever ends the stream is a SourceUnreadableError, and the address is shown without its password.
@@ -54,7 +55,7 @@ class NetworkStream(Camera):
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self.name = address.shown
-        self._came_ns = 0  # when the last packet did
+        self._came_ns = self._count = 0  # when the last packet did, and how many
         url, _, option = address.text.partition("#")
         self._url = url
         self._has_times = address.scheme not in ("http", "https")  # those of Motion JPEG are made up
@@ -72,27 +73,27 @@ class NetworkStream(Camera):
             self._container.close()
             self._container = self._opened(_QUICK)
             self._stream = self._video()
-        self._newest: NewestPacket | None = None
+        self._reader: PacketReader | None = None
         context: Any = self._stream.codec_context
         context.thread_type = "SLICE"  # threads by frame would hold back as many frames
         rate = self._stream.average_rate
         self.rate_hz = float(rate) if rate and 0 < rate <= 1000 else None
 
     def __iter__(self) -> Iterator[Frame]:
-        index, quickest_ns, last_ns, given_ns = 0, None, 0, 0
+        index, given_ns, came, line = 0, 0, self._count, ArrivalLine()
         for frame, wall_ns in self._frames():
             now_ns, late_ns = self._came_ns, 0
             if self._has_times and frame.pts is not None:
-                behind_ns = now_ns - round(frame.pts * self._stream.time_base * _NS)
-                creep_ns = round(_CREEP * (now_ns - last_ns)) if last_ns else 0
-                quickest_ns = behind_ns if quickest_ns is None else min(behind_ns, quickest_ns + creep_ns)
-                late_ns, last_ns = behind_ns - quickest_ns, now_ns
+                late_ns = line.late_ns(round(frame.pts * self._stream.time_base * _NS), now_ns)
+            elif not self._has_times:
+                line.count(max(1, self._count - came), now_ns)
+                came = self._count
             if late_ns > LATE_NS and now_ns - given_ns < _MOST_LATE_NS:
                 self.oddities["late"] += 1
                 continue
             stamp_ns, clock = (now_ns - late_ns, ARRIVAL) if wall_ns is None else (wall_ns, SENDER)
             image = image_of(frame, self.name)
-            yield Frame(image, stamp_ns, clock, index, self.name, "BGR", arrival_ns=now_ns)
+            yield Frame(image, stamp_ns, clock, index, self.name, "BGR", arrival_ns=now_ns, doubt_ns=line.doubt_ns or 0)
             index, given_ns = index + 1, now_ns
         raise SourceUnreadableError(f"{self.name} ended after {index} frames; check the camera and the network")
 
@@ -126,18 +127,14 @@ class NetworkStream(Camera):
 
     def _packets(self) -> Iterator[Any]:
         """Yield packets, and note when each came; of Motion JPEG, whose frames stand alone, only the newest."""
-        if self._stream.codec_context.name != "mjpeg":
-            for packet in self._demuxed():
-                self._came_ns = time.monotonic_ns()
-                yield packet
-            return
-        newest = self._newest = NewestPacket(self._demuxed())
+        is_mjpeg = self._stream.codec_context.name == "mjpeg"
+        reader = self._reader = PacketReader(self._demuxed(), only_newest=is_mjpeg)
         skipped = 0
-        for packet, came_ns in newest:
-            self._came_ns = came_ns
-            if newest.skipped > skipped:
-                self.oddities["overtaken"] += newest.skipped - skipped
-                skipped = newest.skipped
+        for packet, self._came_ns in reader:
+            self._count += 1 + reader.skipped - skipped
+            if reader.skipped > skipped:
+                self.oddities["overtaken"] += reader.skipped - skipped
+                skipped = reader.skipped
             yield packet
 
     def _demuxed(self) -> Iterator[Any]:
@@ -192,7 +189,7 @@ class NetworkStream(Camera):
 
     def close(self) -> None:
         """Close the connection, unless somebody still reads from it, who then closes it."""
-        if self._newest is None or self._newest.stop(READ_WITHIN_S):
+        if self._reader is None or self._reader.stop(READ_WITHIN_S):
             self._container.close()
 
 
