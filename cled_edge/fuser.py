@@ -204,7 +204,6 @@ class Fuser:
         size = infrared.shape[0], infrared.shape[1]
         maps = maps_of(strength_map)
         check_maps(maps, size)
-        self._refuse_doubt(controls)
         if controls.deadline_ms is None:
             return self._fuse(infrared, visible, controls, strength_map, noise)
         budget, most = self._budget(size, controls)
@@ -255,6 +254,11 @@ class Fuser:
                 "backend that runs FP32 graphs"
             )
 
+    @property
+    def can_doubt(self) -> bool:
+        """Whether this backend runs a doubt graph of the bundle."""
+        return any(graph.role == "doubt" for graph in self._own_graphs())
+
     def doubts(self, controls: Controls) -> bool:
         """Say whether a frame takes the doubt graph: its uncertainty is to be told, or a sample to be drawn."""
         return self.uncertainty or controls.start_noise > 0
@@ -269,7 +273,7 @@ class Fuser:
                 f"{asked}, and steadiness is {controls.steadiness:g}; the warm loop takes no noise and tells no "
                 "uncertainty; leave steadiness at 0, or the other out"
             )
-        if not any(graph.role == "doubt" for graph in self._own_graphs()):
+        if not self.can_doubt:
             raise OptionError(
                 f"{asked}, but {self.bundle.path} has no doubt graph in {self.backend.choice.graphs}; leave it out, or "
                 "take a bundle that was exported with one, on a backend that runs FP32 graphs"
@@ -455,9 +459,9 @@ class Fuser:
             residual, told = self.residual(x_in, controls)
             clock.lap("steps")
             if doubts:
-                residual, uncertainty = self.doubt(
-                    x_in, residual, start_noise(controls, size) if noise is None else noise
-                )
+                noise = start_noise(controls, size) if noise is None else noise
+                drawn, uncertainty = self.doubt(x_in, residual, noise)
+                residual = residual if noise is None else drawn
                 uncertainty = uncertainty[:, 0, : size[0], : size[1]].copy()
                 clock.lap("doubt")
             if strength_map is not None:
@@ -505,7 +509,8 @@ class Fuser:
         return self.backend.fused_frame(step, fusion, self.rows(controls), inputs)
 
     def check_controls(self, controls: Controls, x_in: Float32) -> None:
-        """Raise OptionError for a control that the fusion graph has not, before any step runs for nothing."""
+        """Raise OptionError for a control that no graph applies, before any step runs for nothing."""
+        self._refuse_doubt(controls)
         control_inputs(self.bundle.manifest.graphs[self._reference_graph("fusion", x_in.shape[2:])], controls)
 
     def residual(self, x_in: Float32, controls: Controls) -> tuple[Float32, Float32 | None]:

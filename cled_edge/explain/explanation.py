@@ -29,9 +29,10 @@ class Explanation:
     x_in: (2, 3, H, W), infrared first, its one channel three times. states: (S + 1, 2, 3, H, W), I_t before each step
     and after the last. residuals: (S, 2, 3, H, W), each step's estimate of what the degradation added. weights: of each
     step. fused: the result, RGB. origin: see there. spread_levels: (2, H, W), standard deviation over `seeds` start
-    noises of the last clean estimate's luma, grey levels; None if no noise was tried. identity_error: the largest
-    difference between a state and its split. heads: what the network said of kinds at each step, S of them; none if its
-    bundle tells none. model, backend: what ran.
+    noises of the last clean estimate's luma, grey levels; None if no noise was tried. uncertainty_levels: (2, H, W), of
+    the last clean estimate, see `FusedFrame`; None if its bundle tells none. Where it does, the spread is of samples
+    that the bundle's doubt graph draws. identity_error: the largest difference between a state and its split. heads:
+    what the network said of kinds at each step, S of them; none if its bundle tells none. model, backend: what ran.
     """
 
     x_in: Float32
@@ -41,6 +42,7 @@ class Explanation:
     fused: FusedFrame
     origin: PixelOrigin
     spread_levels: Float32 | None
+    uncertainty_levels: Float32 | None
     seeds: int
     identity_error: float
     heads: tuple[Evidence, ...]
@@ -139,6 +141,7 @@ class Explanation:
             "restored_visible": self.fused.visible,
             **{f"origin_{name}": value for name, value in vars(self.origin).items()},
             **({} if self.spread_levels is None else {"spread_levels": self.spread_levels}),
+            **({} if self.uncertainty_levels is None else {"uncertainty_levels": self.uncertainty_levels}),
             "identity_error": np.array(self.identity_error),
         }
 

@@ -24,6 +24,7 @@ from cled_edge.size import size_text
 TEMPLATE = "report.html.j2"
 PAGE, NUMBERS, NPZ, ANIMATION, PANELS = "index.html", "numbers.json", "explanation.npz", "trajectory.webp", "panels"
 _FEW = 4096  # entries of the arrays that are numbers; larger ones are maps, which panels show
+_WITHIN = 1.645  # standard deviations that hold nine tenths of a normal distribution
 _HARDLY = 0.02  # of all that was taken
 
 Arrays = dict[str, NDArray[Any]]
@@ -84,7 +85,7 @@ def write_report(told: Explanation, folder: Path, title: str, over_time: OverTim
         share_plot=panels.share_plot(arrays),
         spectrum_plots=[panels.spectrum_plot(arrays, place) for place in range(2)],
         removal_sentences=[removal_sentence(arrays, name) for name in MODALITIES],
-        spread_sentence=spread_sentence(arrays),
+        doubt_sentences=doubt_sentences(arrays, told.seeds, told.fused.controls.start_noise or 1.0),
         origin_rows=origin_rows(arrays),
         alike_levels=ALIKE_LEVELS,
         over_time=over_time and over_time.drawn(),
@@ -101,7 +102,7 @@ def numbers_of_arrays(arrays: Arrays) -> dict[str, Any]:
     for name, values in arrays.items():
         if values.size <= _FEW:
             found[name] = _plain(values.tolist())
-        elif name.startswith(("origin_", "spread_")):
+        elif name.startswith(("origin_", "spread_", "uncertainty_")):
             found[f"{name}_mean"] = float(np.mean(values, dtype=np.float64))
     return found
 
@@ -167,15 +168,40 @@ def removal_sentence(arrays: Arrays, modality: str) -> str:
     )
 
 
-def spread_sentence(arrays: Arrays) -> str:
-    """Say how large the spread is, and what it is not."""
-    if "spread_levels" not in arrays:
-        return ""
-    means = arrays["spread_levels"].mean(axis=(1, 2))
-    return (
-        f"On average it is {means[0]:.2f} in the infrared and {means[1]:.2f} in the visible. A frame in use starts "
-        "without noise: a large spread says that this network was not trained to start with it, or that it is unsure."
+def doubt_sentences(arrays: Arrays, seeds: int, start_noise: float) -> list[str]:
+    """Say what the maps of uncertainty and spread mean, how large they are, and what they are not.
+
+    start_noise: how much of it the samples were drawn with.
+    """
+    sentences = []
+    uncertainty, spread = arrays.get("uncertainty_levels"), arrays.get("spread_levels")
+    if uncertainty is not None:
+        infrared, visible = uncertainty.mean(axis=(1, 2))
+        far = np.percentile(uncertainty, 95, axis=(1, 2))
+        sentences.append(
+            "Uncertainty: a small network beside the loop predicts it for each pixel. At nine of ten pixels the true "
+            "brightness lies within so many grey levels of the clean estimate, of images like those of the training. "
+            f"On average it is {infrared:.1f} in the infrared and {visible:.1f} in the visible; one pixel in twenty "
+            f"has over {far[0]:.1f} and {far[1]:.1f}."
+        )
+    if spread is None:
+        return sentences
+    infrared, visible = spread.mean(axis=(1, 2))
+    means = f"in grey levels: on average {infrared:.2f} in the infrared and {visible:.2f} in the visible."
+    if uncertainty is None:
+        sentences.append(
+            f"The loop ran again from {counted(seeds, 'random start noise')}. The maps show by how much the clean "
+            f"estimate then varies, {means} A frame in use starts without noise: a large spread says that this network "
+            "was not trained to start with it, or that it is unsure."
+        )
+        return sentences
+    deviations = uncertainty.mean(axis=(1, 2)) / _WITHIN
+    sentences.append(
+        f"Standard deviation: start noise {start_noise:g} drew {counted(seeds, 'sample')}, images that the restored "
+        f"ones may be as well. It is how they differ, {means} The uncertainty stands for {deviations[0]:.2f} and "
+        f"{deviations[1]:.2f}. Samples differ where the input leaves most open; the mean of many is the estimate."
     )
+    return sentences
 
 
 def origin_rows(arrays: Arrays) -> list[tuple[str, float, float]]:

@@ -150,13 +150,13 @@ def origin(told: Explanation) -> Image.Image:
 
 
 def spread(told: Explanation) -> Image.Image:
-    """How much the start noise changes both clean estimates."""
-    levels = told.spread_levels
-    grid = Grid(1, 2, told.size)
-    if levels is not None:
+    """How far off both clean estimates may be, and how much the start noise changes them."""
+    maps = {"uncertainty": told.uncertainty_levels, "standard deviation": told.spread_levels}
+    shown = {words: levels for words, levels in maps.items() if levels is not None}
+    grid = Grid(len(shown), 2, told.size)
+    for row, (words, levels) in enumerate(shown.items()):
         for place, name in enumerate(MODALITIES):
-            title = f"{name}: standard deviation, levels"
-            grid.unsigned(0, place, title, levels[place], scale_of(levels[place]), "magma")
+            grid.unsigned(row, place, f"{name}: {words}, levels", levels[place], scale_of(levels[place]), "magma")
     return grid.page
 
 
@@ -166,7 +166,7 @@ def panels_of(told: Explanation) -> dict[str, Image.Image]:
     for draw, kind in ((steps_of, "steps"), (split_of, "split")):
         found |= {f"{kind}-{name}": draw(told, place) for place, name in enumerate(MODALITIES)}
     found["origin"] = origin(told)
-    if told.spread_levels is not None:
+    if told.spread_levels is not None or told.uncertainty_levels is not None:
         found["spread"] = spread(told)
     return found
 

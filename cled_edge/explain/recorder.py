@@ -18,7 +18,15 @@ from cled_edge.image import Float32, Uint8
 from cled_edge.json_text import counted
 from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.schedule import SCHEDULE_NAMES, Schedule
-from cled_edge.tensors import check_finite, check_maps, fused_image, maps_of, restored_images, shares_of
+from cled_edge.tensors import (
+    check_finite,
+    check_maps,
+    fused_image,
+    maps_of,
+    restored_images,
+    shares_of,
+    start_noise,
+)
 
 MAX_SEEDS = 64
 NOISELESS = "this bundle's schedule starts without noise, so no start noise was tried"
@@ -39,7 +47,8 @@ def explain(
     """Restore and fuse a pair step by step, and keep what happened.
 
     infrared, visible, controls, strength_map: as `Fuser.__call__` takes them; a deadline has no part in it. seeds: how
-    many start noises to try, 0 to 64, for the spread of the result; a schedule that starts without noise has none.
+    many start noises to try, 0 to 64, for the spread of the result: samples of the bundle's doubt graph if it has one,
+    else the loop starts from noise, and a schedule that starts without has none.
     states: to swap in before steps, by their number from 0, (2, 3, H, W): what the loop makes of a wrong state.
 
     The split of each update is checked against the state that the graph gave: BackendError if they differ by more than
@@ -79,7 +88,11 @@ class _Recorder:
         x_in = fuser.prepare(infrared, visible)
         fuser.check_controls(controls, x_in)
         states, residuals, error, told = self.loop(x_in, self.padded(swapped, x_in))
-        last = residuals[-1] if self.shares is None else residuals[-1] * self.shares
+        drawn, uncertainty = (
+            self.doubt(x_in, residuals[-1], controls.seed) if fuser.can_doubt else (residuals[-1], None)
+        )
+        last = drawn if controls.start_noise else residuals[-1]
+        last = last if self.shares is None else last * self.shares
 
         def fuse(at: Controls) -> Float32:
             return self.cropped(fuser.fusion(x_in, last, at).copy())[0]
@@ -90,8 +103,8 @@ class _Recorder:
         picture = fused_image(fused[None], self.size)
         ran = replace(controls, steps=len(self.weights))
         restored = restored_images(cut, self.cropped(last), controls, self.size)
-        noise = self.start_noise() if seeds else 0.0
-        if seeds and not noise:
+        noise = self.start_noise() if seeds and not fuser.can_doubt else 0.0
+        if seeds and not (noise or fuser.can_doubt):
             seeds, notes = 0, (*notes, NOISELESS)
         return Explanation(
             x_in=cut,
@@ -100,7 +113,8 @@ class _Recorder:
             weights=self.weights,
             fused=FusedFrame(picture, *restored, controls=ran, notes=notes),
             origin=origin_of(cut, self.cropped(last), controls, fuse),
-            spread_levels=self.spread(x_in, seeds, noise) if seeds else None,
+            spread_levels=self.spread(x_in, residuals[-1], seeds, noise) if seeds else None,
+            uncertainty_levels=None if uncertainty is None else self.cropped(uncertainty[:, 0]),
             seeds=seeds,
             identity_error=error,
             heads=tuple(fuser.likely(each) for each in told),
@@ -164,15 +178,29 @@ class _Recorder:
             raise OptionError(f"the start noise of schedule {name!r} is unknown; try no seeds")
         return float(Schedule.named(name).start_noise)
 
-    def spread(self, x_in: Float32, seeds: int, noise: float) -> Float32:
-        """Return the standard deviation over start noises of the last clean estimate's luma, (2, H, W) in levels."""
+    def doubt(self, x_in: Float32, residual: Float32, seed: int) -> tuple[Float32, Float32]:
+        """Return the residual of a sample, with all start noise unless the controls say how much, and uncertainty."""
+        amount = self.controls.start_noise or 1.0
+        noise = start_noise(Controls(start_noise=amount, seed=seed), self.size)
+        drawn, uncertainty = self.fuser.doubt(x_in, residual, noise)
+        return drawn.copy(), uncertainty.copy()
+
+    def spread(self, x_in: Float32, residual: Float32, seeds: int, noise: float) -> Float32:
+        """Return the standard deviation over start noises of the last clean estimate's luma, (2, H, W) in levels.
+
+        residual: the last one. noise: of the schedule's start, where no doubt graph draws samples.
+        """
         start = self.fuser.start(x_in)["x_t"]
         lumas = []
         for seed in range(seeds):
-            drawn = np.random.default_rng(seed).standard_normal(x_in.shape, np.float32)
-            drawn[0] = drawn[0, :1]  # infrared has one channel
-            *_, last = self.fuser.trajectory(x_in, self.controls, start + np.float32(noise) * drawn)
-            lumas.append(luma_levels(self.cropped(x_in - last["residual"])))
+            if self.fuser.can_doubt:
+                found = self.doubt(x_in, residual, seed)[0]
+            else:
+                drawn = np.random.default_rng(seed).standard_normal(x_in.shape, np.float32)
+                drawn[0] = drawn[0, :1]  # infrared has one channel
+                *_, last = self.fuser.trajectory(x_in, self.controls, start + np.float32(noise) * drawn)
+                found = last["residual"]
+            lumas.append(luma_levels(self.cropped(x_in - found)))
         return np.std(lumas, axis=0, dtype=np.float32, ddof=1 if seeds > 1 else 0)
 
 

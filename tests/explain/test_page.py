@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from cled_edge import Fuser
 from cled_edge.cli.app import app
 from cled_edge.contract import Controls
 from cled_edge.errors import CledEdgeError, NoPairsError, OptionError, SizeMismatchError
@@ -164,7 +163,7 @@ def test_it_takes_a_run_s_areas_controls_and_calibration(tmp_path: Path, rng) ->
 
 def test_a_schedule_without_noise_says_that_none_was_tried() -> None:
     rng = np.random.default_rng(0)
-    with Fuser.load() as fuser:
+    with noisy_fuser() as fuser:
         manifest = fuser.bundle.manifest
         schedule = manifest.schedule.model_copy(update={"name": "rddm09-noiseless"})
         fuser.bundle = replace(fuser.bundle, manifest=manifest.model_copy(update={"schedule": schedule}))
