@@ -3,12 +3,13 @@
 import os
 import sys
 import time
-from collections import defaultdict, deque
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import psutil
+from numpy.typing import NDArray
 
 # A frame's path. `network` stands for steps and fusion where a bundle has them in one graph. `doubt` is there where a
 # sample or the uncertainty is asked for. `wait` is what the fusing thread idled, and no part of a frame's own time.
@@ -20,21 +21,28 @@ _START_TICKS = 19  # field 22 of /proc/PID/stat, of which the process's name is 
 
 
 class SampleLog:
-    """Collects nanoseconds by name over the last 10,000 samples of each. Any thread may ask for the summary."""
+    """Collects nanoseconds by name over the last 10,000 samples of each. Any thread may ask for the summary.
+
+    All the memory that a name takes is taken at its first sample: what fills for half an hour looks like a leak.
+    """
 
     def __init__(self) -> None:
-        self._samples: dict[str, deque[int]] = defaultdict(lambda: deque(maxlen=KEPT_FRAMES))
+        self._samples: dict[str, NDArray[np.int64]] = {}
+        self._counts: Counter[str] = Counter()
 
     def add(self, sample_ns: Mapping[str, int]) -> None:
         """Add one sample of each name."""
         for name, value in sample_ns.items():
-            self._samples[name].append(value)
+            if name not in self._samples:
+                self._samples[name] = np.full(KEPT_FRAMES, value, np.int64)
+            self._samples[name][self._counts[name] % KEPT_FRAMES] = value
+            self._counts[name] += 1
 
     def summary_ms(self) -> dict[str, dict[str, float]]:
         """Return name -> {p50, p90, p99, max} in milliseconds."""
         table = {}
         for name, samples in tuple(self._samples.items()):
-            values = np.array(list(samples)) / 1e6  # a list is made at once, while another thread may add
+            values = samples[: max(1, self._counts[name])] / 1e6
             row = {f"p{p}": round(float(np.percentile(values, p)), 3) for p in PERCENTILES}
             table[name] = {**row, "max": round(float(values.max()), 3)}
         return table

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -34,6 +35,19 @@ def test_only_the_last_frames_are_kept() -> None:
         log.add({"steps": k * 1_000_000})
     wanted = np.percentile(np.arange(500, KEPT_FRAMES + 500), 50)
     assert log.summary_ms()["steps"]["p50"] == pytest.approx(wanted)
+
+
+def test_the_memory_of_a_stage_is_taken_at_its_first_sample() -> None:
+    log = LatencyLog()
+    log.add({"steps": 10**9})
+    tracemalloc.start()
+    try:
+        for k in range(KEPT_FRAMES + 500):
+            log.add({"steps": 10**9 + k})
+        grew_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grew_bytes < 10_000
 
 
 def test_nothing_measured_is_an_empty_table() -> None:
