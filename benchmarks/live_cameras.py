@@ -42,7 +42,8 @@ from cled_edge.live_pairs import LivePairs
 from cled_edge.registration.calibration import Calibration, DistanceMap
 from cled_edge.registration.warp import Registrar
 from cled_edge.run_report import Report
-from cled_edge.serve.server import PageAddress, PageServer
+from cled_edge.serve.page_address import PageAddress
+from cled_edge.serve.server import PageServer
 from cled_edge.size import parse_size, size_text
 from cled_edge.thermal import WHITE_HOT, Thermal, ThermalStream
 

@@ -1,6 +1,7 @@
 """`cled-edge calibrate`: find where the pixels of one camera lie in the other, and write it down."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,7 +10,9 @@ import typer
 from rich.console import Console
 
 from cled_edge.cli.infrared_options import InfraredCrop, Names, numbers_of
+from cled_edge.cli.marking import address_of, marked_by_hand
 from cled_edge.cli.options import INPUTS, with_default
+from cled_edge.cli.page_options import ServeToken, ServeTokenFile
 from cled_edge.errors import CalibrationError, OptionError, SourceUnreadableError
 from cled_edge.json_text import counted, json_of
 from cled_edge.progress import print_line
@@ -19,13 +22,14 @@ if TYPE_CHECKING:
 
     from cled_edge.frame import Frame
     from cled_edge.registration.calibration import DistanceMap, Mode
+    from cled_edge.serve.page_address import PageAddress
 
 SHOWN = 3  # pairs of each distance that get an overlay
 MOST_BOARDS = 40
 _SURE = 0.5
 _HELP = (
-    "hold a warm board where both see it and give --board, mark points and give --points, or take more frames of a "
-    "scene with edges in both"
+    "hold a warm board where both see it and give --board, mark points with --serve or --points, or take more frames "
+    "of a scene with edges in both"
 )
 
 
@@ -83,6 +87,16 @@ def calibrate(
             rich_help_panel=WAY,
         ),
     ] = None,
+    serve: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[HOST:]PORT",
+            help="mark points by hand on a page at that address; the host is 127.0.0.1 unless it is named",
+            rich_help_panel=WAY,
+        ),
+    ] = None,
+    serve_token: ServeToken = None,
+    serve_token_file: ServeTokenFile = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="the calibration to write", rich_help_panel=REPORT)] = Path(
         "calibration.yaml"
     ),
@@ -103,7 +117,8 @@ def calibrate(
     from cled_edge.files import check_writable, make_folder, write_whole  # noqa: PLC0415
     from cled_edge.registration.calibration import Calibration  # noqa: PLC0415
 
-    _check(infrared, visible, distance_m or [], board, points)
+    _check(infrared, visible, distance_m or [], board, points, serve)
+    address = address_of(serve, serve_token, serve_token_file) if serve else None
     check_writable(out)
     folder = overlays or out.with_name(f"{out.stem}-overlays")
     make_folder(folder)
@@ -123,8 +138,11 @@ def calibrate(
         )
     mode: Mode
     taken = sum(len(shot.pairs) for shot in shots)
-    with console.status(f"registering {counted(taken, 'pair')}, which may take a minute"):
-        if points:
+    working = console.status(f"registering {counted(taken, 'pair')}, which may take a minute")
+    with nullcontext() if address else working:
+        if address:
+            mode, maps, told = "points", *_by_page(address, shots[0], out, console)
+        elif points:
             mode, maps, told = "points", *_by_points(points, shots[0])
         elif board:
             mode, maps, told = "board", *_by_board(board, square_mm, distance_m or [], shots[0])
@@ -158,27 +176,32 @@ def calibrate(
 
 
 def _check(
-    infrared: Sequence[str], visible: Sequence[str], distances: Sequence[float], board: str | None, points: Path | None
+    infrared: Sequence[str],
+    visible: Sequence[str],
+    distances: Sequence[float],
+    board: str | None,
+    points: Path | None,
+    serve: str | None,
 ) -> None:
     """Refuse options that do not fit each other, before anything is read."""
-    if board and points:
-        raise OptionError("--board and --points are both given; they are two ways; choose one")
+    ways = [name for name, value in (("--board", board), ("--points", points), ("--serve", serve)) if value]
+    if len(ways) > 1:
+        raise OptionError(f"{ways[0]} and {ways[1]} are both given; they are two ways; choose one")
     if len(infrared) != len(visible):
         raise OptionError(f"there are {len(infrared)} --infrared and {len(visible)} --visible; give as many of each")
     if any(not distance > 0 for distance in distances):
         raise OptionError(f"--distance-m is {min(distances)}; it must be above 0, in metres")
     if len(set(distances)) < len(distances):
         raise OptionError("--distance-m has one distance twice; give each once")
-    if (board or points) and len(infrared) > 1:
+    if ways and len(infrared) > 1:
         raise OptionError("a board and points take one pair of sources; put all images into one folder for each camera")
     if points and distances:
         raise OptionError("--distance-m goes with a scene or a board; with --points write a column distance_m")
-    several = len(infrared) > 1 and not (board or points)
-    if several and len(distances) != len(infrared):
+    if len(infrared) > 1 and len(distances) != len(infrared):
         raise OptionError(
             f"{len(infrared)} pairs of sources need as many --distance-m, got {len(distances)}; give them"
         )
-    if not board and not points and len(distances) > len(infrared):
+    if (serve or not ways) and len(distances) > len(infrared):
         raise OptionError(f"there are {len(distances)} --distance-m for one scene; give both sources again for each")
 
 
@@ -298,6 +321,11 @@ def _by_points(path: Path, shot: Shot) -> Found:
         number, off_px = found.worst
         told.append({"points": len(marked.infrared), "worst_point": number, "worst_px": round(off_px, 2)})
     return maps, told
+
+
+def _by_page(address: "PageAddress", shot: Shot, out: Path, console: Console) -> Found:
+    found, told = marked_by_hand(address, shot.pairs, shot.names, out, shot.distance_m, console)
+    return [found], [told]
 
 
 def _draw(folder: Path, shots: Sequence[Shot], maps: "Sequence[DistanceMap]") -> list[Path]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from cled_edge.fuser import Fuser
     from cled_edge.live import Monitor
     from cled_edge.registration.warp import Registrar
-    from cled_edge.serve.server import PageAddress
+    from cled_edge.serve.page_address import PageAddress
     from cled_edge.thermal import ThermalStream
 
 
@@ -28,7 +28,7 @@ def page_address(config: "RobotConfig") -> "PageAddress | None":
         if page.serve_token_file is not None:
             raise OptionError("a file with a token is given and no page; needed both; give --serve too")
         return None
-    from cled_edge.serve.server import PageAddress  # noqa: PLC0415
+    from cled_edge.serve.page_address import PageAddress  # noqa: PLC0415
 
     try:
         return PageAddress.parse(page.serve, page.serve_token, page.serve_token_file)

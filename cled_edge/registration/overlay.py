@@ -20,12 +20,12 @@ def overlay(infrared: NDArray[Any], visible: NDArray[Any], found: PixelMap, says
     """
     width = min(_WIDTH_PX, visible.shape[1])
     height = max(1, round(visible.shape[0] * width / visible.shape[1]))
-    base = _levelled(cv2.resize(visible.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA))
+    base = levelled(cv2.resize(visible.astype(np.float32), (width, height), interpolation=cv2.INTER_AREA))
     y, x = np.mgrid[:height, :width].astype(np.float64)
     factor = visible.shape[1] / width
     places = found.infrared_points((np.stack([x.ravel(), y.ravel()], -1) + 0.5) * factor - 0.5)
     column, row = (np.clip(axis, -1e4, 3e4).astype(np.float32).reshape(height, width) for axis in places.T)
-    level = _levelled(infrared.astype(np.float32))
+    level = levelled(infrared.astype(np.float32))
     after = cv2.remap(level, column, row, cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT)
     before = cv2.resize(level, (width, height), interpolation=cv2.INTER_LINEAR)
     sides = [np.dstack([red, base, base]) for red in (before, after)]
@@ -35,7 +35,7 @@ def overlay(infrared: NDArray[Any], visible: NDArray[Any], found: PixelMap, says
     return np.ascontiguousarray(np.concatenate(sides, axis=1))
 
 
-def _levelled(grey: NDArray[Any]) -> Uint8:
+def levelled(grey: NDArray[Any]) -> Uint8:
     """Return 8 bit of even contrast: thermal images are flat, nights are dark."""
     low, high = np.percentile(grey, (1, 99))
     image = np.clip((grey - low) / max(float(high - low), 1e-6) * 255, 0, 255).astype(np.uint8)

@@ -21,7 +21,7 @@ _DISTANCE = "distance_m"
 _TODO = f"write a line {','.join(COLUMNS)} and below it a line for each point"
 _FILES = Reader(CalibrationError, CalibrationError, _TODO, follow_links=True)
 _MAX_BYTES = 2**20
-_LEAST, _AFFINE, _HOMOGRAPHY = 4, 6, 10  # points, and from how many on the map has more freedom
+LEAST_POINTS, _AFFINE, _HOMOGRAPHY = 4, 6, 10  # points, and from how many on the map has more freedom
 _HALF_ERROR = 0.01  # widths of the visible image, at which confidence is halved
 
 
@@ -73,7 +73,7 @@ def read_points(path: Path) -> list[MarkedPoints]:
             )
         by_distance.setdefault(values[4] if len(values) > 4 else None, []).append(values[:4])
     if not by_distance:
-        raise CalibrationError(f"{path} has no point, needed {_LEAST} at least; {_TODO}")
+        raise CalibrationError(f"{path} has no point, needed {LEAST_POINTS} at least; {_TODO}")
     groups = sorted(by_distance.items(), key=lambda group: group[0] or 0)
     arrays = [(distance, np.array(rows, np.float64)) for distance, rows in groups]
     return [MarkedPoints(rows[:, :2], rows[:, 2:], distance) for distance, rows in arrays]
@@ -82,8 +82,8 @@ def read_points(path: Path) -> list[MarkedPoints]:
 def map_of(points: MarkedPoints, infrared_size: Size, visible_size: Size) -> PointMap:
     """Return the map through points. CalibrationError for too few, one outside its image, and points in a line."""
     count = len(points.infrared)
-    if count < _LEAST:
-        raise CalibrationError(f"there are {count} points, needed {_LEAST} at least, far apart; mark more")
+    if count < LEAST_POINTS:
+        raise CalibrationError(f"there are {count} points, needed {LEAST_POINTS} at least, far apart; mark more")
     for name, places, (height, width) in (
         ("infrared", points.infrared, infrared_size),
         ("visible", points.visible, visible_size),

@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.resources import files
 from typing import Any, get_args
 
 from fastapi import FastAPI, Request, Response, WebSocket
@@ -20,6 +19,7 @@ from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
 from cled_edge.output.view import VIEWS
 from cled_edge.registration.warp import Registrar
+from cled_edge.serve.bare_application import bare_application, body_of
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.page_recorder import Kind, Recorder
 from cled_edge.serve.shot import Shot, png_of, view_and_width
@@ -29,19 +29,9 @@ from cled_edge.thermal import ThermalStream
 MAX_VIEWERS = 8
 MAX_VIEWS = 6  # in one stream
 MOST_HZ = 30.0
-WRONG_LOGIN_S = 1.0
 STATUS_S = 1.0
 _SNAPSHOT = ("picture", "infrared-input", "visible-input", "infrared", "visible")
 _BOUNDARY = "cled-edge-frame"
-_FILES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/charts.js": ("charts.js", "text/javascript; charset=utf-8"),
-    "/icon.svg": ("icon.svg", "image/svg+xml"),
-    "/login": ("login.html", "text/html; charset=utf-8"),
-    "/login.js": ("login.js", "text/javascript; charset=utf-8"),
-}
 
 
 @dataclass(frozen=True)
@@ -84,28 +74,11 @@ class Page:
 
 def application(page: Page) -> FastAPI:
     """Return the application; a `Guard` goes around it."""
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    _add_files(app)
+    app = bare_application({"/": "index.html", "/page.js": "page.js", "/charts.js": "charts.js"})
     _add_told(app, page)
     _add_changes(app, page)
     _add_streams(app, page)
-
-    @app.exception_handler(CledEdgeError)
-    async def refused(_request: Request, error: CledEdgeError) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422)
-
     return app
-
-
-def _add_files(app: FastAPI) -> None:
-    folder = files("cled_edge.serve") / "static"
-    for path, (name, kind) in _FILES.items():
-        content = (folder / name).read_bytes()
-
-        async def answer(content: bytes = content, kind: str = kind) -> Response:
-            return Response(content, media_type=kind)
-
-        app.add_api_route(path, answer, methods=["GET"])
 
 
 def _add_told(app: FastAPI, page: Page) -> None:
@@ -159,21 +132,13 @@ def _add_told(app: FastAPI, page: Page) -> None:
 
 
 def _add_changes(app: FastAPI, page: Page) -> None:
-    @app.post("/login")
-    async def login(request: Request) -> JSONResponse:
-        guard, token = request.scope["cled_edge_guard"], (await _body(request)).get("token")
-        if not isinstance(token, str) or not guard.accepts(token):
-            await asyncio.sleep(WRONG_LOGIN_S)  # nobody tries many
-            return JSONResponse({"error": "this is not the token; needed that of this run; look where it was set"}, 401)
-        return JSONResponse({}, headers={"set-cookie": guard.set_cookie()})
-
     @app.post("/controls")
     async def controls(request: Request) -> dict[str, Any]:
-        return asdict(page.box.change(**await _body(request)))
+        return asdict(page.box.change(**await body_of(request)))
 
     @app.post("/thermal")
     async def thermal(request: Request) -> dict[str, Any] | None:
-        lock = (await _body(request)).get("lock")
+        lock = (await body_of(request)).get("lock")
         if not isinstance(lock, bool) or page.thermal is None:
             raise OptionError(
                 'the grey scale cannot be locked so; needed {"lock": true} or false, and a thermal camera'
@@ -183,7 +148,7 @@ def _add_changes(app: FastAPI, page: Page) -> None:
 
     @app.post("/record")
     async def record(request: Request) -> dict[str, Any]:
-        wanted = await _body(request)
+        wanted = await body_of(request)
         is_on, view = wanted.get("on"), wanted.get("view", "picture")
         kind: Any = wanted.get("kind", "mp4")
         if not isinstance(is_on, bool) or view not in [*VIEWS] or kind not in get_args(Kind):
@@ -319,13 +284,3 @@ def _zipped(page: Page, shot: Shot) -> bytes:
 
 def _download(name: str) -> dict[str, str]:
     return {"content-disposition": f'attachment; filename="{name}"'}
-
-
-async def _body(request: Request) -> dict[str, Any]:
-    try:
-        values = json_from_bytes(await request.body())
-    except ValueError as error:
-        raise OptionError(f"the body is no JSON: {error}; needed an object of names and values") from error
-    if not isinstance(values, dict):
-        raise OptionError("the body is no JSON object; needed names and values; send {...}")
-    return values

@@ -100,6 +100,8 @@ def test_no_board_says_where_it_was_looked_for(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("--board", "9x6", "--points", "p.csv"), "--board and --points are both given"),
+        (("--serve", "0", "--points", "p.csv"), "--points and --serve are both given"),
+        (("--serve", "0.0.0.0:0"), "needed a token"),
         (("--infrared", "other"), "there are 2 --infrared and 1 --visible"),
         (("--distance-m", "0"), "--distance-m is 0.0; it must be above 0"),
         (("--distance-m", "nan"), "--distance-m is nan; it must be above 0"),
@@ -132,3 +134,26 @@ def test_pairs_of_several_sizes_are_refused_with_their_sizes(tmp_path: Path) -> 
 def test_a_distance_without_a_calibration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OptionError, match="needed a calibration; give --calibration"):
         run("fuse", *cameras(tmp_path), "--distance-m", "3", "--out", tmp_path / "fused")
+
+
+def test_points_by_hand_are_marked_on_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    from cled_edge.serve import points_page
+
+    served = points_page.points_application
+
+    def marking(page: points_page.PointsPage) -> Any:
+        page.calibrate([[x, y, x + 40, y + 20] for x in (5, 70) for y in (5, 50)])
+        page.ended.set()
+        return served(page)
+
+    monkeypatch.setattr(points_page, "points_application", marking)
+    sources, out = cameras(tmp_path), tmp_path / "rig.yaml"
+    told = json.loads(run("calibrate", *sources, "--serve", "0", "--distance-m", "3", "--out", out, "--json").stdout)
+    assert (told["mode"], told["calibration"]) == ("points", str(out))
+    assert told["maps"][0]["points"] == 4
+    assert read_calibration(out).maps[0].distance_m == 3
+    monkeypatch.setattr(points_page, "points_application", lambda page: page.ended.set() or served(page))
+    with pytest.raises(CalibrationError, match="no points were calibrated"):
+        run("calibrate", *sources, "--serve", "0", "--out", tmp_path / "other.yaml")
+    assert not (tmp_path / "other.yaml").exists()

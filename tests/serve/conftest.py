@@ -16,7 +16,8 @@ from cled_edge.contract import Controls
 from cled_edge.control_box import ControlBox
 from cled_edge.errors import OptionError
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
-from cled_edge.serve.server import PageAddress, PageServer
+from cled_edge.serve.page_address import PageAddress
+from cled_edge.serve.server import PageServer
 
 SIZE = 48, 64
 TOKEN = "correct-horse-battery"  # noqa: S105 (of tests)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from cled_edge.errors import OptionError, OutputError
-from cled_edge.serve.server import PageAddress, PageServer
+from cled_edge.serve.page_address import PageAddress
+from cled_edge.serve.server import PageServer
 from tests.serve.conftest import TOKEN, Client, scene
 
 
@@ -85,9 +86,9 @@ def test_a_wrong_token_opens_nothing(serve: Callable[..., PageServer], value: st
 
 
 def test_the_token_opens_as_bearer_as_password_and_by_login(serve: Callable[..., PageServer], monkeypatch) -> None:
-    from cled_edge.serve import routes
+    from cled_edge.serve import bare_application
 
-    monkeypatch.setattr(routes, "WRONG_LOGIN_S", 0.0)
+    monkeypatch.setattr(bare_application, "WRONG_LOGIN_S", 0.0)
     page = serve(token=TOKEN)
     client = Client(page.url)
     assert client.ask("/status.json", authorization=f"Bearer {TOKEN}")[0] == 200
