@@ -1,12 +1,18 @@
 """Videos as cameras: presentation times, and what cannot be decoded."""
 
 import os
+import sys
 from pathlib import Path
 
+import cv2  # noqa: F401 (before av, as in the package)
 import numpy as np
 import pytest
 
+# isort: split
+import av
+
 from cled_edge import open_camera
+from cled_edge.camera.video_file import image_of
 from cled_edge.errors import SourceMissingError, SourceUnreadableError
 from cled_edge.frame import MEDIA, ORDER
 from tests.fakes.frames import write_timed_video, write_video
@@ -118,3 +124,11 @@ def test_a_pipe_is_refused_as_opencv_would_wait_for_it(tmp_path: Path) -> None:
 def test_an_address_without_a_place_is_refused(scheme: str) -> None:
     with pytest.raises(SourceMissingError, match=f"{scheme}: names no place; give one, such as {scheme}:PLACE"):
         open_camera(f"{scheme}:")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_converting_a_frame_starts_no_threads() -> None:
+    frame = av.VideoFrame(160, 120, "yuv420p")
+    before = len(os.listdir("/proc/self/task"))
+    assert image_of(frame, "fake").shape == (120, 160, 3)
+    assert len(os.listdir("/proc/self/task")) == before
