@@ -5,6 +5,8 @@ from statistics import median
 
 _SETTLE_NS = 250_000_000  # the first frames of a stream waited for its key frame, its server, its network
 _WINDOW_NS, _LEAST = 500_000_000, 5  # so long, and so many frames, one that came late makes all uncertain
+UNKNOWN_NS = 10**15  # longer than any slop
+_SETTLE_FRAMES = 4  # of a server that lags fewer come in that time
 _TIMES = 2  # the lateness that was seen: of frames that come unsteadily, the quickest was late as well
 _CREEP = 0.002  # by which the sender's clock may run otherwise than ours
 _RATE_CREEP = 0.2  # by which its frames may: one that was left out passes for late, but not for long
@@ -19,12 +21,12 @@ class ArrivalLine:
     streams whose servers were restarted every 6 to 10 s, on 2 cores with up to 14 busy programs, the spread of 9 frames
     let 22 of 837 pairs be wrong by over 0.15 s, and twice the largest lateness of 0.5 s let 1 of 490.
 
-    doubt_ns: the newest frame may have been taken so much earlier than its arrival less its lateness says; None for the
-    first 0.25 s, of which nobody knows.
+    doubt_ns: the newest frame may have been taken so much earlier than its arrival less its lateness says; UNKNOWN_NS
+    for the first 0.25 s and three frames.
     """
 
     def __init__(self) -> None:
-        self.doubt_ns: int | None = None
+        self.doubt_ns = self._frames = 0
         self._begin_ns: int | None = None
         self._quickest_ns = self._last_ns = self._counted_ns = 0
         self._window: deque[tuple[int, int]] = deque()
@@ -49,6 +51,7 @@ class ArrivalLine:
         self._window.append((arrival_ns, behind_ns))
         while len(self._window) > _LEAST and arrival_ns - self._window[0][0] > _WINDOW_NS:
             self._window.popleft()
-        if arrival_ns - self._begin_ns >= _SETTLE_NS:
+        self._frames, self.doubt_ns = self._frames + 1, UNKNOWN_NS
+        if arrival_ns - self._begin_ns >= _SETTLE_NS and self._frames >= _SETTLE_FRAMES:
             self.doubt_ns = _TIMES * max(0, max(behind for _, behind in self._window) - self._quickest_ns)
         return behind_ns - self._quickest_ns

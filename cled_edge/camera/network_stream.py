@@ -93,7 +93,7 @@ class NetworkStream(Camera):
                 continue
             stamp_ns, clock = (now_ns - late_ns, ARRIVAL) if wall_ns is None else (wall_ns, SENDER)
             image = image_of(frame, self.name)
-            yield Frame(image, stamp_ns, clock, index, self.name, "BGR", arrival_ns=now_ns, doubt_ns=line.doubt_ns or 0)
+            yield Frame(image, stamp_ns, clock, index, self.name, "BGR", arrival_ns=now_ns, doubt_ns=line.doubt_ns)
             index, given_ns = index + 1, now_ns
         raise SourceUnreadableError(f"{self.name} ended after {index} frames; check the camera and the network")
 

@@ -2,13 +2,13 @@
 
 import random
 
-from cled_edge.camera.arrival_line import ArrivalLine
+from cled_edge.camera.arrival_line import UNKNOWN_NS, ArrivalLine
 
 MS = 1_000_000
 START_NS = 7_000_000 * MS
 
 
-def ran(way_ms, rate_hz: float = 30.0, seconds: float = 3.0) -> tuple[ArrivalLine, list[float], list[int | None]]:
+def ran(way_ms, rate_hz: float = 30.0, seconds: float = 3.0) -> tuple[ArrivalLine, list[float], list[int]]:
     """Let frames come that took `way_ms(seconds)`; return the line, how late each was, and what it then doubted."""
     line, late_ms, doubts = ArrivalLine(), [], []
     for index in range(round(seconds * rate_hz)):
@@ -21,13 +21,13 @@ def ran(way_ms, rate_hz: float = 30.0, seconds: float = 3.0) -> tuple[ArrivalLin
 def test_frames_that_come_steadily_are_not_late_and_nearly_sure() -> None:
     _, late_ms, doubts = ran(lambda _s: 25)
     assert max(late_ms) < 1
-    assert doubts[:7] == [None] * 7, "of the first 0.25 s nobody knows"
+    assert doubts[:7] == [UNKNOWN_NS] * 7, "of the first 0.25 s nobody knows"
     assert max(doubts[8:]) < 2 * MS
 
 
 def test_what_was_held_up_at_the_begin_is_forgotten_once_frames_come_steadily() -> None:
     _, _, doubts = ran(lambda s: max(10, 130 - 600 * s))
-    assert next(doubt for doubt in doubts if doubt is not None) > 150 * MS
+    assert next(doubt for doubt in doubts if doubt < UNKNOWN_NS) > 150 * MS
     assert doubts[round(30 * 0.8)] < 5 * MS
 
 
@@ -58,3 +58,12 @@ def test_where_there_are_no_times_frames_that_were_left_out_or_come_at_another_r
         doubts.append(line.doubt_ns)
     assert max(doubts[20:150]) < 2 * MS
     assert max(doubts[200:]) < 20 * MS
+
+
+def test_nobody_knows_of_the_first_three_frames_however_slowly_they_come() -> None:
+    line = ArrivalLine()
+    doubts = []
+    for index, way_ms in enumerate((317, 273, 264, 145)):
+        line.late_ns(index * 160 * MS, START_NS + (index * 160 + way_ms) * MS)
+        doubts.append(line.doubt_ns)
+    assert doubts == [UNKNOWN_NS] * 3 + [2 * (317 - 145) * MS]
