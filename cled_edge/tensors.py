@@ -1,5 +1,6 @@
 """Images as the tensors that graphs take, and what graphs give as images; padded and cropped here alone."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -118,11 +119,14 @@ def start_noise(controls: Controls, size: tuple[int, int]) -> Float32 | None:
 
 
 def noise_batch(noise: Float32 | None, shape: tuple[int, ...], multiple: int) -> Float32:
-    """Return noise (H, W, 4) as the batch of that shape, (2, 3, H', W'), padded as images are; None is none at all."""
+    """Return noise (H, W, 4) as the batch of that shape, (2, 3, H', W'), padded as images are; None is none at all.
+
+    The infrared's is one number a pixel in three equal channels: divided by sqrt(3), what they share has variance 1.
+    """
     batch = np.zeros(shape, np.float32)
     if noise is not None:
         padded = pad(noise, multiple)
-        batch[0] = padded[:, :, 0]
+        batch[0] = padded[:, :, 0] / np.float32(math.sqrt(3))
         batch[1] = padded[:, :, 1:].transpose(2, 0, 1)
     return batch
 

@@ -33,13 +33,22 @@ def starting_model(own: Path, recipe: Recipe, stage: str, init: Path | None) -> 
             )
         return CledFusion(config), []
     model, record = load_checkpoint(source)
-    model = _grown(model, config)
+    model = _grown(_without_doubt(model), config)
     if replace(model.config, kinds=config.kinds, name=config.name) != config:
         raise CheckpointError(
             f"{source} is not the model of the recipe, {recipe.preset!r} and its changes; "
             f"choose another {'folder to write to' if source == own else 'model to start from'}"
         )
     return with_kinds(model, config), [*record.pop("earlier", []), record]
+
+
+def _without_doubt(model: CledFusion) -> CledFusion:
+    """Return the model without its network of doubt: of what a run changes, the doubts have to be fitted again."""
+    if model.doubt is None:
+        return model
+    made = CledFusion(replace(model.config, doubt=None))
+    made.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("doubt.")})
+    return made.train(model.training)
 
 
 def _grown(model: CledFusion, config: ModelConfig) -> CledFusion:

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from cled_edge.data.datasets import DataSet, Pair, find_pairs, pairs_of_set
-from cled_edge.data.split import part_of
+from cled_edge.data.split import Part, part_of
 from cled_edge.errors import DataError
 from training.batches import Fields, FusionBatch, RestorationBatch, each
 from training.crops import monochrome, random_crop, unit_images, within_border
@@ -66,11 +66,13 @@ class _Batches(Generic[Fields]):
         strict: bool = False,
         images: ImageCache | None = None,
         rank: int = 0,
+        part: Part = "train",
     ) -> None:
         self.root, self.recipe, self.batch, self.crop, self.seed, self.rank = root, recipe, batch, crop, seed, rank
+        self.part = part
         self.strict = strict
         self.images = images or ImageCache(recipe.keep_gib)
-        pairs = readable_pairs(find_pairs(root, recipe.all_sets, "train"), self.images, strict)
+        pairs = readable_pairs(find_pairs(root, recipe.all_sets, part), self.images, strict)
         self.pairs = [self._without_repeats(pair) for pair in pairs]
         self._prepare()
 
@@ -179,7 +181,7 @@ class RestorationBatches(_Batches[RestorationBatch]):
         """Return the degraded images and their references that are trained on, paired by stem."""
         folders = DataSet(root="", infrared=entry.degraded, visible=entry.reference)
         found = [(pair.infrared, pair.visible) for pair in pairs_of_set(self.root, folders)]
-        couples = [couple for couple in found if part_of(couple[0].stem) == "train"]
+        couples = [couple for couple in found if part_of(couple[0].stem) == self.part]
         members = [[(path, entry.modality) for path in couple] for couple in couples]
         usable = readable(members, self.images, self.strict, f"references in {entry.degraded}")
         return [couple for couple, is_usable in zip(couples, usable, strict=True) if is_usable]

@@ -78,29 +78,29 @@ class Rollout(nn.Module):
             table = self.schedule.step_table(5 + int(length * (_LONGEST - 4)))
             late_steps = [k for k in range(table.steps) if table.time[k] < _LATE]
             first = late_steps[int(begin * len(late_steps))]
-            told = self._told_after(int(shift * 3), light, context, self.schedule.step_table(3))
+            told = self._told_after(int(shift * 3), context, self.schedule.step_table(3))
             told = _better(told, truth, better, 0.75, shift)
-            return self._scored(light, told, context, table, range(first, min(table.steps, first + 1 + (shift > 0.5))))
+            return self._scored(told, context, table, range(first, min(table.steps, first + 1 + (shift > 0.5))))
         if sort < late + long:
             table = self.schedule.step_table(5 + int(length * (_LONGEST - 4)))
-            told = self._told_after(table.steps - 2, light, context, table)
+            told = self._told_after(table.steps - 2, context, table)
             told = _better(told, truth, better, 0.4, shift)
-            return self._scored(light, told, context, table, range(table.steps - 2, table.steps))
+            return self._scored(told, context, table, range(table.steps - 2, table.steps))
         table = self.schedule.step_table(_chosen(length, self.recipe.step_shares))
-        return self._scored(light, light, context, table, range(table.steps))
+        return self._scored(light, context, table, range(table.steps))
 
     @torch.no_grad()
-    def _told_after(self, steps: int, light: Tensor, context: Context, table: StepTable) -> Tensor:
+    def _told_after(self, steps: int, context: Context, table: StepTable) -> Tensor:
         """Return what the state tells after so many steps from the start."""
-        states = [light, *(told for _, told in islice(self.unet.estimates(light, context, table), steps))]
+        states = [context.light, *(told for _, told in islice(self.unet.estimates(context, table), steps))]
         return states[-1]
 
-    def _scored(self, light: Tensor, told: Tensor, context: Context, table: StepTable, steps: range) -> Estimates:
+    def _scored(self, told: Tensor, context: Context, table: StepTable, steps: range) -> Estimates:
         lights, given = [], []
         for k in steps:
             time = float(table.time[k])
             given.append(told if self.unet.place(time) > 1 else None)
-            lights.append(self._step(light, told, context, time))
+            lights.append(self._step(told, context, time))
             told = torch.lerp(lights[-1].detach(), told.detach(), float(table.kept[k]))
         shares = [self.recipe.step_weight ** (len(lights) - 1 - k) for k in range(len(lights))]
         return Estimates(lights, given, [share / sum(shares) for share in shares], context.kinds)

@@ -36,6 +36,7 @@ class DoubtNet(nn.Module):
 
     def __init__(self, config: DoubtConfig) -> None:
         super().__init__()
+        self.config = config
         first, second, third = config.widths
         patch = self.factor**2
         self.stem = nn.Conv2d(7 * patch, first, 3, padding=1)
@@ -64,10 +65,14 @@ class DoubtNet(nn.Module):
         image. uncertainty: the true luma lies no further from the estimate's in nine of ten pixels.
         """
         log_uncertainty, log_ratios, weights = self.judge(x_in, residual)
-        uncertainty = log_uncertainty.exp()
-        deviation = uncertainty / (_WITHIN * _LEVELS) * log_ratios.exp()
-        drawn = x_in - (x_in - residual + deviation * mixed(noise, weights)).clamp(-1, 1)
-        return drawn, uncertainty
+        uncertainty = log_uncertainty.clamp(_LEAST, _MOST).exp()
+        moved = self.deviation(uncertainty, log_ratios) * mixed(noise, weights)
+        return x_in - (x_in - residual + moved).clamp(-1, 1), uncertainty
+
+    @staticmethod
+    def deviation(uncertainty: Tensor, log_ratios: Tensor) -> Tensor:
+        """Return the standard deviation of a sample, (N, 3, H, W) over a range of 2, of what `judge` says."""
+        return uncertainty / (_WITHIN * _LEVELS) * log_ratios.exp()
 
     def judge(self, x_in: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logarithm of the uncertainty, (N, 1, H, W), and what samples are made with.
@@ -83,10 +88,10 @@ class DoubtNet(nn.Module):
         third = third + self.whole(third.mean(dim=(2, 3)))[:, :, None, None]
         second = second + self.up_second(F.relu(third))
         first = self.last(first + self.up_first(F.relu(second)))
-        width = (self.width_head(first) + self.calibration).clamp(_LEAST, _MOST)
+        width = self.width_head(first) + self.calibration
         shares = F.interpolate(self.share_head(first), scale_factor=self.factor, mode="nearest")
-        weights = shares[:, 3:].softmax(dim=1).sqrt()
-        return images_from_patches(width, self.factor), shares[:, :3].clamp(-2, 2), weights
+        weights = (0.5 * shares[:, 3:].log_softmax(dim=1)).exp()  # a root of nothing has no slope
+        return images_from_patches(width, self.factor), 2 * torch.tanh(shares[:, :3] / 2), weights
 
 
 class _Residual(nn.Module):

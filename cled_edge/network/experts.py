@@ -29,10 +29,10 @@ from torch.nn import functional as F
 
 from cled_edge.network.blocks import images_from_patches, patches_from_images, sinusoid
 from cled_edge.network.presets import UNetConfig
+from cled_edge.network.row_offsets import RowOffsets
 from cled_edge.network.unet import (
     EMBEDDING,
     SINUSOIDS,
-    ColumnContext,
     PatchUNet,
     ResidualUNet,
     brightening,
@@ -48,11 +48,13 @@ _BOUNDS = (999.0, 700.0, 300.0)
 class Context(NamedTuple):
     """What the steps of a frame share.
 
+    light: patches of x_in + 1, less what its rows are too bright by.
     coarse: features before the finest block, (N, widths[0], h, w). embedding: (N, 64). kinds: (N, K), a logit per kind
     of degradation. fine: features after the finest block; whole: the light of the clean estimate that they give, (N, 3
     f^2, h, w). A graph of one step needs neither, and has neither.
     """
 
+    light: Tensor
     coarse: Tensor
     embedding: Tensor
     kinds: Tensor
@@ -75,13 +77,13 @@ class ExpertUNet(PatchUNet):
         width, channels = config.widths[0], 3 * config.unshuffle**2
         self.bounds = _BOUNDS[: 1 + len(config.inner)]
         self.begin = nn.Parameter(torch.zeros(EMBEDDING))
-        self.rows = ColumnContext(channels, width)
+        self.rows = RowOffsets(config.unshuffle)
         self.coarse_gain, self.coarse_offset = (nn.Conv2d(width, channels, 1) for _ in range(2))
         self.coarse_global_gain, self.coarse_global_offset = (nn.Linear(EMBEDDING, 3) for _ in range(2))
         self.experts = nn.ModuleList(Expert(width, inner, channels) for inner in config.inner)
         self.time = TimeTable(config.inner)
         heads = (self.coarse_gain, self.coarse_offset, self.coarse_global_gain, self.coarse_global_offset)
-        for layer in (self.rows.conv_out, *heads):
+        for layer in heads:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
         tables = {"residual_cum": schedule.residual_cum, "shared_cum": schedule.shared_cum}
@@ -111,66 +113,66 @@ class ExpertUNet(PatchUNet):
         context = self.context(light)
         told = self._told(state, light, time)
         refined = [self.refined(told, context, time, index) for index in range(len(self.experts))]
-        estimates = torch.stack([self.guessed(light, context), context.whole, *refined])
+        estimates = torch.stack([self.guessed(context), context.whole, *refined])
         # `index_select`: an index in brackets becomes the number of the example where a graph of one size is traced.
         clean = estimates.index_select(0, self._place(time))[0]
         return images_from_patches(light - clean, factor), context.kinds
 
     def context(self, light: Tensor) -> Context:
         """Return what the steps need of the degraded input; light: patches of x_in + 1, (N, 3 f^2, h, w)."""
+        light = light - self.rows(light)
         exposure = self.exposure(light)
-        rows = light.mean(dim=3, keepdim=True).transpose(2, 3)  # (N, 3 f^2, 1, h): what ColumnContext takes as columns
         stem = self.stem(light, exposure)
-        stem = stem + self.rows(rows).transpose(2, 3).to(stem.dtype)
         deepest, skips, embedding = self.descend(stem, exposure + self.begin)
         coarse = self.rise(deepest, skips, embedding, finest=1)
         fine = self.decoder[0](coarse, embedding)
-        return Context(coarse, embedding, self.kinds(embedding), fine, self.cleaned(fine, embedding, light).clamp(0, 2))
+        whole = self.cleaned(fine, embedding, light).clamp(0, 2)
+        return Context(light, coarse, embedding, self.kinds(embedding), fine, whole)
 
     def unrolled(self, light: Tensor, table: StepTable, context: Context | None = None) -> Tensor:
         """Return the light of a whole loop's last clean estimate, from the start without noise.
 
         light: 1 + x_in. context: of it; None is worked out.
         """
-        *_, (clean, _) = self.estimates(light, self.context(light) if context is None else context, table)
+        *_, (clean, _) = self.estimates(self.context(light) if context is None else context, table)
         return clean
 
-    def estimates(self, light: Tensor, context: Context, table: StepTable) -> Iterator[tuple[Tensor, Tensor]]:
+    def estimates(self, context: Context, table: StepTable) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each step's light of the clean estimate, and what the next state then tells, from the start."""
-        told = light
+        told = context.light
         for time, kept in zip(table.time, table.kept, strict=True):
-            clean = self.step(light, told, context, float(time))
+            clean = self.step(told, context, float(time))
             told = clean + float(kept) * (told - clean) if kept else clean
             yield clean, told
 
-    def step(self, light: Tensor, told: Tensor, context: Context, time: float) -> Tensor:
+    def step(self, told: Tensor, context: Context, time: float) -> Tensor:
         """Return the light of the new clean estimate, 1 + x_in - R_k, patches in [0, 2].
 
-        light: 1 + x_in. told: 1 + x_in - r, what the state says is clean. time: A_t * 1000.
+        told: 1 + x_in - r, what the state says is clean. time: A_t * 1000.
         """
         place = self.place(time)
         if place == 0:
-            return self.guessed(light, context)
+            return self.guessed(context)
         if place == 1:
             return context.whole
         return self.refined(told, context, told.new_tensor([time]), place - 2)
 
-    def warm(self, light: Tensor, told: Tensor, share: Tensor, context: Context, time: float) -> Tensor:
+    def warm(self, told: Tensor, share: Tensor, context: Context, time: float) -> Tensor:
         """Return the light of the clean estimate after one step from what an earlier frame told.
 
         told: the light of its estimate, patches in [0, 2]. share: how far it counts, patches in [0, 1]; the rest is
         what the whole network says of this frame. time: one that an expert has, or what is told has no part in it.
         """
-        return self.step(light, context.whole + share * (told - context.whole), context, time)
+        return self.step(context.whole + share * (told - context.whole), context, time)
 
     def place(self, time: float) -> int:
         """Return what gives the estimate at a time: 0 the coarse look, 1 the whole network, 2 and on the experts."""
         return sum(time <= bound for bound in self.bounds)
 
-    def guessed(self, light: Tensor, context: Context) -> Tensor:
+    def guessed(self, context: Context) -> Tensor:
         """Return the light of the clean estimate that the coarse features give."""
         heads = self.coarse_gain, self.coarse_offset, self.coarse_global_gain, self.coarse_global_offset
-        return self.cleaned(context.coarse, context.embedding, light, heads).clamp(0, 2)
+        return self.cleaned(context.coarse, context.embedding, context.light, heads).clamp(0, 2)
 
     def refined(self, told: Tensor, context: Context, time: Tensor, index: int) -> Tensor:
         """Return the light of the clean estimate after one expert's correction of what the state tells."""

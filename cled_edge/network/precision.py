@@ -17,10 +17,11 @@ from cled_edge.network import unet
 from cled_edge.network.blocks import ScaledConv2d, WindowSelfAttention
 from cled_edge.network.light_fusion import DeepStreams, SceneRange
 from cled_edge.network.lineage import GroupNorm, LinearAttention, StandardisedConv2d
+from cled_edge.network.row_offsets import RowOffsets
 from cled_edge.network.sampler import CledFusion
 
 # Modules that work in FP32 whatever the graph's precision, with all that is in them.
-_EXACT = (unet.ChannelGate, unet.ColumnContext, SceneRange, DeepStreams)
+_EXACT = (unet.ChannelGate, unet.ColumnContext, RowOffsets, SceneRange, DeepStreams)
 Module = TypeVar("Module", bound=nn.Module)
 _EXACT_NAMES = ("time_mlp", "probe")
 

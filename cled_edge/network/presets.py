@@ -162,7 +162,7 @@ def _lineage(name: str, dim: int, multipliers: tuple[int, ...]) -> ModelConfig:
 
 
 _ONE_PASS = UNetConfig("patch", (48, 48, 64, 96), encoder_blocks=(0, 1, 1, 2), decoder_blocks=(1, 1, 0, 0), unshuffle=4)
-_NANO_FUSION = FusionConfig(
+_ONE_PASS_FUSION = FusionConfig(
     (16, 24, 32, 48),
     blocks=(0, 1, 1, 1),
     decoder_blocks=(0, 0, 0, 0),
@@ -187,23 +187,22 @@ PRESETS: dict[str, ModelConfig] = {
         ModelConfig(
             "one-pass",
             _ONE_PASS,
-            _NANO_FUSION,
+            _ONE_PASS_FUSION,
             default_steps=1,
         ),
-        # The same network as the second step of a loop of light steps.
+        # The same network as the second step of a loop of light steps; a fusion net of a sixth of the nodes.
         ModelConfig(
             "nano",
             replace(_ONE_PASS, form="experts", inner=(48,)),
-            _NANO_FUSION,
-            schedule="rddm09-noiseless",
-            default_steps=2,
-        ),
-        # The same with a fusion net of a sixth of the nodes; no weights yet.
-        ModelConfig(
-            "nano-light",
-            replace(_ONE_PASS, form="experts", inner=(48,)),
             FusionConfig(
-                (32, 64, 96, 96), blocks=(0, 0, 1, 0), expansion=2.0, unshuffle=4, mix=True, detail=16, form="light"
+                (32, 64, 96, 96),
+                blocks=(0, 0, 1, 0),
+                refinement_blocks=2,
+                expansion=2.0,
+                unshuffle=4,
+                mix=True,
+                detail=32,
+                form="light",
             ),
             schedule="rddm09-noiseless",
             default_steps=2,

@@ -118,7 +118,7 @@ class Sampler(nn.Module):
         factor = unet.config.unshuffle
         images = x_in + 1, told + 1, share.expand_as(x_in)
         light, before, counts = (patches_from_images(image, factor) for image in images)
-        clean = unet.warm(light, before, counts, unet.context(light), warm_time(self.schedule))
+        clean = unet.warm(before, counts, unet.context(light), warm_time(self.schedule))
         return x_in + 1 - images_from_patches(clean, factor)
 
     def kinds(self, x_in: Tensor, steps: int) -> Tensor | None:
@@ -268,7 +268,7 @@ class FusedLoop(nn.Module):
         shares = share.float().split(1, dim=3)
         counts = self._patches(shares[0], shares[1], 255)
         context = self.unet.context(light)
-        return light - self.unet.warm(light, before, counts, context, self.warm_time), context.kinds
+        return light - self.unet.warm(before, counts, context, self.warm_time), context.kinds
 
     @staticmethod
     def _predictor(

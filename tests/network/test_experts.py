@@ -129,18 +129,18 @@ def test_experts_that_find_nothing_leave_what_the_state_tells() -> None:
         torch.testing.assert_close(found, residual, atol=1e-4, rtol=0)
 
 
-def test_a_context_sees_rows_as_it_sees_columns() -> None:
+def test_what_rows_are_too_bright_by_is_taken_off_before_anything_else() -> None:
     unet = randomised(CledFusion(EXPERTS)).unet
     (light,) = (patches_from_images(x + 1, 2) for x in pictures(1, (32, 32)))
     with torch.no_grad():
-        unet.rows.load_state_dict(unet.columns.state_dict())
-        exposure = unet.exposure(light)
-        stem = unet.stem(light, exposure) - unet.columns(light)
-        lines = (
-            unet.stem(light, exposure) + unet.rows(light.mean(3, keepdim=True).transpose(2, 3)).transpose(2, 3) - stem
-        )
-        turned = unet.columns(light.transpose(2, 3)).transpose(2, 3) + unet.columns(light)
-    torch.testing.assert_close(lines, turned, atol=1e-5, rtol=1e-4)
+        context = unet.context(light)
+        offsets = unet.rows(light)
+        for parameter in (*unet.rows.tell.parameters(),):
+            parameter.zero_()
+        without = unet.context(light - offsets)
+    assert offsets.abs().max() > 1e-3
+    for found, wanted in zip(context, without, strict=True):
+        torch.testing.assert_close(found, wanted)
 
 
 @pytest.mark.parametrize("size", [None, (32, 64)])

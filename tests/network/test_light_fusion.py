@@ -29,7 +29,7 @@ SMALL = FusionConfig(
     (16, 16, 16, 16), blocks=(0, 1, 1, 0), expansion=2.0, unshuffle=2, mix=True, detail=8, form="light"
 )
 TINY = replace(
-    preset("nano-light"),
+    preset("nano"),
     unet=UNetConfig("patch", (8, 8, 16), encoder_blocks=(0, 1, 1), decoder_blocks=(1, 1, 0), unshuffle=2),
     fusion=SMALL,
 )
@@ -193,7 +193,7 @@ def test_half_precision_stays_near_and_finite_on_extreme_images(kind: str) -> No
 def graphs(tmp_path_factory):
     """The preset's fusion graph of one size, FP32 and FP16, and of any size."""
     torch.manual_seed(0)
-    model = randomised(CledFusion(PRESETS["nano-light"]), kept=1.0)
+    model = randomised(CledFusion(PRESETS["nano"]), kept=1.0)
     folder, found = tmp_path_factory.mktemp("light"), {}
     for graph in graphs_of(model, GraphSet(("fp32", "fp16"), sizes=((96, 128),))):
         if graph.role == "fusion" and (graph.size or graph.precision == "fp32"):

@@ -1,0 +1,178 @@
+"""Fit the network of doubt to a trained model, whose estimates stay as they are, and calibrate it.
+
+    python -m training.fit_doubt training/weights/nano.safetensors training/recipes/nano.toml --data DATA --out FILE
+
+It learns on the degraded images of the recipe's first stage, of which the loop gives the estimate and its true error is
+known. The uncertainty is a quantile: it learns by the pinball loss of the logarithm of the error (Koenker and Bassett,
+1978), so that faint doubts count as much as large ones. Samples learn by the continuous ranked probability score of
+their means over blocks of several sizes (Gneiting and Raftery, 2007), estimated from a few of them. Where the input
+leaves an exposure open, whole regions of a sample move together; where it leaves grain open, each pixel by itself.
+Last, one number widens or narrows all uncertainties until they hold on pairs that are kept to choose by.
+"""
+
+import copy
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+import typer
+from rich.progress import track
+from torch import Tensor
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+
+from cled_edge.errors import one_line_errors
+from cled_edge.files import check_writable
+from cled_edge.network.blocks import LUMA
+from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
+from cled_edge.network.doubt import DoubtNet, mixed
+from cled_edge.network.presets import DoubtConfig
+from cled_edge.network.sampler import CledFusion
+from training.batches import from_bytes
+from training.learner import warmed_average
+from training.pairs import RestorationBatches
+from training.recipe import read_recipe
+
+_BATCH, _CROP_PX = 8, 192
+_LEARNING_RATE, _DECAY = 1.5e-3, 0.998
+_WITHIN = 0.9  # share of the pixels that the uncertainty is to hold
+_MARGIN = 0.01  # of it: images that nothing was chosen by err a little more than those that it is widened by
+_SAMPLES, _BLOCKS_PX = 3, (1, 4, 16, 64)
+_STEP_SHARES = 0.25, 0.85  # of images: restored by one step, by the default's; the rest by three
+_LEVELS = 127.5
+_FAINT = 0.25  # grey levels: half of what rounding to bytes leaves anyhow
+
+
+class Restored(NamedTuple):
+    """degraded, residual, clean: (N, 3, S, S): what the network of doubt sees, and the truth."""
+
+    degraded: Tensor
+    residual: Tensor
+    clean: Tensor
+
+
+@torch.no_grad()
+def restored(model: CledFusion, batches: RestorationBatches, iteration: int) -> Restored:
+    """Return a batch with the residual of a loop of one, the default's, or three steps."""
+    batch = from_bytes(batches(iteration))
+    share = (iteration * 0.618) % 1
+    one, usual = _STEP_SHARES
+    steps = 1 if share < one else model.config.default_steps if share < usual else 3
+    residual = model.sampler(batch.degraded, steps)
+    clean = (batch.degraded - residual).clamp(-1, 1)
+    return Restored(batch.degraded, batch.degraded - clean, batch.clean)
+
+
+def quantile_loss(log_uncertainty: Tensor, error_levels: Tensor) -> Tensor:
+    """Return the pinball loss of the logarithm of an absolute error, both (N, 1, H, W)."""
+    over = torch.log(error_levels + _FAINT) - log_uncertainty
+    return torch.maximum(_WITHIN * over, (_WITHIN - 1) * over).mean()
+
+
+def sample_loss(samples: list[Tensor], truth: Tensor, typical: Tensor) -> Tensor:
+    """Return the ranked probability score of samples, (N, 3, H, W) in levels, of their means over blocks.
+
+    typical: the size of an image's doubts, (N, 1, 1, 1), by which it is divided: of the input alone, so that the score
+    stays a proper one.
+    """
+    losses = []
+    for side in _BLOCKS_PX:
+        means = [F.avg_pool2d(x, side) for x in (*samples, truth)]
+        drawn, wanted = means[:-1], means[-1]
+        far = torch.stack([(x - wanted).abs() for x in drawn]).mean(0)
+        pairs = [(x - y).abs() for i, x in enumerate(drawn) for y in drawn[:i]]
+        # Errors of larger blocks are smaller; by their square root of the side all scales weigh about alike.
+        losses.append(math.sqrt(side) * ((far - torch.stack(pairs).mean(0) / 2) / typical).mean())
+    return torch.stack(losses).sum()
+
+
+def loss_of(network: DoubtNet, made: Restored, generator: torch.Generator) -> Tensor:
+    """Return what a batch's loss is."""
+    log_uncertainty, log_ratios, weights = network.judge(made.degraded, made.residual)
+    clean = made.degraded - made.residual
+    error = (clean - made.clean) * _LEVELS
+    luma = (error * error.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True).abs()
+    # Samples learn their shares of it; how large it is the quantile says.
+    width = log_uncertainty.detach().clamp(math.log(_FAINT), math.log(2 * _LEVELS)).exp()
+    deviation = network.deviation(width, log_ratios) * _LEVELS
+    samples = [deviation * mixed(torch.randn(clean.shape, generator=generator), weights) for _ in range(_SAMPLES)]
+    typical = width.mean(dim=(1, 2, 3), keepdim=True) + 0.5
+    return quantile_loss(log_uncertainty, luma) + sample_loss(samples, -error, typical)
+
+
+def fit(model: CledFusion, batches: RestorationBatches, iterations: int, seed: int) -> DoubtNet:
+    """Return a network of doubt, trained on so many batches: the average of its weights."""
+    torch.manual_seed(seed)
+    network = model.doubt if model.doubt is not None else DoubtNet(DoubtConfig())
+    network = copy.deepcopy(network).train()
+    network.calibration.data.zero_()
+    average = AveragedModel(network, multi_avg_fn=warmed_average(_DECAY))
+    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.Adam(learning, lr=_LEARNING_RATE, betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=iterations, pct_start=0.05)
+    generator = torch.Generator().manual_seed(seed)
+    for iteration in track(range(iterations), "doubt", transient=True):
+        loss = loss_of(network, restored(model, batches, iteration), generator)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 1.0)
+        optimizer.step()
+        schedule.step()
+        average.update_parameters(network)
+    network.load_state_dict(average.module.state_dict())
+    return network.eval()
+
+
+@torch.no_grad()
+def errors_over_uncertainty(
+    model: CledFusion, network: DoubtNet, batches: RestorationBatches, count: int
+) -> Iterator[Tensor]:
+    """Yield the luma's absolute error over its uncertainty, of every pixel of the batches."""
+    for iteration in range(count):
+        made = restored(model, batches, iteration)
+        _, uncertainty = network(made.degraded, made.residual, torch.zeros_like(made.degraded))
+        error = (made.degraded - made.residual - made.clean) * _LEVELS
+        luma = (error * error.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True).abs()
+        yield (luma / uncertainty).flatten()
+
+
+def main(
+    checkpoint: Annotated[Path, typer.Argument(help="model.safetensors of a training run")],
+    recipe: Annotated[Path, typer.Argument(help="what it was trained by")],
+    data: Annotated[Path, typer.Option(metavar="DIR", help="the shared data, with pairs/ in it")],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="where the checkpoint goes; may be the same")],
+    iterations: Annotated[int, typer.Option(min=1, help="batches to learn from")] = 6000,
+) -> None:
+    """Fit, calibrate, print how much is held, and write."""
+    with one_line_errors():
+        check_writable(out)
+        model, record = load_checkpoint(checkpoint)
+        read = read_recipe(recipe)
+        batches = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed)
+        network = fit(model, batches, iterations, read.seed)
+        kept = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed, part="choose")
+        ratios = torch.cat(list(errors_over_uncertainty(model, network, kept, 40)))
+        network.calibration.data.fill_(math.log(float(ratios.sort().values[int((_WITHIN + _MARGIN) * len(ratios))])))
+        made = with_doubt(model, network)
+        told = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed + 1, part="report")
+        held = torch.cat(list(errors_over_uncertainty(made, network, told, 40)))
+        share, wider = float((held <= 1).float().mean()), float(network.calibration.exp())
+        print(f"widened by {wider:.3f}; on the report part {share:.1%} of the pixels lie within")
+        save_checkpoint(made, {**record, "doubt": {"iterations": iterations}}, out)
+        print(f"wrote {out}")
+
+
+def with_doubt(model: CledFusion, network: DoubtNet) -> CledFusion:
+    """Return the model with this network of doubt."""
+    made = CledFusion(replace(model.config, doubt=network.config))
+    own = {f"doubt.{name}": value for name, value in network.state_dict().items()}
+    others = {name: value for name, value in model.state_dict().items() if not name.startswith("doubt.")}
+    made.load_state_dict({**others, **own})
+    return made.eval()
+
+
+if __name__ == "__main__":
+    typer.run(main)
