@@ -36,7 +36,7 @@ from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.bundle.reader import Bundle
-from cled_edge.contract import Controls
+from cled_edge.contract import UNCERTAINTY_DEVIATIONS, Controls
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.explain.pixel_origin import luma_levels
 from cled_edge.fuser import Fuser
@@ -52,7 +52,6 @@ FOLDERS = ("msrs", "roadscene")
 STRENGTHS = tuple(round(0.1 * k, 1) for k in range(16))
 BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_STEPS, SEEDS, SAMPLES = 5, 4, 8
-WITHIN = 1.645  # deviations of a normal distribution that hold nine tenths of it
 MODALITIES = ("infrared", "visible")
 _ALL = 1e-3  # of SSIM: a step of the balance that moves by less is neither up nor down
 Float64 = NDArray[np.float64]
@@ -291,7 +290,7 @@ def doubts_of(fuser: Fuser, trial: Trial) -> tuple[Doubt, Doubt]:
 def spread_share(spread: NDArray[Any], uncertainty: NDArray[Any]) -> float:
     """Return the spread of samples over the deviation that the uncertainty stands for, in its largest tenth."""
     most = uncertainty >= np.quantile(uncertainty, 0.9)
-    return float(spread[most].mean() / (uncertainty[most].mean() / WITHIN))
+    return float(spread[most].mean() / (uncertainty[most].mean() / UNCERTAINTY_DEVIATIONS))
 
 
 def shared_tenth(doubt: Float32, error: Float32) -> float:

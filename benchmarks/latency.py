@@ -23,8 +23,7 @@ from cled_edge.bench.subject import Candidate, Inputs, open_subjects
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, ResultError, one_line_errors
 from cled_edge.size import parse_size
-
-NETWORK_STAGES = ("steps", "doubt", "fusion", "network")
+from cled_edge.stage_times import NETWORK_STAGES
 
 
 def row_of(result: BackendResult, rate_hz: float | None) -> Row:

@@ -45,6 +45,7 @@ from cled_edge.run_report import Report
 from cled_edge.serve.page_address import PageAddress
 from cled_edge.serve.server import PageServer
 from cled_edge.size import parse_size, size_text
+from cled_edge.stage_times import IDLE, NETWORK_STAGES
 from cled_edge.thermal import WHITE_HOT, Thermal, ThermalStream
 
 SIZES, RATES_HZ = ((120, 160), (720, 1280)), (9.0, 30.0)
@@ -267,11 +268,7 @@ def row_of(name: str, watch: Watch, report: Report, pairs: LivePairs, seconds: f
     network = next((stages[stage] for stage in ("network", "steps") if stage in stages), None)
     skews = np.abs(watch.skew_ms) if watch.skew_ms else np.zeros(1)
     ages = np.array(watch.age_ms or [0])
-    beside = [
-        row["p50"]
-        for stage, row in stages.items()
-        if stage not in ("wait", "network", "steps", "doubt", "fusion", "total")
-    ]
+    beside = [row["p50"] for stage, row in stages.items() if stage not in (IDLE, *NETWORK_STAGES, "total")]
     firsts = [ns for ns in watch.first_ns if ns is not None]
     return {
         "scenario": name,

@@ -306,6 +306,7 @@ def _controls() -> Iterable[TensorSpec]:
 _IMAGE, _RESIDUAL, _STATE, _LOG_ODDS = (-1.0, 1.0), (-2.0, 2.0), (-3.0, 3.0), (-100.0, 100.0)
 _NOISE = (-8.0, 8.0)  # normal: beyond it lies one value of 10^15
 KINDS, NOISE, UNCERTAINTY = "kinds", "noise", "uncertainty"
+UNCERTAINTY_DEVIATIONS = 1.645  # of a normal distribution, that hold nine tenths of it as an uncertainty does
 STRENGTH_MAP = _frame("strength_map", 2, "share of strength at a pixel, infrared then visible; 255, neutral, is all")
 TOLD = _frame("told", 4, "clean estimate of the last frame, infrared then visible, RGB")
 TOLD_SHARE = _frame("told_share", 2, "how far `told` counts at a pixel, infrared then visible; 255 is all")
@@ -356,7 +357,11 @@ GRAPHS: dict[GraphRole, RoleSpec] = {
         (
             _image("x_in", _IMAGE, "degraded input"),
             _image("residual", _RESIDUAL, "the loop's last one"),
-            _image(NOISE, _NOISE, "start noise, eps of Eq. 12, times start_noise; of infrared one channel three times"),
+            _image(
+                NOISE,
+                _NOISE,
+                "start noise, eps of Eq. 12, times start_noise; infrared is one, over sqrt 3, thrice",
+            ),
         ),
         (
             _image("drawn", _RESIDUAL, "residual of the sample; without noise it is `residual`"),

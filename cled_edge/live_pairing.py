@@ -148,9 +148,8 @@ class TimePairer:
             return
         doubt_ns = max(doubt_ns, told_ns)
         shown_ns = (stream.last.taken_ns if stream.last else None), stream.shown_ns
-        taken_ns = max(
-            [taken_ns, *(each + 1 for each in shown_ns if each is not None)]
-        )  # estimates move, not the order
+        # Estimates move, the order does not.
+        taken_ns = max([taken_ns, *(each + 1 for each in shown_ns if each is not None)])
         entry = Entry(frame, taken_ns, arrival_ns, arrival_ns if now_ns is None else now_ns, doubt_ns)
         entry.set = self._restarts(index, frame.clock)
         stream.append(entry)

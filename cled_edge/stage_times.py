@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 # A frame's path. `network` stands for steps and fusion where a bundle has them in one graph. `doubt` is there where a
 # sample or the uncertainty is asked for. `wait` is what the fusing thread idled, and no part of a frame's own time.
 STAGES = ("wait", "decode", "pair", "register", "prepare", "steps", "doubt", "fusion", "network", "output", "write")
+NETWORK_STAGES = ("steps", "doubt", "fusion", "network")
 IDLE = "wait"
 PERCENTILES = (50, 90, 99)
 KEPT_FRAMES = 10_000  # a robot runs for days

@@ -140,11 +140,10 @@ def doubt_inputs(graph: GraphSpec, step: Mapping[str, Array], noise: Float32 | N
 def loop_inputs(
     graph: GraphSpec, infrared: Uint8, visible: Uint8, maps: Mapping[str, Uint8], controls: Controls, multiple: int
 ) -> Arrays:
-    """Return the inputs of a `fused_loop`, from grey (H, W), RGB (H, W, 3) and maps, padded unless it is of one size.
+    """Return the inputs of a `fused_loop`, from grey (H, W), RGB (H, W, 3) and maps, padded to a multiple.
 
     OptionError: see `Controls.inputs`.
     """
-    multiple = 1 if graph.size else multiple
     images = {"infrared": infrared[:, :, None], "visible": visible, **maps}
     arrays = {name: np.ascontiguousarray(pad(image, multiple))[None] for name, image in images.items()}
     return _ordered(graph.inputs, {**arrays, **control_inputs(graph, controls)})

@@ -212,12 +212,6 @@ def test_cameras_that_go_over_to_a_size_without_an_engine_are_left_out_until_one
     built, sink = rig(hold_ns=150 * MS), Sink()
     monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
 
-    class OneSize(FakeFuser):
-        def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
-            if pair.visible.image.shape != SHAPES[1]:
-                raise EngineError("there is no engine of 8x12; needed one; build it")
-            return super().fuse_pair(pair, controls)
-
     with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
         run = pool.submit(live.fuse_pairs, built.pairs, OneSize(), ["fake"])
         built.feed_until(lambda: sink.shown(""), 0, 1)
@@ -244,12 +238,6 @@ def test_cameras_that_go_over_to_a_size_without_an_engine_are_left_out_until_one
 def test_a_camera_that_is_alone_in_a_size_without_an_engine_is_left_out(rig, monkeypatch) -> None:
     built, sink = rig(hold_ns=100 * MS), Sink()
     monkeypatch.setattr(fanout, "open_output", lambda *_: sink)
-
-    class OneSize(FakeFuser):
-        def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
-            if pair.visible.image.shape != SHAPES[1]:
-                raise EngineError("there is no engine of 8x12; needed one; build it")
-            return super().fuse_pair(pair, controls)
 
     with ThreadPoolExecutor(1) as pool, stopped(built.pairs):
         run = pool.submit(live.fuse_pairs, built.pairs, OneSize(), ["fake"])
@@ -380,6 +368,15 @@ class FakeFuser:
         return FusedFrame(
             *images, name=pair.name, degraded=pair.degraded, infrared_age_ns=ages[0], skew_ns=pair.skew_ns
         )
+
+
+class OneSize(FakeFuser):
+    """Has an engine of one size, that of `SHAPES`."""
+
+    def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+        if pair.visible.image.shape != SHAPES[1]:
+            raise EngineError("there is no engine of 8x12; needed one; build it")
+        return super().fuse_pair(pair, controls)
 
 
 class Sink(Output):

@@ -13,16 +13,13 @@ Last, one number widens or narrows all uncertainties until they hold on pairs th
 import copy
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 import torch
 import typer
-from rich.progress import track
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from cled_edge.errors import one_line_errors
 from cled_edge.files import check_writable
@@ -32,7 +29,8 @@ from cled_edge.network.doubt import DoubtNet, mixed
 from cled_edge.network.presets import DoubtConfig
 from cled_edge.network.sampler import CledFusion
 from training.batches import from_bytes
-from training.learner import warmed_average
+from training.fitting import fit
+from training.origin import with_doubt
 from training.pairs import RestorationBatches
 from training.recipe import read_recipe
 
@@ -52,6 +50,16 @@ class Restored(NamedTuple):
     degraded: Tensor
     residual: Tensor
     clean: Tensor
+
+    @property
+    def error_levels(self) -> Tensor:
+        """Return by how many grey levels the estimate is off, (N, 3, S, S)."""
+        return (self.degraded - self.residual - self.clean) * _LEVELS
+
+
+def luma_of(x: Tensor) -> Tensor:
+    """Return the luma, (N, 1, S, S), of (N, 3, S, S)."""
+    return (x * x.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True)
 
 
 @torch.no_grad()
@@ -92,38 +100,13 @@ def sample_loss(samples: list[Tensor], truth: Tensor, typical: Tensor) -> Tensor
 def loss_of(network: DoubtNet, made: Restored, generator: torch.Generator) -> Tensor:
     """Return what a batch's loss is."""
     log_uncertainty, log_ratios, weights = network.judge(made.degraded, made.residual)
-    clean = made.degraded - made.residual
-    error = (clean - made.clean) * _LEVELS
-    luma = (error * error.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True).abs()
+    error = made.error_levels
     # Samples learn their shares of it; how large it is the quantile says.
     width = log_uncertainty.detach().clamp(math.log(_FAINT), math.log(2 * _LEVELS)).exp()
     deviation = network.deviation(width, log_ratios) * _LEVELS
-    samples = [deviation * mixed(torch.randn(clean.shape, generator=generator), weights) for _ in range(_SAMPLES)]
+    samples = [deviation * mixed(torch.randn(error.shape, generator=generator), weights) for _ in range(_SAMPLES)]
     typical = width.mean(dim=(1, 2, 3), keepdim=True) + 0.5
-    return quantile_loss(log_uncertainty, luma) + sample_loss(samples, -error, typical)
-
-
-def fit(model: CledFusion, batches: RestorationBatches, iterations: int, seed: int) -> DoubtNet:
-    """Return a network of doubt, trained on so many batches: the average of its weights."""
-    torch.manual_seed(seed)
-    network = model.doubt if model.doubt is not None else DoubtNet(DoubtConfig())
-    network = copy.deepcopy(network).train()
-    network.calibration.data.zero_()
-    average = AveragedModel(network, multi_avg_fn=warmed_average(_DECAY))
-    learning = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(learning, lr=_LEARNING_RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=iterations, pct_start=0.05)
-    generator = torch.Generator().manual_seed(seed)
-    for iteration in track(range(iterations), "doubt", transient=True):
-        loss = loss_of(network, restored(model, batches, iteration), generator)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(learning, 1.0)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(network)
-    network.load_state_dict(average.module.state_dict())
-    return network.eval()
+    return quantile_loss(log_uncertainty, luma_of(error).abs()) + sample_loss(samples, -error, typical)
 
 
 @torch.no_grad()
@@ -134,9 +117,7 @@ def errors_over_uncertainty(
     for iteration in range(count):
         made = restored(model, batches, iteration)
         _, uncertainty = network(made.degraded, made.residual, torch.zeros_like(made.degraded))
-        error = (made.degraded - made.residual - made.clean) * _LEVELS
-        luma = (error * error.new_tensor(LUMA).reshape(1, 3, 1, 1)).sum(dim=1, keepdim=True).abs()
-        yield (luma / uncertainty).flatten()
+        yield (luma_of(made.error_levels).abs() / uncertainty).flatten()
 
 
 def main(
@@ -152,7 +133,15 @@ def main(
         model, record = load_checkpoint(checkpoint)
         read = read_recipe(recipe)
         batches = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed)
-        network = fit(model, batches, iterations, read.seed)
+        torch.manual_seed(read.seed)
+        network = copy.deepcopy(model.doubt) if model.doubt is not None else DoubtNet(DoubtConfig())
+        network.calibration.data.zero_()
+        generator = torch.Generator().manual_seed(read.seed)
+
+        def loss_at(iteration: int) -> Tensor:
+            return loss_of(network, restored(model, batches, iteration), generator)
+
+        fit(network, loss_at, iterations, _LEARNING_RATE, _DECAY, "doubt")
         kept = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed, part="choose")
         ratios = torch.cat(list(errors_over_uncertainty(model, network, kept, 40)))
         network.calibration.data.fill_(math.log(float(ratios.sort().values[int((_WITHIN + _MARGIN) * len(ratios))])))
@@ -163,15 +152,6 @@ def main(
         print(f"widened by {wider:.3f}; on the report part {share:.1%} of the pixels lie within")
         save_checkpoint(made, {**record, "doubt": {"iterations": iterations}}, out)
         print(f"wrote {out}")
-
-
-def with_doubt(model: CledFusion, network: DoubtNet) -> CledFusion:
-    """Return the model with this network of doubt."""
-    made = CledFusion(replace(model.config, doubt=network.config))
-    own = {f"doubt.{name}": value for name, value in network.state_dict().items()}
-    others = {name: value for name, value in model.state_dict().items() if not name.startswith("doubt.")}
-    made.load_state_dict({**others, **own})
-    return made.eval()
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python -m training.fit_rows training/weights/nano.safetensors training/recipes/nano.toml --data DATA --out FILE
 
-Row patterns of known offsets are added to half of the degraded infrared images of the recipe's first stage and to a few
+Row patterns of known offsets are added to most of the degraded infrared images of the recipe's first stage and to a few
 visible ones, and the network learns them by Eq. 15's loss of the offsets. From all other images it learns to tell
 none: a horizon, a window blind and a fence are no pattern. How much of a pattern is left on pairs that are kept to
 choose by is printed.
@@ -15,9 +15,7 @@ from typing import Annotated
 
 import torch
 import typer
-from rich.progress import track
 from torch import Generator, Tensor
-from torch.optim.swa_utils import AveragedModel
 
 from cled_edge.errors import CheckpointError, one_line_errors
 from cled_edge.files import check_writable
@@ -26,7 +24,7 @@ from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
 from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.row_offsets import RowOffsets
 from training.batches import from_bytes
-from training.learner import warmed_average
+from training.fitting import fit
 from training.pairs import RestorationBatches
 from training.recipe import read_recipe
 
@@ -67,26 +65,6 @@ def loss_of(network: RowOffsets, made: Patterned) -> Tensor:
     return torch.where(size > 0, error / (size + 0.005), error / _UNTOUCHED).mean()
 
 
-def fit(network: RowOffsets, batches: RestorationBatches, iterations: int, seed: int) -> RowOffsets:
-    """Return the network with the average of its weights after so many batches."""
-    network.requires_grad_(True).train()
-    average = AveragedModel(network, multi_avg_fn=warmed_average(_DECAY))
-    optimizer = torch.optim.Adam(network.parameters(), lr=_LEARNING_RATE, betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _LEARNING_RATE, total_steps=iterations, pct_start=0.05)
-    for iteration in track(range(iterations), "row patterns", transient=True):
-        degraded = from_bytes(batches(iteration)).degraded
-        made = patterned(degraded, Generator().manual_seed(seed * 1_000_003 + iteration))
-        loss = loss_of(network, made)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        average.update_parameters(network)
-    network.load_state_dict(average.module.state_dict())
-    return network.eval()
-
-
 @torch.no_grad()
 def left_over(network: RowOffsets, batches: RestorationBatches, count: int) -> tuple[float, float]:
     """Return the share of a pattern's energy that is left, and the levels told of images without a pattern."""
@@ -117,9 +95,15 @@ def main(
             raise CheckpointError(f"{checkpoint} is of form {model.config.unet.form!r}; needed one of form 'experts'")
         read = read_recipe(recipe)
         batches = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed)
-        fit(model.unet.rows, batches, iterations, read.seed)
+        rows = model.unet.rows
+
+        def loss_at(iteration: int) -> Tensor:
+            generator = Generator().manual_seed(read.seed * 1_000_003 + iteration)
+            return loss_of(rows, patterned(from_bytes(batches(iteration)).degraded, generator))
+
+        fit(rows, loss_at, iterations, _LEARNING_RATE, _DECAY, "row patterns")
         kept = RestorationBatches(data, read.data, _BATCH, _CROP_PX, read.seed, part="choose")
-        share, levels = left_over(model.unet.rows, kept, 20)
+        share, levels = left_over(rows, kept, 20)
         print(
             f"of a row pattern {share:.1%} of its energy is left; of images without one {levels:.2f} levels are taken"
         )

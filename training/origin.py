@@ -8,6 +8,7 @@ import torch
 
 from cled_edge.errors import CheckpointError
 from cled_edge.network.checkpoint import load_checkpoint
+from cled_edge.network.doubt import DoubtNet
 from cled_edge.network.experts import ExpertUNet
 from cled_edge.network.presets import ModelConfig
 from cled_edge.network.sampler import CledFusion
@@ -33,7 +34,9 @@ def starting_model(own: Path, recipe: Recipe, stage: str, init: Path | None) -> 
             )
         return CledFusion(config), []
     model, record = load_checkpoint(source)
-    model = _grown(_without_doubt(model), config)
+    if model.doubt is not None:  # of what a run changes, the doubts have to be fitted again
+        model = with_doubt(model, None)
+    model = _grown(model, config)
     if replace(model.config, kinds=config.kinds, name=config.name) != config:
         raise CheckpointError(
             f"{source} is not the model of the recipe, {recipe.preset!r} and its changes; "
@@ -42,12 +45,13 @@ def starting_model(own: Path, recipe: Recipe, stage: str, init: Path | None) -> 
     return with_kinds(model, config), [*record.pop("earlier", []), record]
 
 
-def _without_doubt(model: CledFusion) -> CledFusion:
-    """Return the model without its network of doubt: of what a run changes, the doubts have to be fitted again."""
-    if model.doubt is None:
-        return model
-    made = CledFusion(replace(model.config, doubt=None))
-    made.load_state_dict({k: v for k, v in model.state_dict().items() if not k.startswith("doubt.")})
+def with_doubt(model: CledFusion, doubt: DoubtNet | None) -> CledFusion:
+    """Return the model with this network of doubt instead of its own, or without any."""
+    made = CledFusion(replace(model.config, doubt=None if doubt is None else doubt.config))
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("doubt.")}
+    if doubt is not None:
+        weights |= {f"doubt.{name}": value for name, value in doubt.state_dict().items()}
+    made.load_state_dict(weights)
     return made.train(model.training)
 
 

@@ -87,7 +87,7 @@ class Rollout(nn.Module):
             told = _better(told, truth, better, 0.4, shift)
             return self._scored(told, context, table, range(table.steps - 2, table.steps))
         table = self.schedule.step_table(_chosen(length, self.recipe.step_shares))
-        return self._scored(light, context, table, range(table.steps))
+        return self._scored(context.light, context, table, range(table.steps))
 
     @torch.no_grad()
     def _told_after(self, steps: int, context: Context, table: StepTable) -> Tensor:

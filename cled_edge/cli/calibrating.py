@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 SHOWN = 3  # pairs of each distance that get an overlay
 MOST_BOARDS = 40
-_SURE = 0.5
 _HELP = (
     "hold a warm board where both see it and give --board, mark points with --serve or --points, or take more frames "
     "of a scene with edges in both"
@@ -115,7 +114,7 @@ def calibrate(
     """Register two cameras of two sizes and lenses; 'fuse --calibration' then takes them."""
     # Imported here so that --help and usage errors need no OpenCV.
     from cled_edge.files import check_writable, make_folder, write_whole  # noqa: PLC0415
-    from cled_edge.registration.calibration import Calibration  # noqa: PLC0415
+    from cled_edge.registration.calibration import SURE, Calibration  # noqa: PLC0415
 
     _check(infrared, visible, distance_m or [], board, points, serve)
     address = address_of(serve, serve_token, serve_token_file) if serve else None
@@ -158,7 +157,7 @@ def calibrate(
         "overlays": [str(path) for path in written],
         "calibration": None,
     }
-    doubtful = [each for each in maps if each.confidence < _SURE]
+    doubtful = [each for each in maps if each.confidence < SURE]
     if not doubtful:
         ordered = sorted(maps, key=lambda each: each.distance_m or 0)
         whole = Calibration(mode=mode, infrared_size=infrared_size, visible_size=visible_size, maps=tuple(ordered))
@@ -170,7 +169,7 @@ def calibrate(
         _print(report)
     if doubtful:
         raise CalibrationError(
-            f"the cameras are not registered: confidence is {doubtful[0].confidence:.2f}, needed {_SURE}; {out} is not "
+            f"the cameras are not registered: confidence is {doubtful[0].confidence:.2f}, needed {SURE}; {out} is not "
             f"written; look at {folder}; {_HELP}"
         )
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from cled_edge.ending import ends_on_signals
-from cled_edge.errors import CalibrationError, OutputError
+from cled_edge.errors import CalibrationError
 from cled_edge.progress import print_line
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def marked_by_hand(
 
     CalibrationError if none was. OutputError if the page cannot be served.
     """
+    from cled_edge.serve.page_address import not_installed  # noqa: PLC0415
+
     try:
         from cled_edge.serve.http_thread import HttpThread  # noqa: PLC0415
         from cled_edge.serve.points_page import PointsPage, points_application  # noqa: PLC0415
     except ImportError as error:
-        raise OutputError(
-            f"the page needs the package {error.name}, which is not installed; pip install 'cled-edge[serve]'"
-        ) from error
+        raise not_installed(error) from error
     page = PointsPage(pairs, names, out, distance_m)
     with ends_on_signals(page.ended.set) as stopped, HttpThread(points_application(page), address) as served:
         print_line(console, f"mark points at {served.url} and calibrate there; Done, or Ctrl-C, ends it")

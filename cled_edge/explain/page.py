@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge import __version__
+from cled_edge.contract import UNCERTAINTY_DEVIATIONS
 from cled_edge.errors import OptionError
 from cled_edge.evidence.likelihood import summary_line
 from cled_edge.explain.explanation import MODALITIES, Explanation
@@ -24,7 +25,6 @@ from cled_edge.size import size_text
 TEMPLATE = "report.html.j2"
 PAGE, NUMBERS, NPZ, ANIMATION, PANELS = "index.html", "numbers.json", "explanation.npz", "trajectory.webp", "panels"
 _FEW = 4096  # entries of the arrays that are numbers; larger ones are maps, which panels show
-_WITHIN = 1.645  # standard deviations that hold nine tenths of a normal distribution
 _HARDLY = 0.02  # of all that was taken
 
 Arrays = dict[str, NDArray[Any]]
@@ -195,7 +195,7 @@ def doubt_sentences(arrays: Arrays, seeds: int, start_noise: float) -> list[str]
             "was not trained to start with it, or that it is unsure."
         )
         return sentences
-    deviations = uncertainty.mean(axis=(1, 2)) / _WITHIN
+    deviations = uncertainty.mean(axis=(1, 2)) / UNCERTAINTY_DEVIATIONS
     sentences.append(
         f"Standard deviation: start noise {start_noise:g} drew {counted(seeds, 'sample')}, images that the restored "
         f"ones may be as well. It is how they differ, {means} The uncertainty stands for {deviations[0]:.2f} and "

@@ -88,10 +88,11 @@ class _Recorder:
         x_in = fuser.prepare(infrared, visible)
         fuser.check_controls(controls, x_in)
         states, residuals, error, told = self.loop(x_in, self.padded(swapped, x_in))
-        drawn, uncertainty = (
-            self.doubt(x_in, residuals[-1], controls.seed) if fuser.can_doubt else (residuals[-1], None)
-        )
-        last = drawn if controls.start_noise else residuals[-1]
+        last, uncertainty = residuals[-1], None
+        if fuser.can_doubt:
+            noise = start_noise(controls, self.size)
+            drawn, found = (each.copy() for each in fuser.doubt(x_in, last, noise))
+            last, uncertainty = last if noise is None else drawn, self.cropped(found[:, 0])
         last = last if self.shares is None else last * self.shares
 
         def fuse(at: Controls) -> Float32:
@@ -103,8 +104,8 @@ class _Recorder:
         picture = fused_image(fused[None], self.size)
         ran = replace(controls, steps=len(self.weights))
         restored = restored_images(cut, self.cropped(last), controls, self.size)
-        noise = self.start_noise() if seeds and not fuser.can_doubt else 0.0
-        if seeds and not (noise or fuser.can_doubt):
+        begin = self.start_noise() if seeds and not fuser.can_doubt else 0.0
+        if seeds and not (begin or fuser.can_doubt):
             seeds, notes = 0, (*notes, NOISELESS)
         return Explanation(
             x_in=cut,
@@ -113,8 +114,8 @@ class _Recorder:
             weights=self.weights,
             fused=FusedFrame(picture, *restored, controls=ran, notes=notes),
             origin=origin_of(cut, self.cropped(last), controls, fuse),
-            spread_levels=self.spread(x_in, residuals[-1], seeds, noise) if seeds else None,
-            uncertainty_levels=None if uncertainty is None else self.cropped(uncertainty[:, 0]),
+            spread_levels=self.spread(x_in, residuals[-1], seeds, begin) if seeds else None,
+            uncertainty_levels=uncertainty,
             seeds=seeds,
             identity_error=error,
             heads=tuple(fuser.likely(each) for each in told),
@@ -178,12 +179,11 @@ class _Recorder:
             raise OptionError(f"the start noise of schedule {name!r} is unknown; try no seeds")
         return float(Schedule.named(name).start_noise)
 
-    def doubt(self, x_in: Float32, residual: Float32, seed: int) -> tuple[Float32, Float32]:
-        """Return the residual of a sample, with all start noise unless the controls say how much, and uncertainty."""
+    def sample(self, x_in: Float32, residual: Float32, seed: int) -> Float32:
+        """Return the residual of a sample, with all start noise unless the controls say how much."""
         amount = self.controls.start_noise or 1.0
         noise = start_noise(Controls(start_noise=amount, seed=seed), self.size)
-        drawn, uncertainty = self.fuser.doubt(x_in, residual, noise)
-        return drawn.copy(), uncertainty.copy()
+        return self.fuser.doubt(x_in, residual, noise)[0].copy()
 
     def spread(self, x_in: Float32, residual: Float32, seeds: int, noise: float) -> Float32:
         """Return the standard deviation over start noises of the last clean estimate's luma, (2, H, W) in levels.
@@ -194,7 +194,7 @@ class _Recorder:
         lumas = []
         for seed in range(seeds):
             if self.fuser.can_doubt:
-                found = self.doubt(x_in, residual, seed)[0]
+                found = self.sample(x_in, residual, seed)
             else:
                 drawn = np.random.default_rng(seed).standard_normal(x_in.shape, np.float32)
                 drawn[0] = drawn[0, :1]  # infrared has one channel

@@ -65,6 +65,27 @@ class ScaledConv2d(nn.Conv2d):
         return (weight - mean) * torch.rsqrt(variance * weight[0].numel() + 1e-4) * self.gain
 
 
+def kernel_of(matrix: Tensor) -> Tensor:
+    """Return a matrix, (out, in), as the kernel of a 1x1 convolution."""
+    return matrix[:, :, None, None]
+
+
+class ResidualPair(nn.Module):
+    """Two 3x3 convolutions, `inner` channels between them, and the input."""
+
+    def __init__(self, width: int, inner: int, groups: int) -> None:
+        super().__init__()
+        self.conv_in = nn.Conv2d(width, inner, 3, padding=1, groups=groups)
+        self.conv_out = nn.Conv2d(inner, width, 3, padding=1, groups=groups)
+        with torch.no_grad():
+            self.conv_out.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the same shape."""
+        out: Tensor = x + self.conv_out(F.relu(self.conv_in(x)))
+        return out
+
+
 class TransformerBlock(nn.Module):
     """TSAB, then SSAB if `window` is not 0 (section 3.2.1): pre-normalised residual sub-layers, shape kept."""
 

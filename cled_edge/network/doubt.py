@@ -18,13 +18,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import LUMA, images_from_patches, patches_from_images
+from cled_edge.contract import UNCERTAINTY_DEVIATIONS
+from cled_edge.network.blocks import LUMA, ResidualPair, images_from_patches, patches_from_images
 from cled_edge.network.presets import DoubtConfig
 
 SCALES_PX = (1, 4, 16, 32)  # sides of the blocks that have a noise of their own; then comes the whole image's
 _FIELDS = 2 * (len(SCALES_PX) + 1)  # of each, what the colours differ by and what they share
 _LEVELS = 127.5  # grey levels of a range of 1
-_WITHIN = 1.645  # standard deviations that hold nine tenths of a normal distribution
 _LEAST, _MOST = math.log(0.25), math.log(255.0)  # of the uncertainty, grey levels
 _SPREAD = 1.5  # bilinear interpolation between blocks leaves 2/3 of the deviation, on average
 
@@ -40,12 +40,12 @@ class DoubtNet(nn.Module):
         first, second, third = config.widths
         patch = self.factor**2
         self.stem = nn.Conv2d(7 * patch, first, 3, padding=1)
-        self.blocks = nn.ModuleList(_Residual(width) for width in config.widths)
+        self.blocks = nn.ModuleList(ResidualPair(width, width, 1) for width in config.widths)
         self.down_second, self.down_third = nn.Conv2d(first, second, 2, stride=2), nn.Conv2d(second, third, 2, stride=2)
         self.whole = nn.Linear(third, third)
         self.up_second = nn.ConvTranspose2d(third, second, 2, stride=2)
         self.up_first = nn.ConvTranspose2d(second, first, 2, stride=2)
-        self.last = _Residual(first)
+        self.last = ResidualPair(first, first, 1)
         self.width_head = nn.Conv2d(first, patch, 3, padding=1)
         self.share_head = nn.Conv2d(first, 3 + _FIELDS, 1)
         for head in (self.width_head, self.share_head):
@@ -72,7 +72,7 @@ class DoubtNet(nn.Module):
     @staticmethod
     def deviation(uncertainty: Tensor, log_ratios: Tensor) -> Tensor:
         """Return the standard deviation of a sample, (N, 3, H, W) over a range of 2, of what `judge` says."""
-        return uncertainty / (_WITHIN * _LEVELS) * log_ratios.exp()
+        return uncertainty / (UNCERTAINTY_DEVIATIONS * _LEVELS) * log_ratios.exp()
 
     def judge(self, x_in: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the logarithm of the uncertainty, (N, 1, H, W), and what samples are made with.
@@ -92,18 +92,6 @@ class DoubtNet(nn.Module):
         shares = F.interpolate(self.share_head(first), scale_factor=self.factor, mode="nearest")
         weights = (0.5 * shares[:, 3:].log_softmax(dim=1)).exp()  # a root of nothing has no slope
         return images_from_patches(width, self.factor), 2 * torch.tanh(shares[:, :3] / 2), weights
-
-
-class _Residual(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.conv_in, self.conv_out = (nn.Conv2d(width, width, 3, padding=1) for _ in range(2))
-        with torch.no_grad():
-            self.conv_out.weight.mul_(0.2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv_out(F.relu(self.conv_in(x)))
-        return out
 
 
 def mixed(noise: Tensor, weights: Tensor) -> Tensor:

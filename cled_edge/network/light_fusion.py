@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cled_edge.network.blocks import LUMA
+from cled_edge.network.blocks import LUMA, ResidualPair, kernel_of
 from cled_edge.network.fusion import all_controls, remove
 from cled_edge.network.presets import FusionConfig
 
@@ -54,9 +54,9 @@ class SceneRange(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         (low_mean, high_mean), (low_spread, high_spread) = _MEAN, _SPREAD
-        self.register_buffer("lowest", _kernel(torch.tensor([[low_mean, low_spread]])), persistent=False)
+        self.register_buffer("lowest", kernel_of(torch.tensor([[low_mean, low_spread]])), persistent=False)
         reach = torch.tensor([[high_mean - low_mean, high_spread - low_spread]])
-        self.register_buffer("reach", _kernel(reach), persistent=False)
+        self.register_buffer("reach", kernel_of(reach), persistent=False)
         self.look = nn.Conv2d(2, _HIDDEN, 1)
         self.think = nn.Conv2d(2 * _HIDDEN, _HIDDEN, 1)
         self.tell = nn.Conv2d(_HIDDEN, 2, 1)
@@ -111,7 +111,7 @@ class LightFusion(nn.Module):
         self.scene = SceneRange()
         self.downs = nn.ModuleList(nn.Conv2d(width, deeper, 2, stride=2, groups=2) for width, deeper in pairs)
         self.stages = nn.ModuleList(
-            nn.Sequential(*(_Residual(width, width, 2) for _ in range(blocks)))
+            nn.Sequential(*(ResidualPair(width, width, 2) for _ in range(blocks)))
             for width, blocks in zip(widths[1:], config.blocks[1:], strict=True)
         )
         self.deep = DeepStreams(widths[-1] // 2, config.expansion)
@@ -123,7 +123,7 @@ class LightFusion(nn.Module):
         ups = pairwise((*merged, widths[-1]))
         self.ups = nn.ModuleList(nn.ConvTranspose2d(deeper, width, 2, stride=2) for width, deeper in ups)
         self.refinement = nn.Sequential(
-            *(_Residual(widths[0], config.detail or widths[0], 1) for _ in range(config.refinement_blocks))
+            *(ResidualPair(widths[0], config.detail or widths[0], 1) for _ in range(config.refinement_blocks))
         )
         self.weigh, self.correct = (nn.Conv2d(widths[0], count, 1) for _ in range(2))
         for head in (self.weigh, self.correct):
@@ -131,11 +131,11 @@ class LightFusion(nn.Module):
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
         same = torch.eye(count)
         for name, weights in (("luma", torch.tensor(LUMA)), ("grey", torch.full((3,), 1 / 3))):
-            kernel = _kernel(weights.repeat(count) * same.repeat_interleave(3, 1))
+            kernel = kernel_of(weights.repeat(count) * same.repeat_interleave(3, 1))
             self.register_buffer(name, kernel, persistent=False)
             cut = kernel.reshape(count, config.unshuffle, config.unshuffle, 3).permute(0, 3, 1, 2).contiguous()
             self.register_buffer(f"cut_{name}", cut, persistent=False)
-        self.register_buffer("spread", _kernel(same.repeat_interleave(3, 0)), persistent=False)
+        self.register_buffer("spread", kernel_of(same.repeat_interleave(3, 0)), persistent=False)
 
     def forward(
         self,
@@ -208,21 +208,6 @@ class LightFusion(nn.Module):
             x = self.ups[level](x) + self.merges[level](levels[level])
         refined: Tensor = self.refinement(F.relu(x))
         return refined
-
-
-class _Residual(nn.Module):
-    """Two 3x3 convolutions, `inner` channels between them, and the input."""
-
-    def __init__(self, width: int, inner: int, groups: int) -> None:
-        super().__init__()
-        self.conv_in = nn.Conv2d(width, inner, 3, padding=1, groups=groups)
-        self.conv_out = nn.Conv2d(inner, width, 3, padding=1, groups=groups)
-        with torch.no_grad():
-            self.conv_out.weight.mul_(0.2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.conv_out(F.relu(self.conv_in(x)))
-        return out
 
 
 class DeepStreams(nn.Module):
@@ -309,10 +294,6 @@ class _GatedFeedForward(nn.Module):
         y = self.norm(x)
         out: Tensor = self.narrow(F.relu(self.to_a(y)) * self.to_b(y))
         return x + out
-
-
-def _kernel(matrix: Tensor) -> Tensor:
-    return matrix[:, :, None, None]
 
 
 def _mean(x: Tensor, weights: Tensor | None) -> Tensor:

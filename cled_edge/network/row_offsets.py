@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cled_edge.network.blocks import kernel_of
+
 _PROBES, _WIDTH, _SIGHT = 16, 48, 5
 _STEEP = 4.0  # a filter's answer of a quarter of the range counts as much as any larger one
 _AROUND = 9  # rows of patches whose mean is what is usual there
@@ -31,9 +33,9 @@ class RowOffsets(nn.Module):
         nn.init.zeros_(self.tell.bias)  # type: ignore[arg-type]
         # A patch's channels are rows, columns, colours.
         pixels, rows = torch.eye(factor**2), torch.eye(factor)
-        self.register_buffer("grey", _kernel(pixels.repeat_interleave(3, 1) / 3), persistent=False)
-        self.register_buffer("across", _kernel(rows.repeat_interleave(factor, 1) / factor), persistent=False)
-        self.register_buffer("spread", _kernel(rows.repeat_interleave(3 * factor, 0)), persistent=False)
+        self.register_buffer("grey", kernel_of(pixels.repeat_interleave(3, 1) / 3), persistent=False)
+        self.register_buffer("across", kernel_of(rows.repeat_interleave(factor, 1) / factor), persistent=False)
+        self.register_buffer("spread", kernel_of(rows.repeat_interleave(3 * factor, 0)), persistent=False)
 
     grey: Tensor
     across: Tensor
@@ -60,7 +62,3 @@ class RowOffsets(nn.Module):
             x = F.silu(layer(x))
         offsets: Tensor = self.tell(x) / 4
         return offsets
-
-
-def _kernel(matrix: Tensor) -> Tensor:
-    return matrix[:, :, None, None]

@@ -40,6 +40,9 @@ class _Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+SURE = 0.5  # a confidence below it is low
+
+
 class DistanceMap(_Table):
     """The map at one distance. distance_m: None where none was said.
 

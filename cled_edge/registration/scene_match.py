@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.registration.calibration import SURE
 from cled_edge.registration.lens import PixelMap, Points, grid_points
 from cled_edge.registration.patches import DOUBT, Level, Model, Votes, collect, elect
 from cled_edge.registration.search import GreyPair, places, runner_up
@@ -24,7 +25,6 @@ _LEVEL_PX_PER_INFRARED_PX = 2.0  # more finely there is nothing to see
 _BLOCKS = 4  # along a side; patches of one block stand or fall together
 _HALVES = 8
 _LEAST_PATCHES = 16
-_SURE = 0.5  # a confidence below it is low
 # Error, in widths of the visible image, and lead at which confidence is halved. Of 94 rigs, real and rendered, and
 # pairs of two scenes, mirrored or turned, all that were grossly wrong had an error of 0.013 and more.
 _HALF_ERROR, _HALF_LEAD = 0.0072, 1.03
@@ -54,7 +54,7 @@ class Evidence:
     @property
     def is_sure(self) -> bool:
         """Whether the map may be used."""
-        return self.confidence >= _SURE
+        return self.confidence >= SURE
 
 
 _NOTHING = Evidence(np.inf, np.inf, np.inf, np.inf, 0.0, 0, 0.0, 0.0)

@@ -3,12 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from cled_edge.errors import OptionError
+from cled_edge.errors import OptionError, OutputError
 from cled_edge.files import Reader
 from cled_edge.serve.guard import LOCAL, check_token
 
 _TOKENS = Reader(OptionError, OptionError, "give a file that holds the token alone", follow_links=True)
 _MAX_TOKEN_BYTES = 4096
+
+
+def not_installed(error: ImportError) -> OutputError:
+    """Return the error of a page whose packages are not there."""
+    return OutputError(
+        f"the page needs the package {error.name}, which is not installed; pip install 'cled-edge[serve]'"
+    )
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from numpy.typing import NDArray
 
 from cled_edge.errors import CalibrationError, OptionError
 from cled_edge.files import write_whole
-from cled_edge.registration.calibration import Calibration, DistanceMap, distance_map
+from cled_edge.registration.calibration import SURE, Calibration, DistanceMap, distance_map
 from cled_edge.registration.overlay import levelled, overlay
 from cled_edge.registration.points import LEAST_POINTS, MarkedPoints, map_of
 from cled_edge.serve.bare_application import bare_application, body_of
 
 MOST_POINTS = 200
-SURE = 0.5
 
 
 class PointsPage:

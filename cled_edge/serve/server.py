@@ -10,12 +10,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from cled_edge.control_box import ControlBox
-from cled_edge.errors import OutputError
 from cled_edge.frame import FusedFrame
 from cled_edge.registration.warp import Registrar
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.http_thread import HttpThread
-from cled_edge.serve.page_address import PageAddress
+from cled_edge.serve.page_address import PageAddress, not_installed
 from cled_edge.serve.page_recorder import CLOSE_S, Recorder
 from cled_edge.serve.seen_kinds import Told
 from cled_edge.serve.shot import Shot
@@ -24,7 +23,6 @@ from cled_edge.thermal import ThermalStream
 if TYPE_CHECKING:
     from cled_edge.serve.telemetry import Telemetry
 
-INSTALL = "pip install 'cled-edge[serve]'"
 NICE = 5  # of the thread that makes JPEGs: where both want a core, the loop has it
 
 
@@ -85,7 +83,7 @@ class PageServer:
             from cled_edge.serve.seen_kinds import SeenKinds  # noqa: PLC0415
             from cled_edge.serve.telemetry import Telemetry  # noqa: PLC0415
         except ImportError as error:
-            raise OutputError(f"the page needs the package {error.name}, which is not installed; {INSTALL}") from error
+            raise not_installed(error) from error
         self._pool = ThreadPoolExecutor(1, "jpeg", initializer=_be_nice)
         self.telemetry = Telemetry(self._box, self._about, kinds=SeenKinds(self._kinds))
         seen = self._thermal, self._registrar

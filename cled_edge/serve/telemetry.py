@@ -13,6 +13,7 @@ from cled_edge.control_box import ControlBox
 from cled_edge.frame import BOTH_LOST, FusedFrame
 from cled_edge.output.frame_facts import ms, total_ns
 from cled_edge.serve.seen_kinds import SeenKinds
+from cled_edge.stage_times import NETWORK_STAGES
 
 FRESH_S = 2.0  # a run whose newest fused frame is older is not healthy
 KEPT_POINTS = 1200
@@ -85,7 +86,7 @@ class Telemetry:
                 "n": number,
                 "t": round((self._last_ns - self._begun_ns) / 1e6, 1),
                 "total": ms(total_ns(frame)),
-                "network": ms(sum(frame.latency_ns.get(name, 0) for name in ("network", "steps", "doubt", "fusion"))),
+                "network": ms(sum(frame.latency_ns.get(name, 0) for name in NETWORK_STAGES)),
                 "infrared": ms(ages_ns["infrared"]),
                 "visible": ms(ages_ns["visible"]),
                 "skew": ms(frame.skew_ns),

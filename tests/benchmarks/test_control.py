@@ -6,6 +6,7 @@ import pytest
 from benchmarks import control
 from benchmarks.control import Trial, cut, shared_tenth, spearman, strength_rows, taken
 from benchmarks.held_out import Scene
+from cled_edge.contract import UNCERTAINTY_DEVIATIONS
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_a_true_uncertainty_passes_and_a_bundle_without_it_has_no_rows(scene: Sc
 
         def doubt(self, _x_in, residual, noise=None):
             drawn = residual if noise is None else residual + deviation * np.repeat(noise[:, :, 0][None, None], 3, 1)
-            return drawn, levels[:, :1] * np.float32(control.WITHIN)
+            return drawn, levels[:, :1] * np.float32(UNCERTAINTY_DEVIATIONS)
 
     clean = np.zeros(shape, np.float32)
     wrong = deviation * np.repeat(rng.standard_normal((2, 1, 64, 96)), 3, axis=1).astype(np.float32)

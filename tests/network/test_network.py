@@ -8,6 +8,7 @@ from dataclasses import replace  # noqa: E402
 from itertools import product  # noqa: E402
 
 import numpy as np  # noqa: E402
+from torch.nn import functional as F  # noqa: E402
 
 from cled_edge.errors import OptionError  # noqa: E402
 from cled_edge.network.blocks import (  # noqa: E402
@@ -17,6 +18,7 @@ from cled_edge.network.blocks import (  # noqa: E402
     patches_from_images,
 )
 from cled_edge.network.fusion import FusionNet, remove  # noqa: E402
+from cled_edge.network.light_fusion import LightFusion  # noqa: E402
 from cled_edge.network.lineage import LineageUNet  # noqa: E402
 from cled_edge.network.presets import PRESETS, FusionConfig, ModelConfig  # noqa: E402
 from cled_edge.network.sampler import CledFusion, FusedLoop, Sampler, make_unet  # noqa: E402
@@ -54,9 +56,12 @@ def test_scaled_convolution_standardises_its_weights() -> None:
         torch.testing.assert_close(layer(x)[:, channel : channel + 1], wanted, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["one-pass", "edge"])
+@pytest.mark.parametrize("name", ["one-pass", "nano", "edge"])
 def test_own_networks_start_as_the_identity_and_the_maximum(name: str) -> None:
-    """Before training nothing is removed, and what is fused is Eq. 16's target: a run starts from the rule."""
+    """Before training nothing is removed, and what is fused is Eq. 16's target: a run starts from the rule.
+
+    The light form takes the maximum with the infrared as it is shown beside the visible.
+    """
     model = CledFusion(PRESETS[name]).eval()
     infrared, visible = pictures(2, (model.config.size_multiple,) * 2)
     infrared = infrared[:, :1].repeat(1, 3, 1, 1)
@@ -64,7 +69,11 @@ def test_own_networks_start_as_the_identity_and_the_maximum(name: str) -> None:
         fused, a, b = model(infrared, visible)
     torch.testing.assert_close(a, infrared, atol=1e-5, rtol=0)
     torch.testing.assert_close(b, visible, atol=1e-5, rtol=0)
-    unclipped = visible + (torch.maximum(infrared[:, :1], luma(visible)) - luma(visible))
+    shown = infrared[:, :1]
+    if isinstance(model.fusion, LightFusion):
+        with torch.no_grad():
+            shown = model.fusion.scene(*(F.pixel_unshuffle(x, 4) for x in (shown, luma(visible)))).shown(shown)
+    unclipped = visible + (torch.maximum(shown, luma(visible)) - luma(visible))
     torch.testing.assert_close(fused, unclipped.clamp(-1, 1), atol=1e-5, rtol=0)
 
 
