@@ -18,6 +18,8 @@ image alone. Images are cut to their middle, `--size`. The recording form runs: 
                  pixels whose error is no larger than it. share: of the tenth with the largest uncertainty, how much is
                  in the tenth with the largest error. spread: the deviation over 8 samples, in that tenth, over the
                  one that the uncertainty stands for. PSNR of the estimate, of the samples' mean, and of one sample
+    grey         PSNR that the visible gains in colour, and what the same scene gains as a monochrome camera sees it,
+                 which is degraded itself
 """
 
 import time
@@ -31,6 +33,7 @@ import typer
 from numpy.typing import NDArray
 
 from benchmarks import ems
+from benchmarks.baselines import luma_of
 from benchmarks.held_out import Scene, read_scenes
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.backend.choice import BackendChoice
@@ -47,7 +50,7 @@ from cled_edge.schedule import Schedule
 from cled_edge.size import Size, parse_size
 from cled_edge.tensors import fused_image, grey_of, restored_images, start_noise
 
-PARTS = ("strength", "leak", "balance", "steps", "taken", "doubt")
+PARTS = ("strength", "leak", "balance", "steps", "taken", "doubt", "grey")
 FOLDERS = ("msrs", "roadscene")
 STRENGTHS = tuple(round(0.1 * k, 1) for k in range(16))
 BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -313,6 +316,26 @@ def spread_of(fuser: Fuser, x_in: Float32, steps: int) -> Float32:
     return np.asarray(np.std(lumas, axis=0, ddof=1), np.float32)
 
 
+def grey_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
+    """Yield, for each kind of the visible, what colour images and grey ones gain, by day; and both of clean ones."""
+    found: dict[str, list[tuple[float, float]]] = {}
+    for scene in scenes:
+        if scene.light == "night":
+            continue
+        luma = luma_of(scene.visible)
+        for kind in ("clean", *ems.VISIBLE):
+            case = ems.Case((), () if kind == "clean" else (kind,))
+            infrared, color = case(scene.infrared, scene.visible, scene.seed)
+            grey = luma_of(case(scene.infrared, np.stack([luma] * 3, axis=2), scene.seed)[1])
+            restored = fuser(infrared, color).visible, fuser(infrared, grey).visible[:, :, 0]
+            after = min(99.0, psnr_db(restored[0], scene.visible)), min(99.0, psnr_db(restored[1], luma))
+            before = (0.0, 0.0) if kind == "clean" else (psnr_db(color, scene.visible), psnr_db(grey, luma))
+            found.setdefault(kind, []).append((after[0] - before[0], after[1] - before[1]))
+    for kind, gains in found.items():
+        in_color, in_grey = (round(float(gain), 2) for gain in np.mean(gains, axis=0))
+        yield {"part": "grey", "kind": kind, "images": len(gains), "color_db": in_color, "grey_db": in_grey}
+
+
 def main(
     data: Annotated[Path, typer.Option(metavar="DIR", help="the shared data, with pairs/ in it")],
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="bundle; the shipped one unless given")] = None,
@@ -350,8 +373,12 @@ def measured(fuser: Fuser, scenes: list[Scene], parts: list[str]) -> Iterator[Ro
         "strength": strength_rows, "leak": lambda f, t: leak_rows(f, t[:4]), "steps": steps_rows, "taken": taken_rows,
         "doubt": doubt_rows,
     }  # fmt: skip
+    by_scenes = {"balance": balance_rows, "grey": grey_rows}
     for part in parts:
-        yield from balance_rows(fuser, scenes) if part == "balance" else by_trials[part](fuser, trials)
+        if part in by_scenes:
+            yield from by_scenes[part](fuser, scenes)
+        else:
+            yield from by_trials[part](fuser, trials)
 
 
 def _turn(trials: list[Trial], index: int) -> list[Trial]:

@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.control`: strength, leak, balance, steps, what each step takes, doubt."""
+"""The tables of `benchmarks.control`: strength, leak, balance, steps, what each step takes, doubt, grey."""
 
 from benchmarks.table import Column, Table, columns
 
@@ -64,4 +64,12 @@ DOUBT = Table(
     "the tenth with the largest error; 10 % is chance. *Spread*: over 8 seeds there, over what it stands for.",
     part="doubt",
 )
-CONTROL = (STRENGTH, LEAK, BALANCE, STEPS, TAKEN, DOUBT)
+GREY = Table(
+    "Visible images of a monochrome camera",
+    "control",
+    columns("kind, images, in colour dB=color_db:2, grey dB=grey_db:2"),
+    COMMAND,
+    "PSNR gained by the restored visible image, by day; of clean images the PSNR itself.",
+    part="grey",
+)
+CONTROL = (STRENGTH, LEAK, BALANCE, STEPS, TAKEN, DOUBT, GREY)

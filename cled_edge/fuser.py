@@ -42,6 +42,7 @@ from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
 from cled_edge.json_text import counted
 from cled_edge.memory import Memory, Moment, Told
+from cled_edge.monochrome import greyed, is_grey, tinted
 from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
 from cled_edge.size import Size
 from cled_edge.stage_times import Stopwatch
@@ -151,9 +152,10 @@ class Fuser:
             when the pair was taken, and by which clock; None is now.
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
-        through as it is: its strength is 0, and two flat ones give their maximum. OptionError for another type or
-        shape, and for a control that this bundle has not and that is not at its neutral value. SizeMismatchError for
-        two sizes. BackendError or EngineError if the backend cannot run the graphs at this size.
+        through as it is: its strength is 0, and two flat ones give their maximum. A grey visible image gives grey ones,
+        see `monochrome.py`. OptionError for another type or shape, and for a control that this bundle has not and that
+        is not at its neutral value. SizeMismatchError for two sizes. BackendError or EngineError if the backend cannot
+        run the graphs at this size.
         """
         controls = Controls() if controls is None else controls
         if not isinstance(controls, Controls):
@@ -161,6 +163,9 @@ class Fuser:
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
         controls, notes = examined(*images, controls)
+        monochrome = self.is_to_tint(images[1], controls)
+        if monochrome:
+            images = images[0], tinted(images[1], self.color_order)
         if strength_map is None:
             strength_map = self.areas.strength_map(images[0].shape[:2])
         if memory is None or not controls.steadiness:
@@ -170,7 +175,7 @@ class Fuser:
             self._refuse_cold(controls)
             moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
-        fused = replace(fused, notes=notes)
+        fused = replace(greyed(fused) if monochrome else fused, notes=notes)
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
@@ -363,6 +368,10 @@ class Fuser:
         is_other = isinstance(frame, Frame) and frame.color_order != self.color_order
         is_color = image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype in (np.uint8, np.uint16)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_other and is_color else image
+
+    def is_to_tint(self, visible: NDArray[Any], controls: Controls) -> bool:
+        """Say whether the network is to see a visible image with a tint, see `monochrome.py`."""
+        return self.bundle.manifest.tints_grey and controls.strength_visible > 0 and is_grey(visible)
 
     def with_thermal(self, thermal: Thermal) -> "Fuser":
         """Return this fuser, on the same backend, with other settings for infrared values."""

@@ -23,6 +23,7 @@ from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, grey_from_any
+from cled_edge.monochrome import greyed, tinted
 from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.size import padded, parse_size, size_text
 from cled_edge.tensors import check_maps, maps_of, start_noise
@@ -100,6 +101,9 @@ def fuse_tiled(
         return fuser(infrared, visible, controls, strength_map=strength_map)
     check_maps(maps_of(strength_map), size)
     controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
+    monochrome = fuser.is_to_tint(visible, controls)
+    if monochrome:
+        visible = tinted(visible, fuser.color_order)
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
     with _timed(stages_ns, "prepare"):
@@ -137,6 +141,8 @@ def fuse_tiled(
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
     fused = FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds)
+    if monochrome:
+        fused = greyed(fused)
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

@@ -147,6 +147,7 @@ class _Draft:
             schedule=ScheduleSpec.from_schedule(self.model.sampler.schedule, config.default_steps),
             preprocessing=PreprocessingSpec(),
             kinds=told_kinds(config, self.training),
+            tints_grey=config.tints_grey,
             files={
                 name: FileSpec(bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
                 for name, content in contents.items()

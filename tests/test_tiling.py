@@ -58,6 +58,9 @@ class FakeFuser:
 
     fuse = __call__
 
+    def is_to_tint(self, _visible: np.ndarray, _controls: Controls) -> bool:
+        return False
+
     def with_thermal(self, thermal: Thermal) -> "FakeFuser":
         return self
 

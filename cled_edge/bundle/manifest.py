@@ -226,6 +226,7 @@ class Manifest(_Model):
     is the same in one graph, faster, for one number of steps. `doubt`, which a bundle may lack, draws samples and tells
     uncertainty. The others are these at another precision, opset or size.
     kinds: what the graphs' output `kinds` tells, in its order; none in a bundle whose graphs have no such output.
+    tints_grey: whether a visible image that is exactly grey gets a faint tint before the graphs see it.
     """
 
     schema_version: Literal[2]
@@ -236,6 +237,7 @@ class Manifest(_Model):
     schedule: ScheduleSpec
     preprocessing: PreprocessingSpec
     kinds: tuple[KindSpec, ...] = Field((), max_length=_MOST_KINDS)
+    tints_grey: bool = False
     files: dict[str, FileSpec] = Field(max_length=MOST_FILES)
     training: dict[str, object]
     verification: VerificationSpec

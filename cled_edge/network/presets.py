@@ -105,6 +105,7 @@ class ModelConfig:
     kinds: the degradations that the UNet tells apart while it is trained, in the order of its logits. They change
         nothing else: no graph and no restored image depends on them.
     doubt: None is a model without such a network. It is fitted last, and changes nothing of the others.
+    tints_grey: whether it tells an infrared image by its being grey, so that a grey visible one needs a tint.
     """
 
     name: str
@@ -114,6 +115,7 @@ class ModelConfig:
     default_steps: int = 3
     kinds: tuple[str, ...] = KINDS
     doubt: DoubtConfig | None = None
+    tints_grey: bool = False
 
     def __post_init__(self) -> None:
         """Refuse a kind named twice, and two patch sizes: the loop hands patches from one network to the other."""
@@ -206,6 +208,7 @@ PRESETS: dict[str, ModelConfig] = {
             ),
             schedule="rddm09-noiseless",
             default_steps=2,
+            tints_grey=True,
         ),
         # Jetson class: half the patch side, tensor-core widths, attention in every level.
         ModelConfig(

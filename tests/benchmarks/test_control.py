@@ -1,5 +1,7 @@
 """The benchmark of controls: each number is what it says, on cases where it is known."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -111,3 +113,13 @@ def test_a_true_uncertainty_passes_and_a_bundle_without_it_has_no_rows(scene: Sc
         assert row["mean_db"] < row["estimate_db"]
     without = SimpleNamespace(bundle=SimpleNamespace(manifest=SimpleNamespace(find=lambda role: None)))
     assert not list(control.doubt_rows(without, [trial]))
+
+
+def test_what_changes_nothing_gains_nothing_in_colour_and_in_grey(scene: Scene) -> None:
+    def still(_infrared, visible):
+        return SimpleNamespace(visible=visible if visible.ndim == 3 else np.stack([visible] * 3, axis=2))
+
+    rows = {row["kind"]: row for row in control.grey_rows(still, [scene])}
+    assert rows.pop("clean") == {"part": "grey", "kind": "clean", "images": 1, "color_db": 99.0, "grey_db": 99.0}
+    assert rows
+    assert all((row["color_db"], row["grey_db"]) == (0, 0) for row in rows.values())
