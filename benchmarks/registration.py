@@ -2,10 +2,10 @@
 
     python -m benchmarks.registration --data ../shared/data --out runs/registration.json      takes minutes
 
-`rig`: two lenses 30 cm apart with noise, before a rendered street on a wall and before boards. `landmarks`: the mean
-distance between where a map has the landmarks of the infrared image and where they are. `board`: of how many images of
-each camera the board is found in. `others`: the infrared image of each pair of landmarks with the visible ones of the
-others; `sure` must be false. Distances are in visible pixels.
+`rig`: two lenses 30 cm apart, before a rendered street on a wall, with three draws of noise, and before boards.
+`landmarks`: the mean distance between where a map has the landmarks of the infrared image and where they are. `board`:
+of how many images of each camera the board is found in. `others`: the infrared image of each pair of landmarks with the
+visible ones of the others; `sure` must be false. Distances are in visible pixels.
 """
 
 import json
@@ -31,7 +31,8 @@ from cled_edge.scene.two_lenses import TwoLenses, camera
 PARTS = ("rig", "landmarks", "board", "others")
 GRID, SQUARE_M = (9, 6), 0.03
 DISTANCE_M, NOISE_LEVELS, CORNER_NOISE_PX = 5.0, 6.0, 0.1
-FRAMES, BOARDS = 4, 16
+FRAMES, NOISES, BOARDS = 4, 3, 16
+SMALL = ((120, 160), (240, 320))  # sizes of the infrared image, beside the rig's own
 
 
 def _grey(image: NDArray[Any], code: int) -> NDArray[Any]:
@@ -48,14 +49,18 @@ def miss_px(found: PixelMap, rig: TwoLenses, distance_m: float) -> NDArray[Any]:
 
 
 def rig_rows() -> Iterator[Row]:
-    """Register two rigs by a scene, and one by boards."""
+    """Register rigs of three sizes by a scene, and one by boards."""
     street = next(iter(night_street(1, (1080, 1920))))
     wall = {"infrared": street.infrared, "visible": street.visible}
-    small = camera((120, 160), 50, (-0.25, 0.06, 0.0, 0.0, 0.0))
-    for name, rig in (("scene 512x640", TwoLenses()), ("scene 120x160", TwoLenses(infrared=small))):
-        frames = [rig.frames(wall, DISTANCE_M, NOISE_LEVELS, seed) for seed in range(FRAMES)]
-        found, model, evidence = match([(infrared, _grey(visible, cv2.COLOR_RGB2GRAY)) for infrared, visible in frames])
-        yield _rig_row(name, rig, found, DISTANCE_M, model, evidence.error_px, evidence.confidence)
+    rigs = [TwoLenses(infrared=camera(size, 50, TwoLenses().infrared.lens.distortion)) for size in SMALL]
+    for rig in (*rigs, TwoLenses()):
+        name = "scene {}x{}".format(*rig.infrared.size)
+        for noise in range(NOISES):
+            seeds = range(noise * FRAMES, (noise + 1) * FRAMES)
+            frames = [rig.frames(wall, DISTANCE_M, NOISE_LEVELS, seed) for seed in seeds]
+            found, model, evidence = match([(infrared, _grey(seen, cv2.COLOR_RGB2GRAY)) for infrared, seen in frames])
+            row = _rig_row(name, rig, found, DISTANCE_M, model, evidence.error_px, evidence.confidence)
+            yield {**row, "noise": noise}
     rig = TwoLenses(turn_deg=(0.5, -14.0, 0.8))
     solved = rig_of(held_boards(rig), rig.infrared.size, rig.visible.size, SQUARE_M)
     for distance_m in (0.8, 1.0, 1.3, DISTANCE_M):

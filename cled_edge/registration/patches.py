@@ -5,7 +5,7 @@ map that gets the most of all votes wins. Frames of one rig add their votes befo
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ _FREE = {"similarity": 4, "lenses": 8}
 _BORDER_PX = 5  # of the infrared image's edge that is no structure of the scene
 _COVERED = 0.8  # of a patch's surroundings that the infrared must cover
 _SMOOTHED_PX = (2.0, 1.0, 0.0)  # of the votes: first the coarse direction, then the place
+_ALIKE = 0.95  # a correlation beyond which nothing is more likely
 _DERIVATIVE = 1e-4
 _ROUNDS = 15
 _K1, _TILT = 0.2, 0.05  # what lenses and mounts usually have, either way
@@ -68,13 +69,21 @@ class Votes:
 
     def part(self, chosen: NDArray[np.bool_]) -> "Votes":
         """Return the votes of some patches."""
-        return Votes(
-            self.base, self.points[chosen], self.surfaces[chosen], self.factor, self.infrared_size, self.visible_size
-        )
+        return replace(self, points=self.points[chosen], surfaces=self.surfaces[chosen])
 
     def displacements(self, moved: PixelMap) -> Points:
         """Return by how many level pixels another map differs from `base` at each patch."""
         return (self.base.visible_points(moved.infrared_points(self.points)) - self.points) * self.factor
+
+    def as_likelihoods(self) -> "Votes":
+        """Return as votes what every displacement is as likely as: -log(1 - r^2) of its correlation r, 0 if r < 0.
+
+        This is the likelihood of a patch that shows the other one in Gaussian noise of unknown strength. So a patch
+        that fits well has more to say than two that fit half as well. Scaled to keep the patches' mean best vote.
+        """
+        likely = -np.log1p(-(np.clip(self.surfaces, 0, _ALIKE) ** 2))
+        best, before = (float(each.max(axis=(1, 2)).mean()) for each in (likely, self.surfaces))
+        return replace(self, surfaces=np.asarray(likely * (before / max(best, 1e-12)), np.float32))
 
     def of_each(self, moved: PixelMap) -> NDArray[np.float64]:
         """Return each patch's vote for a map, 0 if it moves the patch out of reach."""

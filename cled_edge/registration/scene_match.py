@@ -2,6 +2,7 @@
 
 Every judgement is of the images alone: how far halves of the patches agree with each other, how far they would if any
 lens were as likely, and how far the best place stands above the next one. Images of two scenes fail the first.
+What was judged is then placed more finely, within twice the error that was found.
 
 Differs from ECC (Evangelidis and Psarakis, 2008) on gradients: the votes of patches are climbed on the same pyramid.
 ECC wants one start that is near, takes one pair of frames, and one moving object or one band of light misleads it.
@@ -21,7 +22,8 @@ from cled_edge.registration.search import GreyPair, places, runner_up
 _SEARCHED_PAIRS = 4  # that take part in the search over all places: it is the slow part
 _COARSE = (Level(160, 32, 8, 8), Level(320, 64, 14, 10), Level(320, 64, 14, 5))
 _FINE = (Level(320, 48, 14, 6), Level(480, 48, 16, 6))
-_LEVEL_PX_PER_INFRARED_PX = 2.0  # more finely there is nothing to see
+_LAST = Level(960, 96, 32, 8)  # the place between two pixels of the levels before
+_LEVEL_PX_PER_INFRARED_PX, _LAST_PX_PER_INFRARED_PX = 2.0, 4.0  # more finely there is nothing to see
 _BLOCKS = 4  # along a side; patches of one block stand or fall together
 _HALVES = 8
 _LEAST_PATCHES = 16
@@ -32,7 +34,7 @@ _HALF_ERROR, _HALF_LEAD = 0.0072, 1.03
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a map.
+    """What speaks for a map, before it is placed more finely.
 
     error_px: what to expect of it anywhere in the image, in visible pixels: the geometric mean of agreement_px and
     freedom_px. agreement_px: how far maps by halves of the patches differ from it, coarsely or finely, and half of
@@ -74,20 +76,21 @@ def match(pairs: Sequence[GreyPair]) -> tuple[PixelMap, Model, Evidence]:
     coarsely = _halves_differ_by(votes, best, "similarity")
     if coarsely > 4 * _HALF_ERROR * votes.visible_size[1]:
         return best, "similarity", _judged(votes, best, "similarity", lead, coarsely)
-    levels = _fine_levels(pairs, best)
+    levels = [_no_finer(level, pairs, best, _LEVEL_PX_PER_INFRARED_PX) for level in _FINE]
     best, votes = _refined(pairs, best, "similarity", levels)
     if votes is None:
         return best, "similarity", _NOTHING
     best, votes = _refined(pairs, best, "lenses", levels)
     if votes is None:
         return best, "lenses", _NOTHING
-    return best, "lenses", _judged(votes, best, "lenses", lead, coarsely)
+    evidence = _judged(votes, best, "lenses", lead, coarsely)
+    return _placed(pairs, best, evidence.error_px), "lenses", evidence
 
 
-def _fine_levels(pairs: Sequence[GreyPair], base: PixelMap) -> list[Level]:
+def _no_finer(level: Level, pairs: Sequence[GreyPair], base: PixelMap, px_per_infrared_px: float) -> Level:
     visible_size = pairs[0][1].shape
-    finest = _LEVEL_PX_PER_INFRARED_PX * base.infrared_px_per_visible_px(visible_size) * visible_size[1]
-    return [replace(level, width_px=int(np.clip(finest, 160, level.width_px))) for level in _FINE]
+    finest = px_per_infrared_px * base.infrared_px_per_visible_px(visible_size) * visible_size[1]
+    return replace(level, width_px=int(np.clip(finest, 160, level.width_px)))
 
 
 def _votes(pairs: Sequence[GreyPair], base: PixelMap, level: Level) -> Votes | None:
@@ -106,6 +109,17 @@ def _refined(
             break
         base = elect(votes, model)
     return base, votes
+
+
+def _placed(pairs: Sequence[GreyPair], judged: PixelMap, error_px: float) -> PixelMap:
+    """Return the most likely map at the last level, or the judged one if they differ by more than both may be off."""
+    votes = _votes(pairs, judged, _no_finer(_LAST, pairs, judged, _LAST_PX_PER_INFRARED_PX))
+    if votes is None or not np.isfinite(error_px):
+        return judged
+    best = elect(votes.as_likelihoods(), "lenses")
+    grid, at = _overlap(votes, judged)
+    apart = float(np.sqrt(np.mean(np.sum((best.visible_points(at) - grid) ** 2, axis=1))))
+    return best if apart <= 2 * error_px else judged
 
 
 def _overlap(votes: Votes, best: PixelMap) -> tuple[Points, Points]:

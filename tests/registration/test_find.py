@@ -11,6 +11,7 @@ from cled_edge.registration.board import Board, agreeing, find_board
 from cled_edge.registration.board_rig import rig_of
 from cled_edge.registration.lens import PixelMap, Points, grid_points, projected
 from cled_edge.registration.overlay import overlay
+from cled_edge.registration.patches import Votes
 from cled_edge.registration.points import MarkedPoints, map_of, read_points
 from cled_edge.registration.scene_match import match
 from cled_edge.scene.two_lenses import TwoLenses, camera
@@ -40,8 +41,8 @@ def miss_px(found: PixelMap, rig: TwoLenses, distance_m: float) -> np.ndarray:
     return np.linalg.norm(found.visible_points(at[inside]) - points[inside], axis=1)
 
 
-def grey_pairs(rig: TwoLenses, seeds: list[int], distance_m: float = 5.0) -> list[tuple[np.ndarray, np.ndarray]]:
-    pairs = [rig.frames(wall(seed), distance_m, 3.0, seed) for seed in seeds]
+def grey_pairs(rig: TwoLenses, seeds: list[int], noise_levels: float = 3.0) -> list[tuple[np.ndarray, np.ndarray]]:
+    pairs = [rig.frames(wall(seed), 5.0, noise_levels, seed) for seed in seeds]
     return [(infrared, cv2.cvtColor(visible, cv2.COLOR_RGB2GRAY)) for infrared, visible in pairs]
 
 
@@ -51,6 +52,23 @@ def test_a_scene_registers_two_sizes_and_says_how_well() -> None:
     assert misses.mean() < 1.0
     assert evidence.is_sure
     assert misses.mean() < evidence.error_px + 0.5 < 4
+
+
+def test_a_scene_is_placed_between_the_pixels_of_a_coarse_infrared_image() -> None:
+    coarse = camera((120, 160), 50, (-0.25, 0.06, 0.0, 0.0, 0.0))
+    rig = TwoLenses(coarse, camera((360, 640), 70, (-0.12, 0.02, 0.0, 0.0, 0.0)))
+    found, _, _ = match(grey_pairs(rig, [0], noise_levels=6.0))
+    assert miss_px(found, rig, 5.0).mean() < 0.38, "a fifth of an infrared pixel is 0.5 px here"
+
+
+def test_a_patch_that_fits_has_more_to_say_than_two_that_fit_half_as_well() -> None:
+    surfaces = np.zeros((3, 5, 5), np.float32)
+    surfaces[0, 2, 2], surfaces[1:, 2, 3] = 0.8, 0.4
+    votes = Votes(PixelMap(np.eye(3)), np.zeros((3, 2)), surfaces, 1.0, (9, 9), (9, 9))
+    assert votes.surfaces[0, 2, 2] == pytest.approx(votes.surfaces[1:, 2, 3].sum())
+    likely = votes.as_likelihoods().surfaces
+    assert likely[0, 2, 2] > 2 * likely[1:, 2, 3].sum()
+    assert likely.max(axis=(1, 2)).mean() == pytest.approx(surfaces.max(axis=(1, 2)).mean())
 
 
 def test_two_scenes_are_not_registered() -> None:
