@@ -146,4 +146,11 @@ PEOPLE = Table(
     "labels (`people`). In smoke they are warm blobs found in the infrared video.",
     rows=lambda rows: [row for row in rows if row["part"] in ("people", "smoke")],
 )
-QUALITY = (TARGETS, RESTORED, RESTORED_SETS, REFERENCES, DEGRADED, NINE_DEGRADED, FUSED, PEOPLE)
+THERMAL = Table(
+    "What thermal cameras do",
+    "thermal",
+    columns("case, images, measured=value:2, lowest=lowest:2, needed=needed, unit"),
+    "python -m benchmarks.thermal_camera --data DIR --update",
+    "Held-out pairs; the infrared is changed, the visible as it is. `thermal_camera.py` says how.",
+)
+QUALITY = (TARGETS, RESTORED, RESTORED_SETS, REFERENCES, THERMAL, DEGRADED, NINE_DEGRADED, FUSED, PEOPLE)

@@ -3,10 +3,11 @@
     python -m training.fit_doubt training/weights/nano.safetensors training/recipes/nano.toml --data DATA --out FILE
 
 It learns on the degraded images of the recipe's first stage, of which the loop gives the estimate and its true error is
-known. The uncertainty is a quantile: it learns by the pinball loss of the logarithm of the error (Koenker and Bassett,
-1978), so that faint doubts count as much as large ones. Samples learn by the continuous ranked probability score of
-their means over blocks of several sizes (Gneiting and Raftery, 2007), estimated from a few of them. Where the input
-leaves an exposure open, whole regions of a sample move together; where it leaves grain open, each pixel by itself.
+known. Which pixels are off most is learnt from the ranks of the errors in an image. How far is a quantile: it learns by
+the pinball loss of the logarithm of the error (Koenker and Bassett, 1978), so that faint doubts count as much as large
+ones. Samples learn by the continuous ranked probability score of their means over blocks of several sizes (Gneiting and
+Raftery, 2007), estimated from a few of them. Where the input leaves an exposure open, whole regions of a sample move
+together; where it leaves grain open, each pixel by itself.
 Last, one number widens or narrows all uncertainties until they hold on pairs that are kept to choose by.
 """
 
@@ -42,6 +43,7 @@ _SAMPLES, _BLOCKS_PX = 3, (1, 4, 16, 64)
 _STEP_SHARES = 0.25, 0.85  # of images: restored by one step, by the default's; the rest by three
 _LEVELS = 127.5
 _FAINT = 0.25  # grey levels: half of what rounding to bytes leaves anyhow
+_SAMPLE_WEIGHT = 0.2
 
 
 class Restored(NamedTuple):
@@ -97,16 +99,36 @@ def sample_loss(samples: list[Tensor], truth: Tensor, typical: Tensor) -> Tensor
     return torch.stack(losses).sum()
 
 
+def rank_loss(pattern: Tensor, error_levels: Tensor) -> Tensor:
+    """Return the mean squared difference of a pattern and the ranks of an error in its image, both (N, 1, H, W).
+
+    Ranks are spread evenly, with a variance of 1. What is least is the mean rank that the input leaves open, and no
+    other pattern has a higher Spearman correlation with the error on average.
+    """
+    order = error_levels.flatten(1).argsort(dim=1)
+    count = order.shape[1]
+    even = (torch.arange(count, device=order.device) / (count - 1) - 0.5) * math.sqrt(12)
+    ranks = torch.empty_like(error_levels.flatten(1)).scatter_(1, order, even.expand_as(order))
+    return (pattern.flatten(1) - ranks).square().mean()
+
+
 def loss_of(network: DoubtNet, made: Restored, generator: torch.Generator) -> Tensor:
     """Return what a batch's loss is."""
-    log_uncertainty, log_ratios, weights = network.judge(made.degraded, made.residual)
+    judged = network.judge(made.degraded, made.residual)
     error = made.error_levels
+    size = luma_of(error).abs()
+    # The pattern learns the order alone. Were it to learn the quantile too, an image that may be off as a whole, such
+    # as one whose gain is unknown, would drown what tells its pixels apart.
+    log_uncertainty = judged.log_uncertainty + judged.log_slope.exp() * (judged.pattern.detach() - judged.pattern)
     # Samples learn their shares of it; how large it is the quantile says.
     width = log_uncertainty.detach().clamp(math.log(_FAINT), math.log(2 * _LEVELS)).exp()
-    deviation = network.deviation(width, log_ratios) * _LEVELS
-    samples = [deviation * mixed(torch.randn(error.shape, generator=generator), weights) for _ in range(_SAMPLES)]
+    deviation = network.deviation(width, judged.log_ratios) * _LEVELS
+    samples = [
+        deviation * mixed(torch.randn(error.shape, generator=generator), judged.weights) for _ in range(_SAMPLES)
+    ]
     typical = width.mean(dim=(1, 2, 3), keepdim=True) + 0.5
-    return quantile_loss(log_uncertainty, luma_of(error).abs()) + sample_loss(samples, -error, typical)
+    scored = sample_loss(samples, -error, typical)
+    return rank_loss(judged.pattern, size) + quantile_loss(log_uncertainty, size) / 2 + _SAMPLE_WEIGHT * scored
 
 
 @torch.no_grad()

@@ -13,6 +13,7 @@ it leaves as it is. The mean of many samples is the estimate, and no noise gives
 
 import math
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,12 +26,21 @@ from cled_edge.network.presets import DoubtConfig
 SCALES_PX = (1, 4, 16, 32)  # sides of the blocks that have a noise of their own; then comes the whole image's
 _FIELDS = 2 * (len(SCALES_PX) + 1)  # of each, what the colours differ by and what they share
 _LEVELS = 127.5  # grey levels of a range of 1
+_SEEN, _ROUGH = 3, 3  # lumas, and numbers that say how rough each is at a patch
+_USUAL = math.log(8.0)  # of the uncertainty before training, grey levels
 _LEAST, _MOST = math.log(0.25), math.log(255.0)  # of the uncertainty, grey levels
 _SPREAD = 1.5  # bilinear interpolation between blocks leaves 2/3 of the deviation, on average
 
 
 class DoubtNet(nn.Module):
-    """A U-shaped network over patches of 4 pixels; heights and widths are multiples of 32."""
+    """A U-shaped network over patches of 4 pixels; heights and widths are multiples of 32.
+
+    Beside the images it sees the logarithms of how rough they are within a patch, around it and in all: errors grow
+    with them by powers. It tells a pattern, whose order of the pixels is that of their likely errors, and for the whole
+    image how large the errors are and how far apart:
+
+        ln uncertainty = size + slope pattern + calibration
+    """
 
     factor = 4
 
@@ -39,19 +49,19 @@ class DoubtNet(nn.Module):
         self.config = config
         first, second, third = config.widths
         patch = self.factor**2
-        self.stem = nn.Conv2d(7 * patch, first, 3, padding=1)
+        self.stem = nn.Conv2d((7 + _SEEN) * patch + 2 * _SEEN * _ROUGH, first, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualPair(width, width, 1) for width in config.widths)
         self.down_second, self.down_third = nn.Conv2d(first, second, 2, stride=2), nn.Conv2d(second, third, 2, stride=2)
         self.whole = nn.Linear(third, third)
         self.up_second = nn.ConvTranspose2d(third, second, 2, stride=2)
         self.up_first = nn.ConvTranspose2d(second, first, 2, stride=2)
         self.last = ResidualPair(first, first, 1)
-        self.width_head = nn.Conv2d(first, patch, 3, padding=1)
+        self.pattern_head = nn.Conv2d(first, patch, 3, padding=1)
+        self.size_head = nn.Sequential(nn.Linear(third + _SEEN * _ROUGH, first), nn.SiLU(), nn.Linear(first, 2))
         self.share_head = nn.Conv2d(first, 3 + _FIELDS, 1)
-        for head in (self.width_head, self.share_head):
-            nn.init.zeros_(head.weight)
+        for head in (self.pattern_head, self.size_head[2], self.share_head):
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
-        nn.init.constant_(self.width_head.bias, math.log(4.0))  # type: ignore[arg-type]
         self.register_buffer("luma", torch.tensor(LUMA).reshape(1, 3, 1, 1), persistent=False)
         self.calibration = nn.Parameter(torch.zeros(1), requires_grad=False)
 
@@ -64,9 +74,9 @@ class DoubtNet(nn.Module):
         times how much of it is wanted; 0 gives the residual itself. drawn: the residual of a sample; x_in - drawn is an
         image. uncertainty: the true luma lies no further from the estimate's in nine of ten pixels.
         """
-        log_uncertainty, log_ratios, weights = self.judge(x_in, residual)
-        uncertainty = log_uncertainty.clamp(_LEAST, _MOST).exp()
-        moved = self.deviation(uncertainty, log_ratios) * mixed(noise, weights)
+        judged = self.judge(x_in, residual)
+        uncertainty = judged.log_uncertainty.clamp(_LEAST, _MOST).exp()
+        moved = self.deviation(uncertainty, judged.log_ratios) * mixed(noise, judged.weights)
         return x_in - (x_in - residual + moved).clamp(-1, 1), uncertainty
 
     @staticmethod
@@ -74,24 +84,59 @@ class DoubtNet(nn.Module):
         """Return the standard deviation of a sample, (N, 3, H, W) over a range of 2, of what `judge` says."""
         return uncertainty / (UNCERTAINTY_DEVIATIONS * _LEVELS) * log_ratios.exp()
 
-    def judge(self, x_in: Tensor, residual: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the logarithm of the uncertainty, (N, 1, H, W), and what samples are made with.
-
-        That is the logarithm of each colour's deviation over the luma's, (N, 3, H, W), and the weights of the scales,
-        (N, fields, H, W).
-        """
+    def judge(self, x_in: Tensor, residual: Tensor) -> "Judged":
+        """Return what the network says of a degraded input and the residual that the loop has found."""
         clean = x_in - residual
-        seen = [patches_from_images(x, self.factor) for x in (x_in, 4 * residual, (clean * self.luma).sum(1, True))]
-        first = self.blocks[0](F.relu(self.stem(torch.cat(seen, dim=1))))
+        lumas = [(x * self.luma).sum(1, keepdim=True) for x in (x_in, residual, clean)]
+        looks = [_look(luma, self.factor) for luma in lumas]
+        rough = torch.cat([look for _, look in looks], dim=1)
+        mean = rough.mean(dim=(2, 3), keepdim=True)
+        images = [patches_from_images(x, self.factor) for x in (x_in, 4 * residual, lumas[2])]
+        seen = torch.cat([*images, *(fine for fine, _ in looks), rough, mean.expand_as(rough)], dim=1)
+        first = self.blocks[0](F.relu(self.stem(seen)))
         second = self.blocks[1](F.relu(self.down_second(first)))
         third = self.blocks[2](F.relu(self.down_third(second)))
-        third = third + self.whole(third.mean(dim=(2, 3)))[:, :, None, None]
+        whole = third.mean(dim=(2, 3))
+        third = third + self.whole(whole)[:, :, None, None]
         second = second + self.up_second(F.relu(third))
         first = self.last(first + self.up_first(F.relu(second)))
-        width = self.width_head(first) + self.calibration
+        pattern = images_from_patches(self.pattern_head(first), self.factor)
+        size, log_slope = self.size_head(torch.cat([whole, mean.flatten(1)], dim=1))[:, :, None, None].chunk(2, dim=1)
+        log_uncertainty = _USUAL + size + log_slope.exp() * pattern + self.calibration
         shares = F.interpolate(self.share_head(first), scale_factor=self.factor, mode="nearest")
         weights = (0.5 * shares[:, 3:].log_softmax(dim=1)).exp()  # a root of nothing has no slope
-        return images_from_patches(width, self.factor), 2 * torch.tanh(shares[:, :3] / 2), weights
+        return Judged(pattern, size, log_slope, log_uncertainty, 2 * torch.tanh(shares[:, :3] / 2), weights)
+
+
+class Judged(NamedTuple):
+    """What `DoubtNet.judge` says.
+
+    pattern: (N, 1, H, W), the expected rank of a pixel's error in its image; ranks are spread over -1.73 to 1.73.
+    size, log_slope: (N, 1, 1, 1), of the image. log_uncertainty: (N, 1, H, W). For samples: log_ratios, the logarithm
+    of each colour's deviation over the luma's, (N, 3, H, W), and the weights of the scales, (N, fields, H, W).
+    """
+
+    pattern: Tensor
+    size: Tensor
+    log_slope: Tensor
+    log_uncertainty: Tensor
+    log_ratios: Tensor
+    weights: Tensor
+
+
+def _look(luma: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Return logarithms of how far a luma, (N, 1, H, W) over a range of 2, is from what is around, in grey levels.
+
+    Of each pixel from its patch, (N, f^2, h, w); and (N, 3, h, w): of all of them on average, of the patch from its
+    neighbours and from the image.
+    """
+    pixels = patches_from_images(luma * _LEVELS, factor)
+    mean = pixels.mean(dim=1, keepdim=True)
+    apart = (pixels - mean).abs()
+    around = F.avg_pool2d(mean, 3, stride=1, padding=1, count_include_pad=False)
+    far = mean - mean.mean(dim=(2, 3), keepdim=True)
+    rough = apart.mean(dim=1, keepdim=True) + 0.25, (mean - around).abs() + 0.25, far.abs() + 1
+    return torch.log(apart + 0.5), torch.log(torch.cat(rough, dim=1))
 
 
 def mixed(noise: Tensor, weights: Tensor) -> Tensor:

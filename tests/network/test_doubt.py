@@ -17,7 +17,7 @@ def untrained(seed: int = 1) -> DoubtNet:
     """Return a network whose heads say something of every pixel."""
     torch.manual_seed(seed)
     net = DoubtNet(DoubtConfig((8, 8, 8))).eval()
-    for head in (net.width_head, net.share_head):
+    for head in (net.pattern_head, net.size_head[2], net.share_head):
         torch.nn.init.normal_(head.weight, std=0.1)
     return net
 

@@ -7,7 +7,7 @@ import torch
 
 from cled_edge.network.doubt import DoubtNet
 from cled_edge.network.presets import DoubtConfig
-from training.fit_doubt import Restored, loss_of, quantile_loss, sample_loss
+from training.fit_doubt import Restored, loss_of, quantile_loss, rank_loss, sample_loss
 
 
 def test_the_quantile_loss_is_least_at_the_ninth_decile() -> None:
@@ -16,6 +16,16 @@ def test_the_quantile_loss_is_least_at_the_ninth_decile() -> None:
         width: float(quantile_loss(torch.full_like(error, math.log(width)), error)) for width in (5.0, 16.7, 40.0)
     }
     assert min(losses, key=lambda width: losses[width]) == 16.7
+
+
+def test_the_rank_loss_is_least_for_the_mean_ranks_of_errors_of_two_sizes() -> None:
+    error = torch.randn(1, 1, 200, 200, generator=torch.Generator().manual_seed(0)).abs()
+    error[..., 100:] *= 3
+    halves = torch.ones(1, 1, 1, 200).repeat(1, 1, 200, 1)
+    halves[..., :100] = -1
+    losses = {share: float(rank_loss(share * halves, error)) for share in (-0.5, 0.0, 0.25, 0.5, 1.0)}
+    assert losses[0.0] == pytest.approx(1, abs=0.01)
+    assert min(losses, key=lambda share: losses[share]) == 0.5  # 1.73 (P - 1/2): P = 0.80 that the larger is
 
 
 @pytest.mark.parametrize("common", [False, True])
