@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cled_edge.errors import OutputError
 from cled_edge.serve.guard import App, Guard
-from cled_edge.serve.page_address import PageAddress
+from cled_edge.serve.page_address import PageAddress, not_installed
 
 if TYPE_CHECKING:
     import uvicorn
@@ -16,7 +16,10 @@ END_S = 0.4
 
 
 class HttpThread:
-    """Serves an application behind a `Guard`. address: its port is the one that was had. OutputError if none can be."""
+    """Serves an application behind a `Guard`. address: its port is the one that was had.
+
+    OutputError if none can be, or if what serves it is not installed.
+    """
 
     def __init__(self, app: App, address: PageAddress) -> None:
         self._app, self.address = app, address
@@ -30,10 +33,12 @@ class HttpThread:
         return f"http://{host}:{self.address.port}/"
 
     def __enter__(self) -> "HttpThread":
-        import uvicorn  # noqa: PLC0415
+        try:
+            import uvicorn  # noqa: PLC0415
 
-        from cled_edge.serve.connection import Connection  # noqa: PLC0415
-
+            from cled_edge.serve.connection import Connection  # noqa: PLC0415
+        except ImportError as error:
+            raise not_installed(error) from error
         listening = self._bound()
         config = uvicorn.Config(
             Guard(self._app, self.address.token),

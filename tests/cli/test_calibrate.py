@@ -1,6 +1,7 @@
 """`cled-edge calibrate` writes a calibration that `fuse` takes, or says that it found none."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cled_edge.cli.app import app
-from cled_edge.errors import CalibrationError, CledEdgeError, OptionError, SizeMismatchError
+from cled_edge.errors import CalibrationError, CledEdgeError, OptionError, OutputError, SizeMismatchError
 from cled_edge.registration.calibration import read_calibration
 
 INFRARED, VISIBLE = (60, 80), (96, 160)
@@ -157,3 +158,10 @@ def test_points_by_hand_are_marked_on_a_page(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(CalibrationError, match="no points were calibrated"):
         run("calibrate", *sources, "--serve", "0", "--out", tmp_path / "other.yaml")
     assert not (tmp_path / "other.yaml").exists()
+
+
+def test_a_page_without_its_server_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fastapi", reason="needs the extra serve")
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    with pytest.raises(OutputError, match=r"needs the package uvicorn, which .* pip install 'cled-edge\[serve\]'"):
+        run("calibrate", *cameras(tmp_path), "--serve", "0", "--out", tmp_path / "rig.yaml")
