@@ -35,6 +35,7 @@ from numpy.typing import NDArray
 from benchmarks import ems
 from benchmarks.baselines import luma_of
 from benchmarks.held_out import Scene, read_scenes
+from benchmarks.measures import capped_db
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
@@ -124,7 +125,7 @@ def strength_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
     for modality, kind, trial, place in each_kind(trials):
         wanted, taken = image_of(trial.clean, place), last[id(trial)]
         images = (image_of(np.clip(trial.x_in - np.float32(s) * taken, -1, 1), place) for s in STRENGTHS)
-        curves.setdefault((modality, kind), []).append([min(99.0, psnr_db(image, wanted)) for image in images])
+        curves.setdefault((modality, kind), []).append([capped_db(image, wanted) for image in images])
     for (modality, kind), found in curves.items():
         mean = np.mean(found, axis=0)
         best = int(mean.argmax())
@@ -277,7 +278,7 @@ def doubts_of(fuser: Fuser, trial: Trial) -> tuple[Doubt, Doubt]:
 
     def judged(place: int) -> Doubt:
         wanted = image_of(trial.clean, place)
-        decibels = (min(99.0, psnr_db(image_of(image, place), wanted)) for image in images)
+        decibels = (capped_db(image_of(image, place), wanted) for image in images)
         doubt, miss = uncertainty[place], error[place]
         return Doubt(
             spearman(doubt.ravel().astype(np.float64), miss.ravel().astype(np.float64)),
@@ -328,7 +329,7 @@ def grey_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
             infrared, color = case(scene.infrared, scene.visible, scene.seed)
             grey = luma_of(case(scene.infrared, np.stack([luma] * 3, axis=2), scene.seed)[1])
             restored = fuser(infrared, color).visible, fuser(infrared, grey).visible[:, :, 0]
-            after = min(99.0, psnr_db(restored[0], scene.visible)), min(99.0, psnr_db(restored[1], luma))
+            after = capped_db(restored[0], scene.visible), capped_db(restored[1], luma)
             before = (0.0, 0.0) if kind == "clean" else (psnr_db(color, scene.visible), psnr_db(grey, luma))
             found.setdefault(kind, []).append((after[0] - before[0], after[1] - before[1]))
     for kind, gains in found.items():
@@ -369,16 +370,12 @@ def measured(fuser: Fuser, scenes: list[Scene], parts: list[str]) -> Iterator[Ro
     """Yield the rows of parts."""
     # A pair has six cases; each pair gives two of them, in turn, where a kind's mean needs no more.
     trials = [trial for index, scene in enumerate(scenes) for trial in _turn(list(trials_of(fuser, scene)), index)]
-    by_trials: dict[str, Callable[[Fuser, list[Trial]], Iterator[Row]]] = {
+    by_part: dict[str, Callable[[Fuser, list[Trial]], Iterator[Row]]] = {
         "strength": strength_rows, "leak": lambda f, t: leak_rows(f, t[:4]), "steps": steps_rows, "taken": taken_rows,
-        "doubt": doubt_rows,
+        "doubt": doubt_rows, "balance": lambda f, _: balance_rows(f, scenes), "grey": lambda f, _: grey_rows(f, scenes),
     }  # fmt: skip
-    by_scenes = {"balance": balance_rows, "grey": grey_rows}
     for part in parts:
-        if part in by_scenes:
-            yield from by_scenes[part](fuser, scenes)
-        else:
-            yield from by_trials[part](fuser, trials)
+        yield from by_part[part](fuser, trials)
 
 
 def _turn(trials: list[Trial], index: int) -> list[Trial]:

@@ -40,6 +40,11 @@ class PairFuser(Protocol):
         """Fuse a pair."""
 
 
+def capped_db(image: Uint8, wanted: Uint8) -> float:
+    """Return the PSNR, `EQUAL_DB` of equal images."""
+    return min(EQUAL_DB, psnr_db(image, wanted))
+
+
 class Scorer:
     """Scores fused lumas against their clean sources on all cores; `rows` waits for what was added since."""
 

@@ -21,13 +21,12 @@ import cv2
 import numpy as np
 import typer
 
-from benchmarks.measures import EQUAL_DB
+from benchmarks.measures import capped_db
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from benchmarks.tables_speed import TILES
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, read_image
-from cled_edge.metrics.psnr import psnr_db
 from cled_edge.size import Size, size_text
 from cled_edge.tiling import OVERLAP_PX, Axis, Tiling, fuse_tiled, reduction
 
@@ -162,7 +161,7 @@ def scene_rows(fuser: Fuser, data: Path, large: Large, tiling: Tiling) -> list[R
     found = []
     for output in OUTPUTS:
         images = getattr(tiled, output), getattr(whole, output)
-        psnr = min(round(psnr_db(*images), 2), EQUAL_DB)
+        psnr = round(capped_db(*images), 2)
         found.append({**scene, "output": output, "psnr_db": psnr, **seams(*images, rows, columns, grid_px)})
     return found
 

@@ -11,7 +11,7 @@ Held-out pairs, whole images, by `Fuser` with all that it does before the networ
                    its surroundings
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +21,14 @@ import typer
 
 from benchmarks.baselines import luma_of
 from benchmarks.held_out import Scene, read_scenes
+from benchmarks.measures import PairFuser, capped_db
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import one_line_errors
-from cled_edge.frame import FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8
-from cled_edge.metrics.psnr import psnr_db
 
 FOLDERS = ("msrs", "roadscene", "m3fd", "llvip")
 SHARES = (0.0005, 0.002, 0.01)
@@ -37,8 +36,6 @@ AGC_GAIN, AGC_LEVEL = (0.3, 0.6), (30.0, 140.0)
 HOT_GAIN, HOT_SHARE, HOT_LEVELS = (0.2, 0.45), 0.01, 70.0
 PRESSED_GAIN, PRESSED_LEVEL = (0.25, 0.45), (0.7, 1.0)
 _TARGET_PX, _NEAR_PX, _FAR_PX = 30, 5, 21  # smallest target; sides of the squares that a ring lies between
-_MOST_DB = 99.0  # of equal images
-PairFuser = Callable[[Uint8, Uint8], FusedFrame]
 
 
 def rounded(x: Float32) -> Uint8:
@@ -96,18 +93,14 @@ def rows_of(fuser: PairFuser, scene: Scene) -> Iterator[Row]:
     yield {"case": "low contrast", "value": gain}
     other = rounded(with_contrast(infrared, rng.uniform(*AGC_GAIN), rng.uniform(*AGC_LEVEL)))
     plain = luma_of(fuser(infrared, visible).picture)
-    yield {"case": "another AGC", "value": _capped(luma_of(fuser(other, visible).picture), plain)}
+    yield {"case": "another AGC", "value": capped_db(luma_of(fuser(other, visible).picture), plain)}
     seen, hot = with_hot_target(infrared, rng.uniform(*HOT_GAIN), rng.uniform(*AGC_LEVEL))
     darker = darker_targets(luma_of(fuser(seen, visible).picture), seen, hot)
     yield {"case": "hot target", "value": float(darker > 0)}
 
 
-def _capped(image: Uint8, wanted: Uint8) -> float:
-    return min(_MOST_DB, psnr_db(image, wanted))
-
-
 def _gain(restored: Uint8, before: Uint8, wanted: Uint8) -> float:
-    return _capped(restored, wanted) - _capped(before, wanted)
+    return capped_db(restored, wanted) - capped_db(before, wanted)
 
 
 NEEDED = {"low contrast": 6.0, "another AGC": 35.0, "hot target": 0.0} | {f"dead pixels {s:.2%}": 10.0 for s in SHARES}

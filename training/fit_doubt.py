@@ -117,18 +117,15 @@ def loss_of(network: DoubtNet, made: Restored, generator: torch.Generator) -> Te
     judged = network.judge(made.degraded, made.residual)
     error = made.error_levels
     size = luma_of(error).abs()
-    # The pattern learns the order alone. Were it to learn the quantile too, an image that may be off as a whole, such
-    # as one whose gain is unknown, would drown what tells its pixels apart.
-    log_uncertainty = judged.log_uncertainty + judged.log_slope.exp() * (judged.pattern.detach() - judged.pattern)
     # Samples learn their shares of it; how large it is the quantile says.
-    width = log_uncertainty.detach().clamp(math.log(_FAINT), math.log(2 * _LEVELS)).exp()
+    width = judged.log_uncertainty.detach().clamp(math.log(_FAINT), math.log(2 * _LEVELS)).exp()
     deviation = network.deviation(width, judged.log_ratios) * _LEVELS
     samples = [
         deviation * mixed(torch.randn(error.shape, generator=generator), judged.weights) for _ in range(_SAMPLES)
     ]
     typical = width.mean(dim=(1, 2, 3), keepdim=True) + 0.5
     scored = sample_loss(samples, -error, typical)
-    return rank_loss(judged.pattern, size) + quantile_loss(log_uncertainty, size) / 2 + _SAMPLE_WEIGHT * scored
+    return rank_loss(judged.pattern, size) + quantile_loss(judged.log_uncertainty, size) / 2 + _SAMPLE_WEIGHT * scored
 
 
 @torch.no_grad()

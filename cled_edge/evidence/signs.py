@@ -23,6 +23,7 @@ about 72x96. All levels are of 255.
 """
 
 from functools import cache
+from typing import Any
 
 import cv2
 import numpy as np
@@ -85,11 +86,16 @@ def _patches(grey: Uint8) -> Uint8:
     return np.stack([grey[y : y + sides[0], x : x + sides[1]] for y in starts[0] for x in starts[1]])
 
 
+def finest_diagonal(x: NDArray[Any]) -> NDArray[Any]:
+    """Return twice the finest diagonal Haar band, (..., H / 2, W / 2), of (..., H, W) with even sides."""
+    return x[..., ::2, ::2] - x[..., 1::2, ::2] - x[..., ::2, 1::2] + x[..., 1::2, 1::2]
+
+
 def _noise(fine: Float32) -> Signs:
     twice = fine[:, :-2] - 2 * fine[:, 1:-1] + fine[:, 2:]
     laplacian = np.abs(twice[:, :, :-2] - 2 * twice[:, :, 1:-1] + twice[:, :, 2:])
     laplacian *= np.float32(np.sqrt(np.pi / 2) / 6)
-    haar = fine[:, ::2, ::2] - fine[:, 1::2, ::2] - fine[:, ::2, 1::2] + fine[:, 1::2, 1::2]
+    haar = finest_diagonal(fine)
     cells = _cells(laplacian)
     flat = np.partition(cells, len(cells) // 10)[len(cells) // 10]
     return {

@@ -102,23 +102,23 @@ class DoubtNet(nn.Module):
         first = self.last(first + self.up_first(F.relu(second)))
         pattern = images_from_patches(self.pattern_head(first), self.factor)
         size, log_slope = self.size_head(torch.cat([whole, mean.flatten(1)], dim=1))[:, :, None, None].chunk(2, dim=1)
-        log_uncertainty = _USUAL + size + log_slope.exp() * pattern + self.calibration
+        # The pattern learns the order alone. Were it to learn the size too, an image that may be off as a whole, such
+        # as one whose gain is unknown, would drown what tells its pixels apart.
+        log_uncertainty = _USUAL + size + log_slope.exp() * pattern.detach() + self.calibration
         shares = F.interpolate(self.share_head(first), scale_factor=self.factor, mode="nearest")
         weights = (0.5 * shares[:, 3:].log_softmax(dim=1)).exp()  # a root of nothing has no slope
-        return Judged(pattern, size, log_slope, log_uncertainty, 2 * torch.tanh(shares[:, :3] / 2), weights)
+        return Judged(pattern, log_uncertainty, 2 * torch.tanh(shares[:, :3] / 2), weights)
 
 
 class Judged(NamedTuple):
     """What `DoubtNet.judge` says.
 
     pattern: (N, 1, H, W), the expected rank of a pixel's error in its image; ranks are spread over -1.73 to 1.73.
-    size, log_slope: (N, 1, 1, 1), of the image. log_uncertainty: (N, 1, H, W). For samples: log_ratios, the logarithm
-    of each colour's deviation over the luma's, (N, 3, H, W), and the weights of the scales, (N, fields, H, W).
+    log_uncertainty: (N, 1, H, W); it teaches the pattern nothing. For samples: log_ratios, the logarithm of each
+    colour's deviation over the luma's, (N, 3, H, W), and the weights of the scales, (N, fields, H, W).
     """
 
     pattern: Tensor
-    size: Tensor
-    log_slope: Tensor
     log_uncertainty: Tensor
     log_ratios: Tensor
     weights: Tensor
