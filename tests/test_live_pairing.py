@@ -560,3 +560,40 @@ def test_ages_and_skews_are_as_small_as_the_loop_allows(pace, jitter_ms, stalls_
 def test_a_time_that_is_no_finite_number_is_refused(value_ms: float) -> None:
     with pytest.raises(OptionError, match=r"slop_ms is .*needed a finite number"):
         whole_ns(value_ms, "slop_ms")
+
+
+@pytest.mark.parametrize("inference_ms", [45, 62, 80])
+def test_a_frame_that_waited_for_the_loop_is_left_for_one_that_is_due(inference_ms: int) -> None:
+    pairer, ages, now_ms, place = TimePairer(), [], 0.0, 0
+    frames = sorted(steady("infrared", 30, 20) + steady("visible", 30, 20), key=lambda each: each[1].timestamp_ns)
+    while place < len(frames):
+        while place < len(frames) and frames[place][1].timestamp_ns <= now_ms * MS:
+            pairer.put(*frames[place])
+            place += 1
+        pair = pairer.next_pair(round(now_ms * MS))
+        now_ms += inference_ms if pair else 0.5
+        if pair and now_ms > 1000:
+            ages.append(now_ms - pair.visible.timestamp_ns / MS)
+    assert max(ages) <= inference_ms + 0.6 * 1000 / 30 + 1
+    assert len(ages) > 0.8 * 19_000 / inference_ms
+    assert pairer.ledgers["visible"].holds
+
+
+@pytest.mark.parametrize("comes_ms", [400 / 3, 1e9])
+def test_a_frame_that_is_due_is_waited_for_an_eighth_of_a_period(comes_ms: float) -> None:
+    pairer = TimePairer()
+    put(pairer, (0, 100 / 3, 200 / 3, 100), (0, 100 / 3, 200 / 3, 100))
+    assert pairer.next_pair(122 * MS) is None
+    assert pairer.due_ns == pytest.approx((400 / 3 + 100 / 24) * MS, abs=10)
+    if comes_ms < 1000:
+        put(pairer, (comes_ms,), (comes_ms,))
+    pair = pairer.next_pair(round(137.6 * MS))
+    assert times_ms(pair) == pytest.approx((comes_ms if comes_ms < 1000 else 100,) * 2, abs=0.01)
+
+
+def test_where_frames_come_unsteadily_none_is_waited_for() -> None:
+    pairer = TimePairer()
+    for at, late in ((0, 0), (100 / 3, 12), (200 / 3, 0), (100, 0)):
+        for modality in MODALITIES:
+            pairer.put(modality, frame_at(modality, at, late))
+    assert times_ms(pairer.next_pair(122 * MS)) == (100, 100)
