@@ -18,7 +18,7 @@ from cled_edge.evidence.signs import finest_diagonal
 from cled_edge.frame import FusedFrame
 from cled_edge.image import ColorOrder, Uint8
 
-_RED, _BLUE = 0.02, -0.02 * 0.299 / 0.114  # of the light; the BT.601 luma stays
+TINT = (1.02, 1.0, 1 - 0.02 * 0.299 / 0.114)  # gains of R, G and B; the BT.601 luma stays
 _QUIET, _NOISY = 4.0, 6.0  # standard deviation of noise, grey levels: all of the tint up to one, none from the other
 TINTED = "the visible image is grey: the network is shown it with a faint tint, and what comes out is made grey again"
 _PROBE_PX = 32  # a colour image shows its colours at one in so many rows and columns
@@ -38,7 +38,7 @@ def tinted(visible: NDArray[Any], color_order: ColorOrder) -> Uint8:
     """Return a grey 8-bit image, (H, W) or (H, W, 1 or 3), with the tint that suits its noise, (H, W, 3)."""
     grey = visible if visible.ndim == 2 else visible[:, :, 0]
     share = np.clip((_NOISY - noise_levels(grey)) / (_NOISY - _QUIET), 0, 1)
-    gains = 1 + share * np.array([_RED, 0.0, _BLUE])
+    gains = 1 + share * (np.array(TINT) - 1)
     if color_order == "BGR":
         gains = gains[::-1]
     table = np.clip(np.rint(np.arange(256)[:, None] * gains), 0, 255).astype(np.uint8)

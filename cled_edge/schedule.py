@@ -21,7 +21,7 @@ from cled_edge.contract import MAX_STEPS, MIN_STEPS
 from cled_edge.errors import OptionError
 
 Float64 = NDArray[np.float64]
-ScheduleName = Literal["rddm09", "rddm09-noiseless", "diffuir"]
+ScheduleName = Literal["rddm09", "rddm09-noiseless", "rddm09-unshared", "diffuir"]
 UpdateRule = Literal["eq6", "eq12", "eq14"]
 
 SCHEDULE_NAMES: tuple[ScheduleName, ...] = get_args(ScheduleName)
@@ -77,6 +77,8 @@ class Schedule:
             return _rddm09()
         if name == "rddm09-noiseless":
             return replace(_rddm09(), name="rddm09-noiseless", start_noise=0.0, update="eq12")
+        if name == "rddm09-unshared":
+            return replace(_rddm09(), name="rddm09-unshared", shared_cum=np.zeros(TRAIN_STEPS))
         if name == "diffuir":
             return _diffuir()
         raise OptionError(f"schedule {name!r} is unknown; known: {', '.join(SCHEDULE_NAMES)}")

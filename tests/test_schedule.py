@@ -158,5 +158,5 @@ def test_steps_out_of_range_are_refused(steps: int) -> None:
 
 
 def test_unknown_schedule_names_the_known_ones() -> None:
-    with pytest.raises(OptionError, match="known: rddm09, rddm09-noiseless, diffuir"):
+    with pytest.raises(OptionError, match="known: rddm09, rddm09-noiseless, rddm09-unshared, diffuir"):
         Schedule.named("cosine")

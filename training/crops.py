@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from cled_edge.image import Uint8
+from cled_edge.monochrome import TINT
 from cled_edge.network.blocks import LUMA
 
 
@@ -57,6 +58,11 @@ def network_images(x: Tensor) -> Tensor:
 def monochrome(x: Tensor) -> Tensor:
     """Return the BT.601 luma of (N, 3, H, W) in all three channels: what a monochrome camera gives."""
     return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
+
+
+def tinted(x: Tensor) -> Tensor:
+    """Return (N, 3, H, W) in [0, 1] as a network that tells the modalities by colour is shown a grey visible image."""
+    return (x * x.new_tensor(TINT)[:, None, None]).clamp_max(1)
 
 
 def within_border(side: int, rng: np.random.Generator) -> Tensor:

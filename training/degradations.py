@@ -106,10 +106,12 @@ def noise(x: Tensor, generator: Generator) -> Tensor:
 
 
 def low_contrast(x: Tensor, generator: Generator) -> Tensor:
-    """Compress towards a grey, as a poorly ranged thermal camera does."""
+    """Compress towards a grey, as a poorly ranged thermal camera does; half keep most of their own level."""
     n = len(x)
-    level = _draw(n, 0.15, 0.65, generator)
-    return level + _draw(n, 0.15, 0.7, generator) * (x - x.mean((1, 2, 3), keepdim=True))
+    mean = x.mean((1, 2, 3), keepdim=True)
+    own, kept = _draw(n, 0.15, 0.65, generator), mean * _draw(n, 0.7, 1.0, generator)
+    level = torch.where(_chosen(n, 0.5, generator) > 0, kept, own)
+    return level + _draw(n, 0.15, 0.7, generator) * (x - mean)
 
 
 def stripes(x: Tensor, generator: Generator) -> Tensor:

@@ -21,7 +21,11 @@ _CHROMA = ((-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def residual_loss(
-    predicted: Tensor, residual: Tensor, weighting: Weighting = "pixel", weights: Tensor | None = None
+    predicted: Tensor,
+    residual: Tensor,
+    weighting: Weighting = "pixel",
+    weights: Tensor | None = None,
+    square_share: float = 0.0,
 ) -> Tensor:
     """Eq. 15: mean absolute error of the residual, each `pixel` alike.
 
@@ -30,10 +34,16 @@ def residual_loss(
     that are nearly black, and can only be guessed at, drown what is lost on those that hardly need a change; with the
     logarithm of each image's error, leaving clean images clean drowned the removal of haze, noise and rain.
     weights: (N,), of each image.
+    square_share: how much of the mean absolute value of an image is replaced by the root of its mean square. Where few
+    pixels have much to remove, as in rain, the least absolute error removes too little of it.
     """
-    error = (predicted - residual).abs().mean(dim=(1, 2, 3))
+    error, there = (x.abs().mean(dim=(1, 2, 3)) for x in (predicted - residual, residual))
+    if square_share:
+        squares = (x.square().mean(dim=(1, 2, 3)) for x in (predicted - residual, residual))
+        roots = ((x + _UNSEEN).sqrt() for x in squares)
+        error, there = (torch.lerp(x, root, square_share) for x, root in zip((error, there), roots, strict=True))
     if weighting == "share":
-        error = error / (residual.abs().mean(dim=(1, 2, 3)) + _RESIDUAL_FLOOR)
+        error = error / (there + _RESIDUAL_FLOOR)
     return (error if weights is None else error * weights).mean()
 
 

@@ -19,7 +19,7 @@ from cled_edge.data.datasets import DataSet, Pair, find_pairs, pairs_of_set
 from cled_edge.data.split import Part, part_of
 from cled_edge.errors import DataError
 from training.batches import Fields, FusionBatch, RestorationBatch, each
-from training.crops import monochrome, random_crop, unit_images, within_border
+from training.crops import monochrome, random_crop, tinted, unit_images, within_border
 from training.degradations import EXPOSURES, MODALITIES, Modality, degrade, draw_kinds
 from training.image_cache import ImageCache, Member, readable
 from training.recipe import DataRecipe, ReferenceRecipe
@@ -187,7 +187,7 @@ class RestorationBatches(_Batches[RestorationBatch]):
         return [couple for couple, is_usable in zip(couples, usable, strict=True) if is_usable]
 
     def _item(self, turn: int, rng: np.random.Generator, generator: Generator) -> RestorationBatch:
-        modality = MODALITIES[turn % 2]
+        modality = self.recipe.modalities[turn % len(self.recipe.modalities)]
         references, clean = self.references[modality], self.clean[modality]
         if references and rng.random() < self.recipe.reference_share:
             return self._real(references[rng.integers(len(references))], modality, rng)
@@ -202,6 +202,8 @@ class RestorationBatches(_Batches[RestorationBatch]):
         degraded, kinds = self._degraded(x, modality, generator, without, kind)
         if modality == "visible" and _drawn(self.recipe.grey_share, rng):
             degraded, x = monochrome(degraded), monochrome(x)
+            if self.recipe.grey_is_tinted:
+                degraded, x = tinted(degraded), tinted(x)
         if _drawn(self.recipe.border_share, rng):
             seen = within_border(x.shape[-1], rng)
             degraded, x = degraded * seen, x * seen

@@ -38,8 +38,10 @@ class DataRecipe(_Strict):
     """Which images below the folder of all data, and how they are degraded.
 
     pairs: folders with `infrared/` and `visible/` images of equal stems. sets: the same in other layouts.
+    modalities: of the images of stage 1, in turn; one alone is a network of its own, as the paper does not have it.
     grey_share, black_hot_share, border_share: of stage-1 items, degraded image and target alike: visible ones of a
         monochrome camera, infrared ones that are dark where it is hot, and any with a black border.
+    grey_is_tinted: give those of a monochrome camera the tint of cled_edge/monochrome.py, as a model that needs it has.
     keep_gib: decoded images kept in memory; what does not fit is decoded again at each use.
     kinds_infrared, kinds_visible: degradations that are simulated; none named: those of `DEGRADATIONS` that are in
         `KINDS`, the paper's and its neighbours'. One named several times is drawn so much more often.
@@ -61,7 +63,9 @@ class DataRecipe(_Strict):
     reference_share: float = Field(0.1, ge=0, le=1)
     min_target_luma: float = Field(0.22, ge=0, le=1)
     night_share: float = Field(0.15, ge=0, le=1)
+    modalities: tuple[Modality, ...] = Field(MODALITIES, min_length=1)
     grey_share: float = Field(0.0, ge=0, le=1)
+    grey_is_tinted: bool = False
     black_hot_share: float = Field(0.0, ge=0, le=1)
     border_share: float = Field(0.0, ge=0, le=1)
     keep_gib: float = Field(4, ge=0)
@@ -132,6 +136,7 @@ class RestoreRecipe(StageRecipe):
     step_shares, late_share, long_share, step_weight: of the loops that a loop of light steps is trained through, see
         training/rollout.py, instead of the shares above.
     clean_weight: of images that have nothing to remove, in such a loop.
+    square_share: of the root of the mean square in each image's error, see `residual_loss`, in such a loop.
     learns: `refinement` keeps what a one-pass network has as it is, and with it the second estimate: the coarse look
         and the experts learn alone.
     weight_gain: of the decibels that an expert's step gains over the state that it is given, see `gain_loss`.
@@ -153,6 +158,7 @@ class RestoreRecipe(StageRecipe):
     step_weight: float = Field(0.55, gt=0, le=1)
     clean_weight: float = Field(2.0, gt=0)
     learns: Literal["all", "refinement"] = "all"
+    square_share: float = Field(0.0, ge=0, le=1)
     weight_gain: float = Field(0.0, ge=0)
     held_out_crops: int = Field(12, ge=1)
     kind_weights: dict[str, PositiveFloat] = Field(default_factory=dict)

@@ -125,7 +125,8 @@ class RolloutTask:
         estimates: Estimates = network(inputs.degraded, inputs.clean, inputs.plan.tolist(), inputs.better)
         light, truth = (patches_from_images(x + 1, self.side) for x in (inputs.degraded, inputs.clean))
         weighting = self.recipe.weighting
-        steps = [residual_loss(light - x, light - truth, weighting, inputs.weights) for x in estimates.lights]
+        square = self.recipe.square_share
+        steps = [residual_loss(light - x, light - truth, weighting, inputs.weights, square) for x in estimates.lights]
         loss = torch.stack([share * step for share, step in zip(estimates.shares, steps, strict=True)]).sum()
         named = kinds_loss(estimates.kinds, inputs.kinds)
         pattern = patch_pattern(estimates.lights[-1] - truth, self.side)

@@ -96,6 +96,21 @@ def test_weighting_by_share_counts_what_is_left_of_each_degradation() -> None:
     assert residual_loss(predicted, residual, "pixel", weights).item() == pytest.approx((0.5 + 3 * 0.05) / 2)
 
 
+def test_of_squares_the_best_is_the_mean_and_of_absolute_errors_the_median() -> None:
+    """One pixel in ten is rain: the least absolute error is to see none."""
+    residual = torch.zeros(1, 3, 10, 10)
+    residual[..., 0] = 1.0
+
+    def best(square_share: float) -> float:
+        levels = torch.linspace(0, 1, 101)
+        found = [residual_loss(torch.full_like(residual, x), residual, "share", None, square_share) for x in levels]
+        return float(levels[torch.stack(found).argmin()])
+
+    assert best(0.0) == 0.0
+    assert best(1.0) == pytest.approx(0.1, abs=0.011)
+    assert 0 < best(0.9) < 0.1
+
+
 def test_kinds_that_nobody_knows_are_left_out() -> None:
     logits = torch.zeros(2, 8)
     logits[0, 3] = 20.0

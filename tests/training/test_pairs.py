@@ -14,6 +14,7 @@ from cled_edge.data.datasets import find_pairs  # noqa: E402
 from cled_edge.data.split import is_held_out  # noqa: E402
 from cled_edge.errors import DataError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
+from cled_edge.monochrome import TINT  # noqa: E402
 from cled_edge.network.presets import KINDS  # noqa: E402
 from tests.fakes.training import data_recipe, flat_images  # noqa: E402
 from training.degradations import DEGRADATIONS  # noqa: E402
@@ -196,3 +197,23 @@ def test_looks_change_the_image_and_its_target_alike(data: Path, recipe_file: Pa
         assert torch.equal(changed.clean[rows, 0], changed.clean[rows, 2])
     else:
         assert not torch.equal(changed.clean[rows], plain.clean[rows])
+
+
+def test_grey_images_of_a_model_that_needs_a_tint_have_that_of_the_camera(data: Path, recipe_file: Path) -> None:
+    own = read_recipe(recipe_file).data.model_dump()
+    values = {**own, "clean_share": 1.0, "mixed_share": 0.0, "reference_share": 0, "grey_share": 1.0}
+    grey, tint = (
+        RestorationBatches(data, DataRecipe.model_validate({**values, "grey_is_tinted": is_tinted}), 6, 32, 5)(3)
+        for is_tinted in (False, True)
+    )
+    wanted = (grey.clean[1].float() * torch.tensor(TINT)[:, None, None]).clamp(max=255)
+    assert (tint.clean[1] - wanted).abs().max() <= 1
+    assert torch.equal(tint.clean[0], grey.clean[0]), "an infrared image is what it was"
+
+
+@pytest.mark.parametrize("modality", ["infrared", "visible"])
+def test_one_modality_alone_fills_every_row(data: Path, recipe_file: Path, modality: str) -> None:
+    own = read_recipe(recipe_file).data.model_dump()
+    values = {**own, "clean_share": 1.0, "mixed_share": 0.0, "reference_share": 0, "modalities": (modality,)}
+    clean = RestorationBatches(data, DataRecipe.model_validate(values), 6, 32, 5)(3).clean
+    assert {torch.equal(image[0], image[2]) for image in clean} == {modality == "infrared"}
