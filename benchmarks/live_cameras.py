@@ -3,11 +3,12 @@
     python -m benchmarks.live_cameras --update                                   takes 6 minutes
     python -m benchmarks.live_cameras --scenarios soak --seconds 1200 --update   20 minutes with the page open
 
-The visible camera gives 720x1280 at 30 Hz, the infrared 120x160 at 9 Hz, warped into one frame of 480x640. They are
-RTSP servers on loopback where GStreamer is, see `benchmarks.rtsp_camera`, else (`--source drawn`) threads of this
-process. A pair is wrong if its pictures were drawn farther apart than the slop. `age`: from drawing to the fused frame;
-its bar is p99 of the network and one period of the faster camera. `way`: the part of it until the visible frame came,
-which the camera's encoder and the connection take. `beside`: all of a frame that is not the network.
+The visible camera gives 720x1280 at 30 Hz, the infrared 120x160 (`--infrared-size`) at 9 Hz, warped into one frame of
+480x640. They are RTSP servers on loopback where GStreamer is, see `benchmarks.rtsp_camera`, else (`--source drawn`)
+threads of this process. A pair is wrong if its pictures were drawn farther apart than the slop. `age`: from drawing to
+the fused frame; its bar is p99 of the network and one period of the faster camera. `way`: the part of it until the
+visible frame came, which the camera's encoder and the connection take. `beside`: all of a frame that is not the
+network.
 """
 
 import gc
@@ -44,7 +45,7 @@ from cled_edge.registration.warp import Registrar
 from cled_edge.run_report import Report
 from cled_edge.serve.page_address import PageAddress
 from cled_edge.serve.server import PageServer
-from cled_edge.size import parse_size, size_text
+from cled_edge.size import Size, parse_size, size_text
 from cled_edge.stage_times import IDLE, NETWORK_STAGES
 from cled_edge.thermal import WHITE_HOT, Thermal, ThermalStream
 
@@ -144,13 +145,13 @@ def _rows_of(frame: Frame) -> Any:
 class ReadingRegistrar(Registrar):
     """Warps pairs as the rig's cameras see one scene, and shows them to a `Watch` before."""
 
-    def __init__(self, watch: Watch, frame_size: tuple[int, int]) -> None:
-        (height, width), (visible_height, visible_width) = SIZES
+    def __init__(self, watch: Watch, frame_size: Size, infrared_size: Size = SIZES[0]) -> None:
+        (height, width), (visible_height, visible_width) = infrared_size, SIZES[1]
         matrix = ((width / visible_width, 0.0, 0.0), (0.0, height / visible_height, 0.0), (0.0, 0.0, 1.0))
         found = DistanceMap(
             model="similarity", infrared_from_visible=matrix, error_px=0.0, error_infrared_px=0.0, confidence=1.0
         )
-        calibration = Calibration(mode="points", infrared_size=SIZES[0], visible_size=SIZES[1], maps=(found,))
+        calibration = Calibration(mode="points", infrared_size=infrared_size, visible_size=SIZES[1], maps=(found,))
         super().__init__(calibration, "visible", frame_size)
         self._watch_clocks = watch
 
@@ -204,7 +205,13 @@ def page_with_viewer(box: ControlBox, watch: Watch) -> Iterator[list[PageServer]
 
 
 def run_scenario(
-    name: str, rig: Rig, fuser: Fuser, frame_size: tuple[int, int], seconds: float, restarts: int = RESTARTS
+    name: str,
+    rig: Rig,
+    fuser: Fuser,
+    frame_size: Size,
+    seconds: float,
+    restarts: int = RESTARTS,
+    infrared_size: Size = SIZES[0],
 ) -> Row:
     """Fuse for so long, or until all restarts are done; return the row of the scenario."""
     watch, box, sizes = Watch(), ControlBox(), []
@@ -223,7 +230,7 @@ def run_scenario(
 
         def fuse() -> Report:
             try:
-                registrar = ReadingRegistrar(watch, frame_size)
+                registrar = ReadingRegistrar(watch, frame_size, infrared_size)
                 return fuse_pairs(pairs, fuser, ["none:"], box, registrar=registrar, monitors=monitors)
             finally:
                 watch.end()
@@ -251,7 +258,7 @@ def run_scenario(
     while threading.active_count() > threads and time.monotonic() < until_s:  # a silent stream is given up in 2 s
         time.sleep(0.1)
     gc.collect()
-    row = row_of(name, watch, report, pairs, passed_s)
+    row = row_of(name, infrared_size, watch, report, pairs, passed_s)
     row |= {"recovered_max_s": round(max(recovered_s), 2) if recovered_s else None, "restarts": len(recovered_s)}
     parts_mb = [round(float(np.median(part)) / 1e6, 1) for part in np.array_split(sizes, PARTS) if len(part)]
     growth = round(parts_mb[-1] / parts_mb[0] - 1, 4) if len(sizes) > 4 * PARTS else None
@@ -259,7 +266,7 @@ def run_scenario(
     return row | {"threads_left": threading.active_count() - threads, "files_left": process.num_fds() - files}
 
 
-def row_of(name: str, watch: Watch, report: Report, pairs: LivePairs, seconds: float) -> Row:
+def row_of(name: str, infrared_size: Size, watch: Watch, report: Report, pairs: LivePairs, seconds: float) -> Row:
     """Return what a run gave."""
     if report.failure:
         raise report.failure
@@ -272,6 +279,7 @@ def row_of(name: str, watch: Watch, report: Report, pairs: LivePairs, seconds: f
     firsts = [ns for ns in watch.first_ns if ns is not None]
     return {
         "scenario": name,
+        "infrared": size_text(infrared_size),
         "seconds": round(seconds, 1),
         "pairs": watch.whole,
         "wrong": int((skews > SLOP_NS / 1e6).sum()),
@@ -307,6 +315,7 @@ def main(
     codec: Annotated[str, typer.Option(help="h264, h265, or mjpeg, which comes by HTTP")] = "h264",
     backend: Annotated[str, typer.Option(help="what runs it, NAME or NAME:PRECISION")] = "openvino:bf16",
     frame_size: Annotated[str, typer.Option(metavar="HxW", help="of the pairs")] = "480x640",
+    infrared_size: Annotated[str, typer.Option(metavar="HxW", help="of the infrared camera")] = size_text(SIZES[0]),
     bundle: Annotated[Path | None, typer.Option(metavar="DIR", help="exported model", show_default="nano")] = None,
     out: Out = None,
     update: Update = False,
@@ -320,24 +329,20 @@ def main(
         if source == "network" and codec != MJPEG and lack:
             raise OptionError(f"RTSP cameras need GStreamer's server: {lack}; install it, or take --source drawn")
         check_target(out, update)
-        size, rows, load = parse_size(frame_size), [], os.getloadavg()
+        size, sizes, rows, load = parse_size(frame_size), (parse_size(infrared_size), SIZES[1]), [], os.getloadavg()
         for name in names:
             # A bundle of its own for each: the first pair is of a backend that has run nothing.
             with ExitStack() as stack:
                 faults = SCENARIOS.get(name, Faults(jitter_ms=10))
                 rig: Any = (
-                    NetworkRig(SIZES, RATES_HZ, faults, codec)
+                    NetworkRig(sizes, RATES_HZ, faults, codec)
                     if source == "network"
-                    else DrawnRig(SIZES, RATES_HZ, faults)
+                    else DrawnRig(sizes, RATES_HZ, faults)
                 )
                 stack.enter_context(rig)
                 fuser = stack.enter_context(Fuser.load(bundle, backend=backend, color_order="BGR", thermal=WHITE_HOT))
-                rows.append(
-                    {
-                        "source": codec if source == "network" else source,
-                        **run_scenario(name, rig, fuser, size, seconds),
-                    }
-                )
+                row = run_scenario(name, rig, fuser, size, seconds, infrared_size=sizes[0])
+                rows.append({"source": codec if source == "network" else source, **row})
                 opened, description = fuser.bundle, fuser.backend.description
             print(json.dumps(rows[-1]), flush=True)
         settings = {
@@ -347,10 +352,11 @@ def main(
             "cores": len(os.sched_getaffinity(0)),
             "load_before": round(load[0], 1),
             "load_after": round(os.getloadavg()[0], 1),
-            "cameras": " and ".join(f"{size_text(s)} at {rate:g} Hz" for s, rate in zip(SIZES, RATES_HZ, strict=True)),
+            "cameras": " and ".join(f"{size_text(s)} at {rate:g} Hz" for s, rate in zip(sizes, RATES_HZ, strict=True)),
         }
+        other = [] if sizes == SIZES else [size_text(sizes[0])]
         of = "-".join(
-            [opened.manifest.name, *([SOAK] if names == [SOAK] else []), *([MJPEG] if codec == MJPEG else [])]
+            [opened.manifest.name, *([SOAK] if names == [SOAK] else []), *([MJPEG] if codec == MJPEG else []), *other]
         )
         result = new_result("live", of, rows, [opened], settings)
         print("\n".join(LIVE.lines(result)))

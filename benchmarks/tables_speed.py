@@ -69,17 +69,17 @@ LIVE = Table(
     "Live",
     "live",
     columns(
-        "scenario, by=source, seconds=seconds:0, pairs, wrong, skew p50 ms=skew_p50_ms:0, max=skew_max_ms:0, "
+        "scenario, by=source, infrared, seconds=seconds:0, pairs, wrong, skew p50 ms=skew_p50_ms:0, max=skew_max_ms:0, "
         "age p50 ms=age_p50_ms:0, p99=age_p99_ms:0, bar=bar_ms:0, way p99 ms=way_p99_ms:0, "
         "network p50 ms=network_p50_ms:0, beside ms=beside_p50_ms:1, first pair ms=first_pair_ms:0, "
         "back after s=recovered_max_s:1, law, memory grew=rss_growth:1%"
     ),
     "python -m benchmarks.live_cameras --update",
-    "Two cameras on loopback, 720x1280 at 30 Hz and 120x160 at 9 Hz; their servers run on the same cores. A clock is "
-    "drawn into each frame: *wrong* pairs are over 150 ms apart by it. *Age*: from drawing to the fused frame; its "
-    "*bar* is p99 of the network and a period of the faster camera. *Way*: its part until the visible frame came. "
-    "*Beside*: a frame's time but the network's. *Back after*: the longest of all restarts, from when the server "
-    "answers.",
+    "Two cameras on loopback, 720x1280 at 30 Hz, and infrared at 9 Hz, of 120x160 unless said; their servers run on "
+    "the same cores. A clock is drawn into each frame: *wrong* pairs are over 150 ms apart by it. *Age*: from drawing "
+    "to the fused frame; its *bar* is p99 of the network and a period of the faster camera. *Way*: its part until the "
+    "visible frame came. *Beside*: a frame's time but the network's. *Back after*: the longest of all restarts, from "
+    "when the server answers.",
     older=True,
 )
 SPEED = (LATENCY, CAMERA, LIVE, GPU, TILES, PEAKS)
