@@ -42,7 +42,7 @@ from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
 from cled_edge.json_text import counted
 from cled_edge.memory import Memory, Moment, Told
-from cled_edge.monochrome import greyed, is_grey, tinted
+from cled_edge.monochrome import Finish, greyed, is_grey, tinted, unchanged
 from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
 from cled_edge.size import Size
 from cled_edge.stage_times import Stopwatch
@@ -163,9 +163,8 @@ class Fuser:
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
         controls, notes = examined(*images, controls)
-        monochrome = self.is_to_tint(images[1], controls)
-        if monochrome:
-            images = images[0], tinted(images[1], self.color_order)
+        seen, finish = self.as_seen(images[1], controls)
+        images = images[0], seen
         if strength_map is None:
             strength_map = self.areas.strength_map(images[0].shape[:2])
         if memory is None or not controls.steadiness:
@@ -175,7 +174,7 @@ class Fuser:
             self._refuse_cold(controls)
             moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
-        fused = replace(greyed(fused) if monochrome else fused, notes=notes)
+        fused = replace(finish(fused), notes=notes)
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
@@ -369,9 +368,14 @@ class Fuser:
         is_color = image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype in (np.uint8, np.uint16)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_other and is_color else image
 
-    def is_to_tint(self, visible: NDArray[Any], controls: Controls) -> bool:
-        """Say whether the network is to see a visible image with a tint, see `monochrome.py`."""
-        return self.bundle.manifest.tints_grey and controls.strength_visible > 0 and is_grey(visible)
+    def as_seen(self, visible: NDArray[Any], controls: Controls) -> tuple[NDArray[Any], Finish]:
+        """Return a visible image as the network is to see it, and what makes its result that of the camera again.
+
+        They are the image as it is, and `unchanged`, but for a grey one: see `monochrome.py`.
+        """
+        if self.bundle.manifest.tints_grey and controls.strength_visible > 0 and is_grey(visible):
+            return tinted(visible, self.color_order), greyed
+        return visible, unchanged
 
     def with_thermal(self, thermal: Thermal) -> "Fuser":
         """Return this fuser, on the same backend, with other settings for infrared values."""

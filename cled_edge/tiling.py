@@ -23,7 +23,6 @@ from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, grey_from_any
-from cled_edge.monochrome import greyed, tinted
 from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.size import padded, parse_size, size_text
 from cled_edge.tensors import check_maps, maps_of, start_noise
@@ -101,9 +100,7 @@ def fuse_tiled(
         return fuser(infrared, visible, controls, strength_map=strength_map)
     check_maps(maps_of(strength_map), size)
     controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
-    monochrome = fuser.is_to_tint(visible, controls)
-    if monochrome:
-        visible = tinted(visible, fuser.color_order)
+    visible, finish = fuser.as_seen(visible, controls)
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
     with _timed(stages_ns, "prepare"):
@@ -140,9 +137,7 @@ def fuse_tiled(
     # Of the tiles, which have the pixels as they came; what a reduced image shows of noise is another.
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
-    fused = FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds)
-    if monochrome:
-        fused = greyed(fused)
+    fused = finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

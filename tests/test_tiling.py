@@ -17,6 +17,7 @@ from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import grey_from_any, read_image, rgb_from_any, write_png
+from cled_edge.monochrome import Finish, unchanged
 from cled_edge.thermal import WHITE_HOT, Thermal
 from cled_edge.tiling import Axis, Tiling, fuse_tiled, shrunk, toned
 
@@ -58,8 +59,8 @@ class FakeFuser:
 
     fuse = __call__
 
-    def is_to_tint(self, _visible: np.ndarray, _controls: Controls) -> bool:
-        return False
+    def as_seen(self, visible: np.ndarray, _controls: Controls) -> tuple[np.ndarray, Finish]:
+        return visible, unchanged
 
     def with_thermal(self, thermal: Thermal) -> "FakeFuser":
         return self

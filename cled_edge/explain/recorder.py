@@ -16,7 +16,7 @@ from cled_edge.frame import Frame, FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8
 from cled_edge.json_text import counted
-from cled_edge.monochrome import TINTED, greyed, tinted
+from cled_edge.monochrome import TINTED
 from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.schedule import SCHEDULE_NAMES, Schedule
 from cled_edge.tensors import (
@@ -65,12 +65,12 @@ def explain(
     if strength_map is None:
         strength_map = fuser.areas.strength_map(size)
     check_maps(maps_of(strength_map), size)
-    monochrome = fuser.is_to_tint(images[1], controls)
-    if monochrome:
-        images, notes = (images[0], tinted(images[1], fuser.color_order)), (*notes, TINTED)
+    seen, finish = fuser.as_seen(images[1], controls)
+    if seen is not images[1]:
+        images, notes = (images[0], seen), (*notes, TINTED)
     with fuser.alone():
         told = _Recorder(fuser, controls, size, strength_map).record(*images, seeds, states or {}, notes)
-    return replace(told, fused=greyed(told.fused)) if monochrome else told
+    return replace(told, fused=finish(told.fused))
 
 
 class _Recorder:
