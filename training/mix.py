@@ -5,7 +5,8 @@
 
 takes 0.85 of the restoration that a run has learnt, the rest of what it began from. Shares of 1 and 0 put the fusion
 network of SECOND behind the UNet of FIRST. What a short run at a low rate became mixes with its beginning; what a long
-run at a high rate became does not: half of each restores nothing. Measure what comes out.
+run at a high rate became does not: half of each restores nothing. Measure what comes out. If FIRST has no network of
+doubt, as after a run, that of SECOND stays, to be fitted again.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ import typer
 from cled_edge.errors import CheckpointError, one_line_errors
 from cled_edge.files import make_folder
 from cled_edge.network.checkpoint import load_checkpoint, save_checkpoint
+from training.origin import with_doubt
 
 Share = Annotated[float, typer.Option(min=0, max=1, help="of FIRST's weights in this network")]
 
@@ -31,6 +33,8 @@ def main(
     """Write OUT, with the records of both: SECOND's, from which FIRST may have begun, then FIRST's and the mixture."""
     model, record = load_checkpoint(first)
     other, other_record = load_checkpoint(second)
+    if model.doubt is None and other.doubt is not None:
+        model = with_doubt(model, other.doubt)
     if model.config != other.config:
         raise CheckpointError(
             f"{first} is a {model.config.name!r} and {second} a {other.config.name!r}, or their shapes differ; "
