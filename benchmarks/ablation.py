@@ -2,7 +2,7 @@
 
     python -m benchmarks.ablation bundles/ablation/* --data DATA --update
 
-training/README.md tells how the variants are made; a row has its bundle's name. Measured are clean held-out pairs of
+training/VARIANTS.md tells how the variants are made; a row has its bundle's name. Measured are clean held-out pairs of
 M3FD and LLVIP, as in `benchmarks.quality`.
 """
 

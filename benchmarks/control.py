@@ -181,16 +181,7 @@ def balance_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
 def steps_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
     """Yield the mean gain of each modality, the processor's time and the spread over start noises, by steps."""
     for steps in range(1, MOST_STEPS + 1):
-        gains: dict[str, list[float]] = {modality: [] for modality in MODALITIES}
-        cpu_ms = []
-        for trial in trials:
-            begun = time.process_time()
-            residual = residuals_of(fuser, trial.x_in, steps)[-1]
-            cpu_ms.append((time.process_time() - begun) * 1e3)
-            for modality, _, _, place in each_kind([trial]):
-                wanted = image_of(trial.clean, place)
-                before, after = (image_of(x, place) for x in (trial.x_in, trial.x_in - residual))
-                gains[modality].append(psnr_db(after, wanted) - psnr_db(before, wanted))
+        gains, cpu_ms = gains_at(fuser, trials, steps)
         spreads = [spread_of(fuser, trial.x_in, steps).mean() for trial in trials[:2]]
         yield {
             "part": "steps", "steps": steps, "images": len(trials),
@@ -198,6 +189,21 @@ def steps_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:
             "steps_cpu_ms": round(float(np.median(cpu_ms)), 1),
             "spread_levels": round(float(np.mean(spreads)), 3),
         }  # fmt: skip
+
+
+def gains_at(fuser: Fuser, trials: list[Trial], steps: int) -> tuple[dict[str, list[float]], list[float]]:
+    """Return the PSNR that each image gains, by modality, and the processor's ms of each pair's loop."""
+    gains: dict[str, list[float]] = {modality: [] for modality in MODALITIES}
+    cpu_ms = []
+    for trial in trials:
+        begun = time.process_time()
+        residual = residuals_of(fuser, trial.x_in, steps)[-1]
+        cpu_ms.append((time.process_time() - begun) * 1e3)
+        for modality, _, _, place in each_kind([trial]):
+            wanted = image_of(trial.clean, place)
+            before, after = (image_of(x, place) for x in (trial.x_in, trial.x_in - residual))
+            gains[modality].append(psnr_db(after, wanted) - psnr_db(before, wanted))
+    return gains, cpu_ms
 
 
 def taken_rows(fuser: Fuser, trials: list[Trial]) -> Iterator[Row]:

@@ -1,0 +1,41 @@
+"""The benchmark of the diffusion's parts: rows of what a bundle was trained on, and means over seeds."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from benchmarks.diffusion import STEPS, rows_of, summary
+
+GAINS = {"infrared": [1.0, 3.0], "visible": [5.0]}
+
+
+def manifest(name: str, modalities: list[str] | None) -> SimpleNamespace:
+    data = {} if modalities is None else {"modalities": modalities}
+    return SimpleNamespace(name=name, training={"recipe": {"data": data, "restore": {"iterations": 600}}})
+
+
+@pytest.mark.parametrize(("modalities", "rows"), [(None, 2), (["infrared", "visible"], 2), (["visible"], 1)])
+def test_a_bundle_is_scored_by_the_modalities_that_it_was_trained_on(modalities, rows: int) -> None:
+    found = rows_of(manifest("rddm09-unshared-2", modalities), 3, GAINS)
+    assert len(found) == rows
+    assert {(row["variant"], row["seed"]) for row in found} == {("rddm09-unshared", "2")}
+    assert found[-1] | {"gain_db": 5.0, "images": 1, "modality": "visible"} == found[-1]
+    if rows == 2:
+        assert (found[0]["gain_db"], found[0]["images"]) == (2.0, 2)
+
+
+def test_means_and_deviations_are_over_seeds() -> None:
+    found = []
+    for seed, shift in ((1, 0.0), (2, 2.0)):
+        for steps in STEPS:
+            gains = {name: [value + shift + steps for value in values] for name, values in GAINS.items()}
+            found += rows_of(manifest(f"diffuir-{seed}", None), steps, gains)
+    infrared, visible = summary([*reversed(found)])
+    assert (infrared["modality"], visible["modality"]) == ("infrared", "visible")
+    assert [infrared[f"gain_db_{steps}"] for steps in STEPS] == [4.0, 5.0, 6.0, 8.0]
+    assert infrared["seeds"] == 2
+    assert infrared["deviation_db_3"] == pytest.approx(1.41)
+    (alone,) = summary(rows_of(manifest("diffuir-1", ["visible"]), 3, GAINS) + [
+        row for steps in (1, 2, 5) for row in rows_of(manifest("diffuir-1", ["visible"]), steps, GAINS)
+    ])  # fmt: skip
+    assert alone["deviation_db_3"] is None
