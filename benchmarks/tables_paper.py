@@ -142,4 +142,4 @@ DIFFUSION = Table(
     "the states of Eq. 12 at any time. *unshared*: D = 0. *alone*: a network for each modality, of half the batch, so "
     "that two cost what one for both does.",
 )
-PAPER = (TABLE_1, DETECTION, TABLE_3, SLICES, SLICES_RESTORED, TABLE_4)
+PAPER = (TABLE_1, DETECTION, TABLE_3, SLICES, SLICES_RESTORED, TABLE_4, DIFFUSION)
