@@ -4,7 +4,8 @@
     python -m benchmarks.control --data DATA --bundle bundles/mine --out FILE.json
 
 Pairs are held out and degraded by `ems.py`, a kind in the infrared beside one in the visible: the network restores each
-image alone. Images are cut to their middle, `--size`. The recording form runs: the step graph, and the fusion graph.
+image alone. Images are cut to their middle, `--size`, but for the balance. The recording form runs: the step graph, and
+the fusion graph.
 
     strength     PSNR to the clean image at 16 strengths, 0 to 1.5. The restored image is x_in - s R, cut to [-1, 1]:
                  also where a bundle takes no s over 1. best: of the mean curve. rank: Spearman's, of strength and PSNR
@@ -362,23 +363,24 @@ def main(
         count, size = (2, "160x224") if small else (count, size)
         opened = Bundle.open(bundle)
         with Fuser(opened, open_backend(BackendChoice.parse(backend), opened)) as fuser:
-            scenes = [cut(s, parse_size(size)) for name in FOLDERS for s in read_scenes(data / "pairs", name, count)]
+            whole = [scene for name in FOLDERS for scene in read_scenes(data / "pairs", name, count)]
             rows: list[Row] = []
-            for row in measured(fuser, scenes, only.split(",")):
+            for row in measured(fuser, whole, only.split(","), parse_size(size)):
                 rows.append(row)
                 print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-        settings = {"backend": backend, "size": list(parse_size(size)), "pairs": len(scenes)}
+        settings = {"backend": backend, "size": list(parse_size(size)), "pairs": len(whole)}
         if out or update:
             save(new_result("control", opened.manifest.name, rows, (opened,), settings), out, update)
 
 
-def measured(fuser: Fuser, scenes: list[Scene], parts: list[str]) -> Iterator[Row]:
-    """Yield the rows of parts."""
+def measured(fuser: Fuser, whole: list[Scene], parts: list[str], size: Size) -> Iterator[Row]:
+    """Yield the rows of parts, of the middles of scenes; balance is of whole ones, as a scene's own range is."""
+    scenes = [cut(scene, size) for scene in whole]
     # A pair has six cases; each pair gives two of them, in turn, where a kind's mean needs no more.
     trials = [trial for index, scene in enumerate(scenes) for trial in _turn(list(trials_of(fuser, scene)), index)]
     by_part: dict[str, Callable[[Fuser, list[Trial]], Iterator[Row]]] = {
         "strength": strength_rows, "leak": lambda f, t: leak_rows(f, t[:4]), "steps": steps_rows, "taken": taken_rows,
-        "doubt": doubt_rows, "balance": lambda f, _: balance_rows(f, scenes), "grey": lambda f, _: grey_rows(f, scenes),
+        "doubt": doubt_rows, "balance": lambda f, _: balance_rows(f, whole), "grey": lambda f, _: grey_rows(f, scenes),
     }  # fmt: skip
     for part in parts:
         yield from by_part[part](fuser, trials)

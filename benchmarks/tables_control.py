@@ -29,7 +29,8 @@ BALANCE = Table(
         "infrared=ssim_to_infrared:3, lowest=lowest_to_infrared:3, odd pairs=odd"
     ),
     COMMAND,
-    "Of the fused luma to both restored ones. *Steady*: pairs on which the one falls and the other rises.",
+    "Of the fused luma to both restored ones, of whole images. *Steady*: pairs on which the one falls and "
+    "the other rises.",
     part="balance",
 )
 STEPS = Table(

@@ -72,7 +72,7 @@ def test_every_kind_comes_up_and_cuts_are_of_the_middle(scene: Scene) -> None:
         assert {kind for modality, kind in seen if modality == "infrared"} == set(control.ems.INFRARED)
         assert {kind for modality, kind in seen if modality == "visible"} == set(control.ems.VISIBLE)
         assert all(np.abs(t.x_in - t.clean)[p].max() > 0 for _, _, t, p in control.each_kind(trials))
-        parts = [row["part"] for row in control.measured(fuser, [middle], ["leak", "balance", "taken"])]
+        parts = [row["part"] for row in control.measured(fuser, [middle], ["leak", "balance", "taken"], (64, 96))]
     assert set(parts) == {"leak", "balance", "taken"}
 
 
