@@ -25,9 +25,6 @@ _WALL_DRIFT = 0.001  # by which a camera's wall clock runs faster than ours at m
 _AGREE_NS = 200_000_000  # by which wall clocks may seem apart, as one camera's way is the longer
 _PART_NS = 1_000_000_000  # by which those that agreed may seem apart later: a busy computer, no other clock
 _FASTER = 0.8  # of the other's period
-# Of a period: a frame that has waited is left for the next if that is due within the first, and waited for no longer
-# than the second beyond; ways that differ by more than the third tell nothing of when it comes.
-_SOON, _LATE, _EVEN = 0.4, 0.125, 0.25
 
 
 def _due_nearer(entry: Entry, partner: Entry, fast: FrameBuffer, slow: FrameBuffer) -> int:
@@ -38,18 +35,6 @@ def _due_nearer(entry: Entry, partner: Entry, fast: FrameBuffer, slow: FrameBuff
     until_ns = entry.arrival_ns + round(fast.period_ns / 2)
     is_nearer = abs(last.taken_ns + slow.period_ns - entry.taken_ns) < abs(partner.taken_ns - entry.taken_ns)
     return until_ns if is_nearer and last.arrival_ns + slow.period_ns <= until_ns else 0
-
-
-def _due_fresher(entry: Entry, fast: FrameBuffer, now_ns: int) -> int:
-    """Return until when to wait for the frame after the newest; 0 if it would take longer than this one has waited.
-
-    A result is as old as its frame was at the beginning: where the loop is slower than the camera, frames have waited.
-    """
-    period_ns = fast.period_ns
-    if not period_ns or fast.has_ended or fast.way_spread_ns > _EVEN * period_ns:
-        return 0
-    due_ns = entry.taken_ns + period_ns + fast.way_ns
-    return round(due_ns + _LATE * period_ns) if due_ns - now_ns < _SOON * period_ns else 0
 
 
 def _longer_way(fast: FrameBuffer, slow: FrameBuffer, most_ns: int) -> int:
@@ -73,8 +58,7 @@ class TimePairer:
         and its pair says `degraded`. When neither does, a blank pair comes at 2 Hz.
     policy: every pair has a new frame of the faster camera; the slower one's is held until a newer one is nearer.
         "latest": the newest frame, with the nearest that is there; it waits while a nearer one is due within half a
-        period of the faster camera, and as long as the slower one's way is known to be longer. A frame that waited
-        for the loop is left for the next one, if that is due sooner than this one came ago: results are newer so.
+        period of the faster camera, and as long as the slower one's way is known to be longer.
         "deadline": each when its nearest is known, or when it waited for it as long as the slop; of those that waited
         longer only the newest. "every": all, each when its nearest is known, or when it waited for it as long as the
         hold; only what `keep` cannot hold is dropped.
@@ -277,11 +261,7 @@ class TimePairer:
 
     def _newest(self, fast: FrameBuffer, slow: FrameBuffer, now_ns: int) -> tuple[Entry, Entry] | None:
         longer_ns = _longer_way(fast, slow, self.slop_ns)
-        fresh = fast.fresh()
-        if fresh and not longer_ns and now_ns < (until_ns := _due_fresher(fresh[-1], fast, now_ns)):
-            self._ask_by(until_ns)
-            return None
-        for entry in reversed(fresh):
+        for entry in reversed(fast.fresh()):
             ripe_ns = entry.arrival_ns + longer_ns
             if now_ns < ripe_ns and not slow.reaches(entry.taken_ns):
                 self._ask_by(ripe_ns)

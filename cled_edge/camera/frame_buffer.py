@@ -107,11 +107,6 @@ class FrameBuffer:
             self.first_came_ns = entry.came_ns
 
     @property
-    def way_spread_ns(self) -> int:
-        """Return by how much the ways of the last nine frames differ."""
-        return max(self._ways) - min(self._ways) if self._ways else 0
-
-    @property
     def newest(self) -> Entry | None:
         """Return the newest frame whose time is known, else one of which it is not."""
         return self.last or (self.unsure[0] if self.unsure else None)
@@ -153,4 +148,5 @@ class FrameBuffer:
             return 0
         if arrival_ns < self._known_ns:
             return None
-        return max(self.way_spread_ns, _DOUBT_NS if arrival_ns < self._settled_ns else 0)
+        spread_ns = max(self._ways) - min(self._ways) if self._ways else 0
+        return max(spread_ns, _DOUBT_NS if arrival_ns < self._settled_ns else 0)
