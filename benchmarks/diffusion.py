@@ -19,7 +19,7 @@ from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from benchmarks.tables_paper import DIFFUSION
 from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
-from cled_edge.errors import one_line_errors
+from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.fuser import Fuser
 from cled_edge.size import parse_size
 
@@ -30,8 +30,8 @@ def main(
     bundles: Annotated[list[Path], typer.Argument(help="one for each variant and seed, named VARIANT-SEED")],
     data: Annotated[Path, typer.Option(help="folder that holds the folders of pairs")],
     backend: Annotated[str, typer.Option(help="what runs them, NAME or NAME:PRECISION")] = "onnxruntime",
-    count: Annotated[int, typer.Option(min=1, help="pairs of each folder")] = 6,
-    size: Annotated[str, typer.Option(metavar="HEIGHTxWIDTH", help="of the middle that is taken")] = "192x256",
+    count: Annotated[int, typer.Option(min=1, help="pairs of each folder")] = 4,
+    size: Annotated[str, typer.Option(metavar="HEIGHTxWIDTH", help="of the middle that is taken")] = "160x224",
     out: Out = None,
     update: Update = False,
 ) -> None:
@@ -39,6 +39,8 @@ def main(
     with one_line_errors():
         check_target(out, update)
         opened = [Bundle.open(path, trusted=True) for path in bundles]
+        for bundle in opened:
+            check_variant(bundle)
         scenes = [cut(s, parse_size(size)) for name in FOLDERS for s in read_scenes(data / "pairs", name, count)]
         found: list[Row] = []
         for bundle in opened:
@@ -47,9 +49,21 @@ def main(
                 for steps in STEPS:
                     gains, _ = gains_at(fuser, trials, steps)
                     found += rows_of(bundle.manifest, steps, gains)
-        result = new_result("diffusion", "", summary(found), opened, {"backend": backend, "pairs": len(scenes)})
+        settings = {"backend": backend, "size": list(parse_size(size)), "pairs": len(scenes)}
+        result = new_result("diffusion", "", summary(found), opened, settings)
         print("\n".join(DIFFUSION.lines(result)))
         save(result, out, update)
+
+
+def check_variant(bundle: Bundle) -> None:
+    """Raise OptionError unless a bundle is named VARIANT-SEED, and was trained by a recipe."""
+    recipe: Any = bundle.manifest.training.get("recipe", {})
+    variant, _, seed = bundle.manifest.name.rpartition("-")
+    if not variant or not seed.isdigit() or "iterations" not in recipe.get("restore", {}):
+        raise OptionError(
+            f"{bundle.path} is named {bundle.manifest.name!r}; needed VARIANT-SEED, such as rddm09-1, of a run of "
+            "training/recipes/diffusion.toml; export it with --name"
+        )
 
 
 def rows_of(manifest: Manifest, steps: int, gains: dict[str, list[float]]) -> list[Row]:

@@ -136,7 +136,7 @@ class RestoreRecipe(StageRecipe):
     step_shares, late_share, long_share, step_weight: of the loops that a loop of light steps is trained through, see
         training/rollout.py, instead of the shares above.
     clean_weight: of images that have nothing to remove, in such a loop.
-    square_share: of the root of the mean square in each image's error, see `residual_loss`, in such a loop.
+    square_share: of the root of the mean square in each image's error, see `residual_loss`.
     learns: `refinement` keeps what a one-pass network has as it is, and with it the second estimate: the coarse look
         and the experts learn alone.
     weight_gain: of the decibels that an expert's step gains over the state that it is given, see `gain_loss`.

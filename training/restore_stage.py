@@ -88,7 +88,8 @@ class RestorationTask:
         """Return Eq. 15, and what the recipe adds to it if the network tells kinds."""
         predicted, logits = network(inputs.state, inputs.degraded, inputs.time)
         predicted, residual = predicted.float(), inputs.degraded - inputs.clean
-        loss = residual_loss(predicted, residual, self.recipe.weighting, inputs.weights)
+        square = self.recipe.square_share
+        loss = residual_loss(predicted, residual, self.recipe.weighting, inputs.weights, square)
         if logits is None:
             return loss, {}
         told = kinds_loss(logits, inputs.kinds)

@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from benchmarks.diffusion import STEPS, rows_of, summary
+from benchmarks.diffusion import STEPS, check_variant, rows_of, summary
+from cled_edge.errors import OptionError
 
 GAINS = {"infrared": [1.0, 3.0], "visible": [5.0]}
 
@@ -39,3 +40,12 @@ def test_means_and_deviations_are_over_seeds() -> None:
         row for steps in (1, 2, 5) for row in rows_of(manifest("diffuir-1", ["visible"]), steps, GAINS)
     ])  # fmt: skip
     assert alone["deviation_db_3"] is None
+
+
+def test_a_bundle_that_is_no_variant_is_refused_before_anything_is_measured() -> None:
+    check_variant(SimpleNamespace(path="x", manifest=manifest("rddm09-1", None)))
+    for name in ("nano", "rddm09-", "-1", "rddm09-unshared"):
+        with pytest.raises(OptionError, match="needed VARIANT-SEED, such as rddm09-1"):
+            check_variant(SimpleNamespace(path="x", manifest=manifest(name, None)))
+    with pytest.raises(OptionError, match="export it with --name"):
+        check_variant(SimpleNamespace(path="x", manifest=SimpleNamespace(name="rddm09-1", training={})))
