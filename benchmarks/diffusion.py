@@ -8,7 +8,7 @@ in `benchmarks.control`, by steps. A bundle that was trained on one modality is 
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import typer
@@ -17,7 +17,6 @@ from benchmarks.control import FOLDERS, MODALITIES, cut, gains_at, trials_of
 from benchmarks.held_out import read_scenes
 from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from benchmarks.tables_paper import DIFFUSION
-from cled_edge.bundle.manifest import Manifest
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.fuser import Fuser
@@ -39,42 +38,49 @@ def main(
     with one_line_errors():
         check_target(out, update)
         opened = [Bundle.open(path, trusted=True) for path in bundles]
-        for bundle in opened:
-            check_variant(bundle)
+        variants = [variant_of(bundle) for bundle in opened]
         scenes = [cut(s, parse_size(size)) for name in FOLDERS for s in read_scenes(data / "pairs", name, count)]
         found: list[Row] = []
-        for bundle in opened:
+        for bundle, variant in zip(opened, variants, strict=True):
             with Fuser.load(bundle.path, backend=backend) as fuser:
                 trials = [trial for scene in scenes for trial in trials_of(fuser, scene)]
                 for steps in STEPS:
                     gains, _ = gains_at(fuser, trials, steps)
-                    found += rows_of(bundle.manifest, steps, gains)
+                    found += rows_of(variant, steps, gains)
         settings = {"backend": backend, "size": list(parse_size(size)), "pairs": len(scenes)}
         result = new_result("diffusion", "", summary(found), opened, settings)
         print("\n".join(DIFFUSION.lines(result)))
         save(result, out, update)
 
 
-def check_variant(bundle: Bundle) -> None:
-    """Raise OptionError unless a bundle is named VARIANT-SEED, and was trained by a recipe."""
+class Variant(NamedTuple):
+    """What a bundle is a trial of. modalities: those that it was trained on."""
+
+    name: str
+    seed: str
+    iterations: int
+    modalities: tuple[str, ...]
+
+
+def variant_of(bundle: Bundle) -> Variant:
+    """Return what a bundle is; OptionError unless it is named VARIANT-SEED, and was trained by a recipe."""
     recipe: Any = bundle.manifest.training.get("recipe", {})
-    variant, _, seed = bundle.manifest.name.rpartition("-")
-    if not variant or not seed.isdigit() or "iterations" not in recipe.get("restore", {}):
+    name, _, seed = bundle.manifest.name.rpartition("-")
+    if not name or not seed.isdigit() or "iterations" not in recipe.get("restore", {}):
         raise OptionError(
             f"{bundle.path} is named {bundle.manifest.name!r}; needed VARIANT-SEED, such as rddm09-1, of a run of "
             "training/recipes/diffusion.toml; export it with --name"
         )
-
-
-def rows_of(manifest: Manifest, steps: int, gains: dict[str, list[float]]) -> list[Row]:
-    """Return a row for each modality that a bundle was trained on."""
-    variant, _, seed = manifest.name.rpartition("-")
-    recipe: Any = manifest.training.get("recipe", {})
     trained = recipe.get("data", {}).get("modalities", MODALITIES)
-    common = {"variant": variant, "seed": seed, "steps": steps, "iterations": recipe["restore"]["iterations"]}
+    return Variant(name, seed, recipe["restore"]["iterations"], tuple(trained))
+
+
+def rows_of(variant: Variant, steps: int, gains: dict[str, list[float]]) -> list[Row]:
+    """Return a row for each modality that a variant was trained on."""
+    common = {"variant": variant.name, "seed": variant.seed, "steps": steps, "iterations": variant.iterations}
     return [
         {**common, "modality": modality, "images": len(gains[modality]), "gain_db": float(np.mean(gains[modality]))}
-        for modality in trained
+        for modality in variant.modalities
     ]
 
 

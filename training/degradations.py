@@ -109,8 +109,7 @@ def low_contrast(x: Tensor, generator: Generator) -> Tensor:
     """Compress towards a grey, as a poorly ranged thermal camera does; half keep most of their own level."""
     n = len(x)
     mean = x.mean((1, 2, 3), keepdim=True)
-    own, kept = _draw(n, 0.15, 0.65, generator), mean * _draw(n, 0.7, 1.0, generator)
-    level = torch.where(_chosen(n, 0.5, generator) > 0, kept, own)
+    level = _level(mean, 0.15, 0.65, generator)
     return level + _draw(n, 0.15, 0.7, generator) * (x - mean)
 
 
@@ -155,8 +154,7 @@ def another_agc(x: Tensor, generator: Generator) -> Tensor:
     n = len(x)
     mean = x.mean((1, 2, 3), keepdim=True)
     gain = torch.exp(_draw(n, math.log(0.2), math.log(0.8), generator))
-    kept, own = mean * _draw(n, 0.7, 1.0, generator), _draw(n, 0.1, 0.6, generator)
-    return (x - mean) * gain + torch.where(_chosen(n, 0.5, generator) > 0, kept, own)
+    return (x - mean) * gain + _level(mean, 0.1, 0.6, generator)
 
 
 def hot_target(x: Tensor, generator: Generator) -> Tensor:
@@ -243,6 +241,13 @@ def draw_kinds(names: Sequence[str], generator: Generator, clean: float, mixed: 
 def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:
     """Uniform per image, (N, 1, 1, 1)."""
     return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator)
+
+
+def _level(mean: Tensor, low: float, high: float, generator: Generator) -> Tensor:
+    """Level of a camera with another gain, (N, 1, 1, 1): for half most of the image's own mean, else any in a range."""
+    n = len(mean)
+    own, kept = _draw(n, low, high, generator), mean * _draw(n, 0.7, 1.0, generator)
+    return torch.where(_chosen(n, 0.5, generator) > 0, kept, own)
 
 
 def _chosen(n: int, share: float, generator: Generator) -> Tensor:

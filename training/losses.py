@@ -37,14 +37,18 @@ def residual_loss(
     square_share: how much of the mean absolute value of an image is replaced by the root of its mean square. Where few
     pixels have much to remove, as in rain, the least absolute error removes too little of it.
     """
-    error, there = (x.abs().mean(dim=(1, 2, 3)) for x in (predicted - residual, residual))
-    if square_share:
-        squares = (x.square().mean(dim=(1, 2, 3)) for x in (predicted - residual, residual))
-        roots = ((x + _UNSEEN).sqrt() for x in squares)
-        error, there = (torch.lerp(x, root, square_share) for x, root in zip((error, there), roots, strict=True))
+    error = _mean_size(predicted - residual, square_share)
     if weighting == "share":
-        error = error / (there + _RESIDUAL_FLOOR)
+        error = error / (_mean_size(residual, square_share) + _RESIDUAL_FLOOR)
     return (error if weights is None else error * weights).mean()
+
+
+def _mean_size(x: Tensor, square_share: float) -> Tensor:
+    """Return the mean absolute value of each image, (N,), a share of it replaced by the root of its mean square."""
+    size = x.abs().mean(dim=(1, 2, 3))
+    if not square_share:
+        return size
+    return torch.lerp(size, (x.square().mean(dim=(1, 2, 3)) + _UNSEEN).sqrt(), square_share)
 
 
 def gain_loss(clean: Tensor, told: Tensor, truth: Tensor) -> Tensor:

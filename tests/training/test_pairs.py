@@ -17,6 +17,7 @@ from cled_edge.image import write_png  # noqa: E402
 from cled_edge.monochrome import TINT  # noqa: E402
 from cled_edge.network.presets import KINDS  # noqa: E402
 from tests.fakes.training import data_recipe, flat_images  # noqa: E402
+from training.batches import RestorationBatch  # noqa: E402
 from training.degradations import DEGRADATIONS  # noqa: E402
 from training.image_cache import GIB, ImageCache  # noqa: E402
 from training.loader import prepared  # noqa: E402
@@ -175,19 +176,16 @@ def test_ems_references_take_the_place_of_simulated_degradations(tmp_path: Path)
     assert made.clean[1::2].unique().tolist() == [180]
 
 
+def clean_batch(data: Path, recipe_file: Path, **changes: object) -> RestorationBatch:
+    """Return a batch of clean items of the recipe's data with these changes."""
+    values = {**read_recipe(recipe_file).data.model_dump(), "clean_share": 1.0, "mixed_share": 0.0}
+    recipe = DataRecipe.model_validate({**values, "reference_share": 0, **changes})
+    return RestorationBatches(data, recipe, 6, 32, 5)(3)
+
+
 @pytest.mark.parametrize("look", ["grey_share", "black_hot_share", "border_share"])
 def test_looks_change_the_image_and_its_target_alike(data: Path, recipe_file: Path, look: str) -> None:
-    values = {
-        **read_recipe(recipe_file).data.model_dump(),
-        "clean_share": 1.0,
-        "mixed_share": 0.0,
-        "reference_share": 0,
-    }
-
-    def batch(share: float):
-        return RestorationBatches(data, DataRecipe.model_validate({**values, look: share}), 6, 32, 5)(3)
-
-    plain, changed = batch(0.0), batch(1.0)
+    plain, changed = (clean_batch(data, recipe_file, **{look: share}) for share in (0.0, 1.0))
     assert torch.equal(changed.degraded, changed.clean)
     rows = {"grey_share": slice(1, None, 2), "black_hot_share": slice(0, None, 2), "border_share": slice(None)}[look]
     kept = torch.ones(6, dtype=torch.bool)
@@ -200,12 +198,7 @@ def test_looks_change_the_image_and_its_target_alike(data: Path, recipe_file: Pa
 
 
 def test_grey_images_of_a_model_that_needs_a_tint_have_that_of_the_camera(data: Path, recipe_file: Path) -> None:
-    own = read_recipe(recipe_file).data.model_dump()
-    values = {**own, "clean_share": 1.0, "mixed_share": 0.0, "reference_share": 0, "grey_share": 1.0}
-    grey, tint = (
-        RestorationBatches(data, DataRecipe.model_validate({**values, "grey_is_tinted": is_tinted}), 6, 32, 5)(3)
-        for is_tinted in (False, True)
-    )
+    grey, tint = (clean_batch(data, recipe_file, grey_share=1.0, grey_is_tinted=each) for each in (False, True))
     wanted = (grey.clean[1].float() * torch.tensor(TINT)[:, None, None]).clamp(max=255)
     assert (tint.clean[1] - wanted).abs().max() <= 1
     assert torch.equal(tint.clean[0], grey.clean[0]), "an infrared image is what it was"
@@ -213,7 +206,5 @@ def test_grey_images_of_a_model_that_needs_a_tint_have_that_of_the_camera(data: 
 
 @pytest.mark.parametrize("modality", ["infrared", "visible"])
 def test_one_modality_alone_fills_every_row(data: Path, recipe_file: Path, modality: str) -> None:
-    own = read_recipe(recipe_file).data.model_dump()
-    values = {**own, "clean_share": 1.0, "mixed_share": 0.0, "reference_share": 0, "modalities": (modality,)}
-    clean = RestorationBatches(data, DataRecipe.model_validate(values), 6, 32, 5)(3).clean
+    clean = clean_batch(data, recipe_file, modalities=(modality,)).clean
     assert {torch.equal(image[0], image[2]) for image in clean} == {modality == "infrared"}
