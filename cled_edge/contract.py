@@ -87,6 +87,8 @@ class Controls:
     strength_infrared, strength_visible: share of the estimated degradation to remove, 0 (none) to 1 (all), and on to
         1.5, beyond the estimate. A bundle of an older release takes up to 1.
     balance: 0 leans on the visible, 1 on the infrared, 0.5 is what the paper trains.
+    light: how far a dark visible image is brightened before its degradation is removed, see `light.py`: 0 leaves a
+        night dark, 1 brightens it as a long exposure does.
     deadline_ms: a frame takes as many steps as fit into it, up to `steps`, one at least; None sets none.
     steadiness: of a stream: the share of the last frame's estimate that a frame starts from where the scene holds
         still. 0 fuses every frame for itself.
@@ -102,6 +104,7 @@ class Controls:
         1.0, 0, 1.5, "share of the visible degradation to remove", tensor="strength", place=1
     )
     balance: float = control(0.5, 0, 1, "0 leans on the visible, 1 on the infrared")
+    light: float = control(0.0, 0, 1, "how far a dark visible image is brightened; 0 leaves a night dark", tensor=None)
     deadline_ms: float | None = control(None, 1, 60_000, "as many steps as fit into so many ms a frame", tensor=None)
     steadiness: float = control(
         0.0, 0, 0.9, "share of the last frame's estimate to start from, where the scene holds still", tensor=None

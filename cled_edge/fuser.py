@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cled_edge.areas import Areas
+from cled_edge.as_seen import Seen, as_seen
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
@@ -42,7 +43,6 @@ from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
 from cled_edge.json_text import counted
 from cled_edge.memory import Memory, Moment, Told
-from cled_edge.monochrome import Finish, greyed, is_grey, tinted, unchanged
 from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
 from cled_edge.size import Size
 from cled_edge.stage_times import Stopwatch
@@ -153,9 +153,11 @@ class Fuser:
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
         through as it is: its strength is 0, and two flat ones give their maximum. A grey visible image gives grey ones,
-        see `monochrome.py`. OptionError for another type or shape, and for a control that this bundle has not and that
-        is not at its neutral value. SizeMismatchError for two sizes. BackendError or EngineError if the backend cannot
-        run the graphs at this size.
+        see `monochrome.py`; a dark one is brightened as `Controls.light` says.
+
+        OptionError for another type or shape, and for a control that this bundle has not and that is not at its neutral
+        value. SizeMismatchError for two sizes. BackendError or EngineError if the backend cannot run the graphs at this
+        size.
         """
         controls = Controls() if controls is None else controls
         if not isinstance(controls, Controls):
@@ -163,8 +165,8 @@ class Fuser:
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
         controls, notes = examined(*images, controls)
-        seen, finish = self.as_seen(images[1], controls)
-        images = images[0], seen
+        seen = self.as_seen(images[1], controls)
+        images = images[0], seen.image
         if strength_map is None:
             strength_map = self.areas.strength_map(images[0].shape[:2])
         if memory is None or not controls.steadiness:
@@ -174,7 +176,7 @@ class Fuser:
             self._refuse_cold(controls)
             moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
-        fused = replace(finish(fused), notes=notes)
+        fused = replace(seen.finish(fused), notes=notes)
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
@@ -368,14 +370,9 @@ class Fuser:
         is_color = image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype in (np.uint8, np.uint16)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_other and is_color else image
 
-    def as_seen(self, visible: NDArray[Any], controls: Controls) -> tuple[NDArray[Any], Finish]:
-        """Return a visible image as the network is to see it, and what makes its result that of the camera again.
-
-        They are the image as it is, and `unchanged`, but for a grey one: see `monochrome.py`.
-        """
-        if self.bundle.manifest.tints_grey and controls.strength_visible > 0 and is_grey(visible):
-            return tinted(visible, self.color_order), greyed
-        return visible, unchanged
+    def as_seen(self, visible: NDArray[Any], controls: Controls) -> Seen:
+        """Return a visible image as the network is to see it, and what makes its result that of the camera again."""
+        return as_seen(visible, controls, self.color_order, self.bundle.manifest.tints_grey)
 
     def with_thermal(self, thermal: Thermal) -> "Fuser":
         """Return this fuser, on the same backend, with other settings for infrared values."""

@@ -7,7 +7,6 @@ worth, `python -m benchmarks.control --only grey` measures.
 Noise whose channels are equal they take for texture then: the noisier the image, the fainter the tint.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,6 @@ from cled_edge.frame import FusedFrame
 from cled_edge.image import ColorOrder, Uint8
 
 TINT = (1.02, 1.0, 1 - 0.02 * 0.299 / 0.114)  # gains of R, G and B; the BT.601 luma stays
-Finish = Callable[[FusedFrame], FusedFrame]
 _QUIET, _NOISY = 4.0, 6.0  # standard deviation of noise, grey levels: all of the tint up to one, none from the other
 TINTED = "the visible image is grey: the network is shown it with a faint tint, and what comes out is made grey again"
 _PROBE_PX = 32  # a colour image shows its colours at one in so many rows and columns
@@ -39,17 +37,17 @@ def is_grey(visible: NDArray[Any]) -> bool:
 def tinted(visible: NDArray[Any], color_order: ColorOrder) -> Uint8:
     """Return a grey 8-bit image, (H, W) or (H, W, 1 or 3), with the tint that suits its noise, (H, W, 3)."""
     grey = visible if visible.ndim == 2 else visible[:, :, 0]
-    share = np.clip((_NOISY - noise_levels(grey)) / (_NOISY - _QUIET), 0, 1)
-    gains = 1 + share * (np.array(TINT) - 1)
+    gains = tint(grey)
     if color_order == "BGR":
         gains = gains[::-1]
     table = np.clip(np.rint(np.arange(256)[:, None] * gains), 0, 255).astype(np.uint8)
     return np.asarray(cv2.merge([cv2.LUT(np.ascontiguousarray(grey), channel) for channel in table.T]), np.uint8)
 
 
-def unchanged(fused: FusedFrame) -> FusedFrame:
-    """Return a result as it is."""
-    return fused
+def tint(grey: Uint8) -> NDArray[np.float64]:
+    """Return the gains of R, G and B of the tint that suits the noise of an image (H, W)."""
+    share = np.clip((_NOISY - noise_levels(grey)) / (_NOISY - _QUIET), 0, 1)
+    return np.asarray(1 + share * (np.array(TINT) - 1))
 
 
 def greyed(fused: FusedFrame) -> FusedFrame:

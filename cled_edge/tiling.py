@@ -100,7 +100,8 @@ def fuse_tiled(
         return fuser(infrared, visible, controls, strength_map=strength_map)
     check_maps(maps_of(strength_map), size)
     controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
-    visible, finish = fuser.as_seen(visible, controls)
+    seen = fuser.as_seen(visible, controls)
+    visible = seen.image
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
     with _timed(stages_ns, "prepare"):
@@ -137,7 +138,7 @@ def fuse_tiled(
     # Of the tiles, which have the pixels as they came; what a reduced image shows of noise is another.
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
-    fused = finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
+    fused = seen.finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

@@ -141,8 +141,8 @@ def test_a_bundle_s_own_range_of_strength_decides_what_it_takes() -> None:
     for taken, high in ((newer, 1.5), (older, 1.0)):
         highs = {entry.name: entry.high for entry in controls_of(taken)}
         assert highs == {
-            "steps": 10, "strength_infrared": high, "strength_visible": high, "balance": 1, "deadline_ms": 60_000,
-            "steadiness": 0.9, "start_noise": 1, "seed": 2**31 - 1,
+            "steps": 10, "strength_infrared": high, "strength_visible": high, "balance": 1, "light": 1,
+            "deadline_ms": 60_000, "steadiness": 0.9, "start_noise": 1, "seed": 2**31 - 1,
         }  # fmt: skip
     with pytest.raises(OptionError, match=r"strength_infrared is 1\.6; it must lie between 0 and 1.5"):
         Controls(strength_infrared=1.6)

@@ -13,11 +13,11 @@ import pytest
 
 from cled_edge import Fuser
 from cled_edge.areas import Areas
+from cled_edge.as_seen import Seen, as_seen
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import grey_from_any, read_image, rgb_from_any, write_png
-from cled_edge.monochrome import Finish, unchanged
 from cled_edge.thermal import WHITE_HOT, Thermal
 from cled_edge.tiling import Axis, Tiling, fuse_tiled, shrunk, toned
 
@@ -59,8 +59,8 @@ class FakeFuser:
 
     fuse = __call__
 
-    def as_seen(self, visible: np.ndarray, _controls: Controls) -> tuple[np.ndarray, Finish]:
-        return visible, unchanged
+    def as_seen(self, visible: np.ndarray, controls: Controls) -> Seen:
+        return as_seen(visible, controls, "RGB", tints_grey=False)
 
     def with_thermal(self, thermal: Thermal) -> "FakeFuser":
         return self

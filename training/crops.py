@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from cled_edge.image import Uint8
-from cled_edge.monochrome import TINT
+from cled_edge.monochrome import tint
 from cled_edge.network.blocks import LUMA
 
 
@@ -60,9 +60,14 @@ def monochrome(x: Tensor) -> Tensor:
     return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True).expand(-1, 3, -1, -1)
 
 
-def tinted(x: Tensor) -> Tensor:
-    """Return (N, 3, H, W) in [0, 1] as a network that tells the modalities by colour is shown a grey visible image."""
-    return (x * x.new_tensor(TINT)[:, None, None]).clamp_max(1)
+def tinted(degraded: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
+    """Return both, (1, 3, H, W) in [0, 1] and grey, with the tint that suits the degraded one's noise.
+
+    So a network that tells the modalities by colour is shown a grey visible image.
+    """
+    grey = (degraded[0, 0] * 255).round_().byte().numpy()
+    gains = torch.from_numpy(tint(grey)).to(degraded.dtype)[:, None, None]
+    return (degraded * gains).clamp_max(1), (clean * gains).clamp_max(1)
 
 
 def within_border(side: int, rng: np.random.Generator) -> Tensor:

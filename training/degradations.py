@@ -24,26 +24,31 @@ _BLUR_REACH = 8  # half the side of the largest blur
 
 def low_light(x: Tensor, generator: Generator) -> Tensor:
     """Darken by a gamma and a gain, leave lamps and their pools of light, add the noise of a dark exposure."""
+    n, dark = len(x), darkened(x, generator)
+    # From hardly any noise to much: neither may pass for a night street that is meant to be dark.
+    peak = torch.exp(draw(n, math.log(60), math.log(10000), generator))
+    return sensor_noise(dark, peak, draw(n, 0, 0.18, generator).square(), generator)
+
+
+def darkened(x: Tensor, generator: Generator) -> Tensor:
+    """Darken as `low_light` does, without its noise."""
     n = len(x)
     # Log-uniform gain: each stop is as likely as the next.
-    gain = torch.exp(_draw(n, math.log(0.06), math.log(0.7), generator))
-    dark = x.clamp_min(1e-4) ** _draw(n, 1.0, 3.0, generator) * gain
+    gain = torch.exp(draw(n, math.log(0.06), math.log(0.7), generator))
+    dark = x.clamp_min(1e-4) ** draw(n, 1.0, 3.0, generator) * gain
     # Some are not evenly dark: what shines saturates, and lights what is near it. Night images are mostly so.
-    shining = ((x.amax(1, keepdim=True) - _draw(n, 0.6, 0.95, generator)) / 0.1).clamp(0, 1)
-    near = _smooth(shining, 8) * _draw(n, 0, 2, generator)
-    share = torch.maximum(shining * _draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.35, generator)
+    shining = ((x.amax(1, keepdim=True) - draw(n, 0.6, 0.95, generator)) / 0.1).clamp(0, 1)
+    near = _smooth(shining, 8) * draw(n, 0, 2, generator)
+    share = torch.maximum(shining * draw(n, 0.5, 1, generator), near).clamp(0, 1) * _chosen(n, 0.35, generator)
     dark = dark + (x - dark) * share
-    tint = 0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator)
-    # From hardly any noise to much: neither may pass for a night street that is meant to be dark.
-    peak = torch.exp(_draw(n, math.log(60), math.log(10000), generator))
-    return _sensor_noise(dark * tint, peak, _draw(n, 0, 0.18, generator).square(), generator)
+    return dark * (0.9 + 0.2 * torch.rand(n, x.shape[1], 1, 1, generator=generator))
 
 
 def overexposure(x: Tensor, generator: Generator) -> Tensor:
     """Gain and lift: highlights clip, shadows wash out."""
     n = len(x)
-    lifted = x.clamp_min(1e-4) ** _draw(n, 0.4, 0.95, generator) * _draw(n, 1.1, 2.0, generator)
-    return lifted + _draw(n, 0, 0.12, generator)
+    lifted = x.clamp_min(1e-4) ** draw(n, 0.4, 0.95, generator) * draw(n, 1.1, 2.0, generator)
+    return lifted + draw(n, 0, 0.12, generator)
 
 
 def haze(x: Tensor, generator: Generator) -> Tensor:
@@ -60,13 +65,13 @@ def haze(x: Tensor, generator: Generator) -> Tensor:
     radial = (1 - torch.hypot(rows - centre[0], columns - centre[1])[:, None]).clamp_min(0)
     dark_channel = _smooth(x.amin(1, keepdim=True), 4)
     cues = (torch.ones(()), radial, rows.square(), dark_channel)
-    depth = sum(_draw(n, 0, 1, generator).square() * cue for cue in cues)
-    thick = torch.randn(n, 1, 3, 3, generator=generator) * _draw(n, 1, 3, generator)
+    depth = sum(draw(n, 0, 1, generator).square() * cue for cue in cues)
+    thick = torch.randn(n, 1, 3, 3, generator=generator) * draw(n, 1, 3, generator)
     patches = F.interpolate(thick, (height, width), mode="bicubic").sigmoid()
     depth = depth * torch.where(_chosen(n, 0.3, generator) > 0, patches, torch.ones(()))
     depth = depth / depth.mean((2, 3), keepdim=True).clamp_min(1e-3)
-    transmission = torch.exp(-torch.exp(_draw(n, math.log(0.2), math.log(2.5), generator)) * depth)
-    air = _draw(n, 0.65, 0.98, generator) + 0.06 * (torch.rand(n, channels, 1, 1, generator=generator) - 0.5)
+    transmission = torch.exp(-torch.exp(draw(n, math.log(0.2), math.log(2.5), generator)) * depth)
+    air = draw(n, 0.65, 0.98, generator) + 0.06 * (torch.rand(n, channels, 1, 1, generator=generator) - 0.5)
     return x * transmission + air * (1 - transmission)
 
 
@@ -74,20 +79,20 @@ def rain(x: Tensor, generator: Generator) -> Tensor:
     """Add bright slanted streaks: drops drawn out by a line, few and bright or many and faint, with a little veil."""
     n, _, height, width = x.shape
     reach = 30
-    share = torch.exp(_draw(n, math.log(0.0005), math.log(0.03), generator))
+    share = torch.exp(draw(n, math.log(0.0005), math.log(0.03), generator))
     drops = (torch.rand(n, 1, height + 2 * reach, width + 2 * reach, generator=generator) < share).float()
-    lines = _lines(_draw(n, 8, 60, generator), _draw(n, 45, 135, generator), _draw(n, 0.5, 1.2, generator), reach)
+    lines = _lines(draw(n, 8, 60, generator), draw(n, 45, 135, generator), draw(n, 0.5, 1.2, generator), reach)
     streaks = _convolved(drops, lines / lines.amax((2, 3), keepdim=True))[..., reach:-reach, reach:-reach]
     streaks = streaks / streaks.amax((2, 3), keepdim=True).clamp_min(1)
-    return x * _draw(n, 0.86, 1.0, generator) + streaks * torch.exp(_draw(n, math.log(0.05), math.log(0.5), generator))
+    return x * draw(n, 0.86, 1.0, generator) + streaks * torch.exp(draw(n, math.log(0.05), math.log(0.5), generator))
 
 
 def blur(x: Tensor, generator: Generator) -> Tensor:
     """Defocus (Gaussian), motion (a line), or a sensor of fewer pixels (down and up again)."""
     n, _, height, width = x.shape
-    spread = _draw(n, 0.5, 2.0, generator)
+    spread = draw(n, 0.5, 2.0, generator)
     gaussian = _gaussians(spread)
-    lines = _lines(_draw(n, 3, 13, generator), _draw(n, 0, 180, generator), torch.full((n, 1, 1, 1), 0.5))
+    lines = _lines(draw(n, 3, 13, generator), draw(n, 0, 180, generator), torch.full((n, 1, 1, 1), 0.5))
     kernels = torch.where(_chosen(n, 0.5, generator) > 0, gaussian, lines)
     out = _convolved(x, kernels / kernels.sum((2, 3), keepdim=True))
     for index in torch.nonzero(torch.rand(n, generator=generator) < 1 / 3).flatten().tolist():
@@ -102,7 +107,7 @@ def blur(x: Tensor, generator: Generator) -> Tensor:
 def noise(x: Tensor, generator: Generator) -> Tensor:
     """Shot and read noise, as strong as a small sensor in poor light has them."""
     n = len(x)
-    return _sensor_noise(x, _draw(n, 60, 600, generator), _draw(n, 0.01, 0.1, generator), generator)
+    return sensor_noise(x, draw(n, 60, 600, generator), draw(n, 0.01, 0.1, generator), generator)
 
 
 def low_contrast(x: Tensor, generator: Generator) -> Tensor:
@@ -110,7 +115,7 @@ def low_contrast(x: Tensor, generator: Generator) -> Tensor:
     n = len(x)
     mean = x.mean((1, 2, 3), keepdim=True)
     level = _level(mean, 0.15, 0.65, generator)
-    return level + _draw(n, 0.15, 0.7, generator) * (x - mean)
+    return level + draw(n, 0.15, 0.7, generator) * (x - mean)
 
 
 def stripes(x: Tensor, generator: Generator) -> Tensor:
@@ -119,28 +124,28 @@ def stripes(x: Tensor, generator: Generator) -> Tensor:
     Its pixels have noise of their own too, from none to much.
     """
     n, _, _, width = x.shape
-    offsets = torch.randn(n, 1, 1, width, generator=generator) * _draw(n, 0.015, 0.12, generator)
-    gains = 1 + torch.randn(n, 1, 1, width, generator=generator) * _draw(n, 0, 0.05, generator)
-    return x * gains + offsets + torch.randn(x.shape, generator=generator) * _draw(n, 0, 0.3, generator).square()
+    offsets = torch.randn(n, 1, 1, width, generator=generator) * draw(n, 0.015, 0.12, generator)
+    gains = 1 + torch.randn(n, 1, 1, width, generator=generator) * draw(n, 0, 0.05, generator)
+    return x * gains + offsets + torch.randn(x.shape, generator=generator) * draw(n, 0, 0.3, generator).square()
 
 
 def shading(x: Tensor, generator: Generator) -> Tensor:
     """Add a smooth offset: vignetting, or the warmth that gathers between two closings of a thermal shutter."""
     n = len(x)
     field = F.interpolate(torch.randn(n, 1, 3, 3, generator=generator), x.shape[-2:], mode="bicubic")
-    return x + field * _draw(n, 0.02, 0.1, generator)
+    return x + field * draw(n, 0.02, 0.1, generator)
 
 
 def rows(x: Tensor, generator: Generator) -> Tensor:
     """Add an offset per row, as `stripes` do per column: a readout by rows, or a camera that lies on its side."""
     n, _, height, _ = x.shape
-    return x + torch.randn(n, 1, height, 1, generator=generator) * _draw(n, 0.01, 0.1, generator)
+    return x + torch.randn(n, 1, height, 1, generator=generator) * draw(n, 0.01, 0.1, generator)
 
 
 def dead_pixels(x: Tensor, generator: Generator) -> Tensor:
     """Make 0.03 to 1.2 % of the pixels, and a few clusters of nine, black, white or any grey."""
     n = len(x)
-    share = torch.exp(_draw(n, math.log(0.0003), math.log(0.012), generator))
+    share = torch.exp(draw(n, math.log(0.0003), math.log(0.012), generator))
     dead = (torch.rand(x.shape, generator=generator) < share).float()
     seeds = (torch.rand(x.shape, generator=generator) < share / 12).float() * _chosen(n, 0.4, generator)
     dead = torch.maximum(dead, F.max_pool2d(seeds, 3, stride=1, padding=1))
@@ -153,26 +158,26 @@ def another_agc(x: Tensor, generator: Generator) -> Tensor:
     """Give another gain and level, as an automatic gain control does; half keep most of the level."""
     n = len(x)
     mean = x.mean((1, 2, 3), keepdim=True)
-    gain = torch.exp(_draw(n, math.log(0.2), math.log(0.8), generator))
+    gain = torch.exp(draw(n, math.log(0.2), math.log(0.8), generator))
     return (x - mean) * gain + _level(mean, 0.1, 0.6, generator)
 
 
 def hot_target(x: Tensor, generator: Generator) -> Tensor:
     """Let one hot thing set the gain: the scene is pressed together, its hottest percents stand far above it."""
     n = len(x)
-    quantiles = _draw(n, 0.97, 0.997, generator).flatten()
+    quantiles = draw(n, 0.97, 0.997, generator).flatten()
     edge = torch.stack([torch.quantile(one, at) for one, at in zip(x.flatten(1), quantiles, strict=True)])
     hot = ((x - edge[:, None, None, None]) / 0.04).clamp(0, 1)
-    return another_agc(x, generator) + hot * _draw(n, 0.15, 0.5, generator)
+    return another_agc(x, generator) + hot * draw(n, 0.15, 0.5, generator)
 
 
-def jpeg(x: Tensor, generator: Generator) -> Tensor:
-    """Code as JPEG of quality 20 to 85, as a network camera does: blocks and rings."""
-    qualities = _draw(len(x), 20, 85, generator).flatten().int().tolist()
+def jpeg(x: Tensor, generator: Generator, quality: tuple[float, float] = (20, 85)) -> Tensor:
+    """Code as JPEG of a quality, 20 to 85 as a network camera does: blocks and rings."""
+    qualities = draw(len(x), *quality, generator).flatten().int().tolist()
     coded = []
-    for image, quality in zip(x.clamp(0, 1).mul(255).round().byte(), qualities, strict=True):
+    for image, drawn in zip(x.clamp(0, 1).mul(255).round().byte(), qualities, strict=True):
         bgr = image.permute(1, 2, 0).flip(2).contiguous().numpy()
-        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        _, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, drawn])
         coded.append(torch.from_numpy(cv2.imdecode(data, cv2.IMREAD_COLOR)).flip(2).permute(2, 0, 1))
     return torch.stack(coded).float() / 255
 
@@ -238,7 +243,7 @@ def draw_kinds(names: Sequence[str], generator: Generator, clean: float, mixed: 
     return (first, *islice(others, 1))
 
 
-def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:
+def draw(n: int, low: float, high: float, generator: Generator) -> Tensor:
     """Uniform per image, (N, 1, 1, 1)."""
     return low + (high - low) * torch.rand(n, 1, 1, 1, generator=generator)
 
@@ -246,7 +251,7 @@ def _draw(n: int, low: float, high: float, generator: Generator) -> Tensor:
 def _level(mean: Tensor, low: float, high: float, generator: Generator) -> Tensor:
     """Level of a camera with another gain, (N, 1, 1, 1): for half most of the image's own mean, else any in a range."""
     n = len(mean)
-    own, kept = _draw(n, low, high, generator), mean * _draw(n, 0.7, 1.0, generator)
+    own, kept = draw(n, low, high, generator), mean * draw(n, 0.7, 1.0, generator)
     return torch.where(_chosen(n, 0.5, generator) > 0, kept, own)
 
 
@@ -255,7 +260,7 @@ def _chosen(n: int, share: float, generator: Generator) -> Tensor:
     return (torch.rand(n, 1, 1, 1, generator=generator) < share).float()
 
 
-def _sensor_noise(x: Tensor, peak: Tensor, read: Tensor, generator: Generator) -> Tensor:
+def sensor_noise(x: Tensor, peak: Tensor, read: Tensor, generator: Generator) -> Tensor:
     """Noise of variance x / peak + read^2: `peak` electrons at full scale, `read` in units of full scale.
 
     One image in five has the same noise in all channels, as after a conversion from grey.

@@ -22,6 +22,7 @@ from training.batches import Fields, FusionBatch, RestorationBatch, each
 from training.crops import monochrome, random_crop, tinted, unit_images, within_border
 from training.degradations import EXPOSURES, MODALITIES, Modality, degrade, draw_kinds
 from training.image_cache import ImageCache, Member, readable
+from training.lit import lit_night, lit_reference
 from training.recipe import DataRecipe, ReferenceRecipe
 
 
@@ -190,11 +191,13 @@ class RestorationBatches(_Batches[RestorationBatch]):
         modality = self.recipe.modalities[turn % len(self.recipe.modalities)]
         references, clean = self.references[modality], self.clean[modality]
         if references and rng.random() < self.recipe.reference_share:
-            return self._real(references[rng.integers(len(references))], modality, rng)
+            return self._real(references[rng.integers(len(references))], modality, rng, generator)
         if modality == "visible" and self.night and rng.random() < self.recipe.night_share:
             path, without = self.night[rng.integers(len(self.night))], EXPOSURES
         else:
             path, without = clean[rng.integers(len(clean))], frozenset[str]()
+        if modality == "visible" and _drawn(self.recipe.lit_share, rng):
+            return self._lit(path, bool(without), rng, generator)
         x = unit_images(random_crop([self.images(path, modality)], self.crop, rng))
         kind = turn // 2 if self.recipe.cycle_kinds else None
         if modality == "infrared" and _drawn(self.recipe.black_hot_share, rng):
@@ -203,17 +206,29 @@ class RestorationBatches(_Batches[RestorationBatch]):
         if modality == "visible" and _drawn(self.recipe.grey_share, rng):
             degraded, x = monochrome(degraded), monochrome(x)
             if self.recipe.grey_is_tinted:
-                degraded, x = tinted(degraded), tinted(x)
+                degraded, x = tinted(degraded, x)
         if _drawn(self.recipe.border_share, rng):
             seen = within_border(x.shape[-1], rng)
             degraded, x = degraded * seen, x * seen
         return RestorationBatch(degraded, x, torch.tensor([float(kind in kinds) for kind in self.recipe.kinds]))
 
-    def _real(self, paths: tuple[Path, Path], modality: Modality, rng: np.random.Generator) -> RestorationBatch:
+    def _real(
+        self, paths: tuple[Path, Path], modality: Modality, rng: np.random.Generator, generator: Generator
+    ) -> RestorationBatch:
         """Return the item of a real degraded image and its reference."""
-        crops = random_crop([self.images(path, modality) for path in paths], self.crop, rng)
-        degraded, clean = (unit_images([crop]) for crop in crops)
-        return RestorationBatch(degraded, clean, torch.full((len(self.recipe.kinds),), math.nan))
+        degraded, clean = random_crop([self.images(path, modality) for path in paths], self.crop, rng)
+        if modality == "visible" and _drawn(self.recipe.lit_share, rng):
+            degraded = lit_reference(degraded, generator)
+        return RestorationBatch(unit_images([degraded]), unit_images([clean]), self._untold())
+
+    def _lit(self, path: Path, is_night: bool, rng: np.random.Generator, generator: Generator) -> RestorationBatch:
+        """Return the item of a night that is brightened."""
+        x = unit_images(random_crop([self.images(path, "visible")], self.crop, rng))
+        return RestorationBatch(*lit_night(x, is_night, generator), self._untold())
+
+    def _untold(self) -> Tensor:
+        """Return the kinds of an item of which nobody knows them."""
+        return torch.full((len(self.recipe.kinds),), math.nan)
 
 
 def _drawn(share: float, rng: np.random.Generator) -> bool:

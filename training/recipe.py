@@ -38,6 +38,7 @@ class DataRecipe(_Strict):
     """Which images below the folder of all data, and how they are degraded.
 
     pairs: folders with `infrared/` and `visible/` images of equal stems. sets: the same in other layouts.
+    lit_share: of visible stage-1 items, those of nights that are brightened, as the control `light` does.
     modalities: of the images of stage 1, in turn; one alone is a network of its own, as the paper does not have it.
     grey_share, black_hot_share, border_share: of stage-1 items, degraded image and target alike: visible ones of a
         monochrome camera, infrared ones that are dark where it is hot, and any with a black border.
@@ -45,6 +46,7 @@ class DataRecipe(_Strict):
     keep_gib: decoded images kept in memory; what does not fit is decoded again at each use.
     kinds_infrared, kinds_visible: degradations that are simulated; none named: those of `DEGRADATIONS` that are in
         `KINDS`, the paper's and its neighbours'. One named several times is drawn so much more often.
+    untold: kinds among them that the model does not tell by name, so that it stays one of the same kinds.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
     cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded images.
@@ -57,6 +59,7 @@ class DataRecipe(_Strict):
     references: tuple[ReferenceRecipe, ...] = ()
     kinds_infrared: tuple[str, ...] = ()
     kinds_visible: tuple[str, ...] = ()
+    untold: tuple[str, ...] = ()
     cycle_kinds: bool = False
     clean_share: float = Field(0.12, ge=0, le=1)
     mixed_share: float = Field(0.25, ge=0, le=1)
@@ -66,6 +69,7 @@ class DataRecipe(_Strict):
     modalities: tuple[Modality, ...] = Field(MODALITIES, min_length=1)
     grey_share: float = Field(0.0, ge=0, le=1)
     grey_is_tinted: bool = False
+    lit_share: float = Field(0.0, ge=0, le=1)
     black_hot_share: float = Field(0.0, ge=0, le=1)
     border_share: float = Field(0.0, ge=0, le=1)
     keep_gib: float = Field(4, ge=0)
@@ -79,6 +83,10 @@ class DataRecipe(_Strict):
             if unknown:
                 known = ", ".join(DEGRADATIONS[modality])
                 raise ValueError(f"kinds_{modality} has no {sorted(unknown)[0]!r}; known: {known}")
+        drawn = {kind for modality in MODALITIES for kind in self.kinds_of(modality)}
+        wrong = sorted(set(self.untold) - (drawn - set(KINDS)))
+        if wrong:
+            raise ValueError(f"untold has {wrong[0]!r}; needed a kind that is simulated and not one of KINDS")
         return self
 
     @property
@@ -95,7 +103,7 @@ class DataRecipe(_Strict):
     def kinds(self) -> tuple[str, ...]:
         """The kinds of degradation that a model of these data tells apart: `KINDS`, then others that are simulated."""
         simulated = (*self.kinds_of("infrared"), *self.kinds_of("visible"))
-        return tuple(dict.fromkeys((*KINDS, *simulated)))
+        return tuple(dict.fromkeys((*KINDS, *(kind for kind in simulated if kind not in self.untold))))
 
     def is_bright(self, mean: float) -> bool:
         """Return whether a visible image of that mean, 0 to 255, is light enough to be a target."""

@@ -16,7 +16,6 @@ from cled_edge.frame import Frame, FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8
 from cled_edge.json_text import counted
-from cled_edge.monochrome import TINTED
 from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.schedule import SCHEDULE_NAMES, Schedule
 from cled_edge.tensors import (
@@ -65,12 +64,11 @@ def explain(
     if strength_map is None:
         strength_map = fuser.areas.strength_map(size)
     check_maps(maps_of(strength_map), size)
-    seen, finish = fuser.as_seen(images[1], controls)
-    if seen is not images[1]:
-        images, notes = (images[0], seen), (*notes, TINTED)
+    seen = fuser.as_seen(images[1], controls)
+    images, notes = (images[0], seen.image), (*notes, *seen.notes)
     with fuser.alone():
         told = _Recorder(fuser, controls, size, strength_map).record(*images, seeds, states or {}, notes)
-    return replace(told, fused=finish(told.fused))
+    return replace(told, fused=seen.finish(told.fused))
 
 
 class _Recorder:

@@ -14,7 +14,7 @@ from cled_edge.data.datasets import find_pairs  # noqa: E402
 from cled_edge.data.split import is_held_out  # noqa: E402
 from cled_edge.errors import DataError  # noqa: E402
 from cled_edge.image import write_png  # noqa: E402
-from cled_edge.monochrome import TINT  # noqa: E402
+from cled_edge.monochrome import tinted  # noqa: E402
 from cled_edge.network.presets import KINDS  # noqa: E402
 from tests.fakes.training import data_recipe, flat_images  # noqa: E402
 from training.batches import RestorationBatch  # noqa: E402
@@ -199,8 +199,9 @@ def test_looks_change_the_image_and_its_target_alike(data: Path, recipe_file: Pa
 
 def test_grey_images_of_a_model_that_needs_a_tint_have_that_of_the_camera(data: Path, recipe_file: Path) -> None:
     grey, tint = (clean_batch(data, recipe_file, grey_share=1.0, grey_is_tinted=each) for each in (False, True))
-    wanted = (grey.clean[1].float() * torch.tensor(TINT)[:, None, None]).clamp(max=255)
-    assert (tint.clean[1] - wanted).abs().max() <= 1
+    wanted = tinted(grey.clean[1, 0].numpy(), "RGB").transpose(2, 0, 1).astype(int)
+    assert np.abs(tint.clean[1].numpy() - wanted).max() <= 1
+    assert np.ptp(tinted(np.full((32, 32), 90, np.uint8), "RGB")) > 3, "the noise of these images leaves them less"
     assert torch.equal(tint.clean[0], grey.clean[0]), "an infrared image is what it was"
 
 
@@ -208,3 +209,38 @@ def test_grey_images_of_a_model_that_needs_a_tint_have_that_of_the_camera(data: 
 def test_one_modality_alone_fills_every_row(data: Path, recipe_file: Path, modality: str) -> None:
     clean = clean_batch(data, recipe_file, modalities=(modality,)).clean
     assert {torch.equal(image[0], image[2]) for image in clean} == {modality == "infrared"}
+
+
+def test_nights_that_are_brightened_come_with_the_same_night_without_its_noise(data: Path, recipe_file: Path) -> None:
+    plain, lit = (clean_batch(data, recipe_file, lit_share=share) for share in (0.0, 1.0))
+    assert torch.equal(lit.clean[::2], plain.clean[::2]), "an infrared image is what it was"
+    assert lit.kinds[1::2].isnan().all()
+    degraded, clean = (x[1::2].float() for x in (lit.degraded, lit.clean))
+    assert 0.5 < (degraded - clean).abs().mean() < 40
+    assert (degraded.mean((1, 2, 3)) - clean.mean((1, 2, 3))).abs().max() < 20
+
+
+def test_a_reference_of_low_light_is_brightened_and_its_target_is_not(data: Path, recipe_file: Path) -> None:
+    for name, value in (("low", 20), ("high", 150)):
+        (data / name).mkdir()
+        for k in range(12):
+            write_png(data / name / f"{k}.png", np.full((64, 64, 3), value, np.uint8))
+    entry = {"degraded": "low", "reference": "high", "modality": "visible"}
+    lit = clean_batch(data, recipe_file, lit_share=1.0, references=[entry], reference_share=1.0)
+    assert (lit.clean[1::2] == 150).all()
+    assert lit.degraded[1::2].min() > 40
+
+
+def test_a_kind_may_be_simulated_and_not_told(data: Path, recipe_file: Path) -> None:
+    values = {**read_recipe(recipe_file).data.model_dump(), "kinds_infrared": ["noise", "hot_target"]}
+    told, untold = (DataRecipe.model_validate({**values, "untold": names}) for names in ((), ("hot_target",)))
+    assert told.kinds == (*untold.kinds, "hot_target")
+    only = DataRecipe.model_validate(
+        {**values, "kinds_infrared": ["hot_target"], "untold": ["hot_target"], "clean_share": 0.0, "mixed_share": 0.0}
+    )
+    x_in, clean, kinds = RestorationBatches(data, only, 4, 32, seed=0)(0)
+    assert not torch.equal(x_in[::2], clean[::2])
+    assert (kinds[::2] == 0).all()
+    for wrong in ("noise", "rows"):  # one that every model tells, one that is not drawn
+        with pytest.raises(ValueError, match=f"untold has '{wrong}'; needed a kind that is simulated"):
+            DataRecipe.model_validate({**values, "untold": [wrong]})
