@@ -76,6 +76,7 @@ def watched(
             thermal=thermal,
             registrar=registrar,
             kinds=fuser.kinds,
+            fuser=fuser,
         ) as page:
             print_line(console, f"page: {page.url}")
             yield [watchdog, page]

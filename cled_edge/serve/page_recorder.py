@@ -13,6 +13,7 @@ from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.output.fanout import Fanout
 from cled_edge.output.sink import OutputSettings, Shown
+from cled_edge.serve.asked_doubt import has_view
 
 Kind = Literal["mp4", "mcap"]
 _SCHEMES: dict[Kind, str] = {"mp4": "video", "mcap": "mcap"}
@@ -22,12 +23,14 @@ CLOSE_S = 0.4  # at the end of a run, which has 2 s for all
 class Recorder:
     """Writes one view at a time into `folder`, as a video or a bag; the loop never waits for it.
 
-    now_utc: the time that names a recording. A recording that fails ends, and `status` says why.
+    now_utc: the time that names a recording. A recording that fails ends, and `status` says why. view: what is being
+    recorded, None if nothing is; a frame that cannot show it, as it has no uncertainty yet, is left out.
     """
 
     def __init__(self, folder: Path, now_utc: Callable[[], datetime] = lambda: datetime.now(timezone.utc)) -> None:
         self.folder = folder
         self.rate_hz: float | None = None
+        self.view: Shown | None = None
         self._now_utc = now_utc
         self._fanout: Fanout | None = None
         self._lock = threading.Lock()
@@ -47,7 +50,7 @@ class Recorder:
                 [OutputSettings(f"{_SCHEMES[kind]}:{path}", view)], is_live=True, rate_hz=self.rate_hz
             )
             self._status = {"is_on": True, "to": str(path), "written": 0, "dropped": 0, "failure": None}
-            self._begun_s = time.monotonic()
+            self._begun_s, self.view = time.monotonic(), view
         return self.status()
 
     def _free(self, stem: str, kind: Kind) -> Path:
@@ -57,14 +60,16 @@ class Recorder:
 
     def put(self, frame: FusedFrame) -> None:
         """Take a frame, if a recording is under way; never wait."""
-        fanout = self._fanout
-        if fanout and not fanout.put(frame):  # it has failed: another thread closes it
+        fanout, view = self._fanout, self.view
+        if (
+            fanout and view and has_view(frame, view) and not fanout.put(frame)
+        ):  # it has failed: another thread closes it
             threading.Thread(target=self.stop, name="recording", daemon=True).start()
 
     def stop(self, within_s: float | None = None) -> dict[str, Any]:
         """End the recording, if there is one, and return the status; it waits until all is written, or so long."""
         with self._lock:
-            fanout, self._fanout = self._fanout, None
+            fanout, self._fanout, self.view = self._fanout, None, None
             if fanout:
                 failed = fanout.close(within_s)
                 self._status = {**self._counted(fanout), "is_on": False, "failure": _words(failed)}

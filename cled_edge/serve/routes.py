@@ -19,6 +19,7 @@ from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
 from cled_edge.output.view import VIEWS
 from cled_edge.registration.warp import Registrar
+from cled_edge.serve.asked_doubt import AskedDoubt, has_view, is_uncertainty
 from cled_edge.serve.bare_application import bare_application, body_of
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.page_recorder import Kind, Recorder
@@ -40,6 +41,7 @@ class Page:
 
     shots: Channel[Shot]
     box: ControlBox
+    doubt: AskedDoubt
     telemetry: Telemetry
     recorder: Recorder
     about: dict[str, str]
@@ -85,7 +87,8 @@ def _add_told(app: FastAPI, page: Page) -> None:
     @app.get("/about.json")
     async def about() -> dict[str, Any]:
         controls = [{**asdict(entry), "value": getattr(page.box.current, entry.name)} for entry in page.box.entries]
-        return {"about": page.about, "controls": controls, "views": list(VIEWS)}
+        views = [view for view in VIEWS if page.doubt.is_possible or not is_uncertainty(view)]
+        return {"about": page.about, "controls": controls, "views": views}
 
     @app.get("/status.json")
     async def status() -> Response:
@@ -195,6 +198,10 @@ async def _parts(page: Page, view: str, width_px: int, period_s: float) -> Async
     try:
         while (found := await page.shots.newer_than(number)) is not None:
             number, shot = found
+            if is_uncertainty(view):
+                page.doubt.ask()
+            if not has_view(shot.frame, view):
+                continue
             start_s = loop.time()
             jpeg = await shot.jpeg(view, width_px, page.pool)
             head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
@@ -209,7 +216,8 @@ class _Viewer:
 
     A question is `{"views": ["picture@1280", ...], "after": NUMBER}`. The answer is binary: the length of a JSON text,
     4 bytes, little endian; that text: the frame's facts, `points` of the charts since the last answer, `views` and
-    `bytes` of each; then the JPEGs. Once a second it has the `status` too. Without a new frame for a second an answer
+    `bytes` of each; then the JPEGs. `missing` says why a view that was asked for is not among them. Once a second it
+    has the `status` too. Without a new frame for a second an answer
     has no frame, so that a page tells a silent source from a broken line.
     """
 
@@ -240,12 +248,16 @@ class _Viewer:
             found = await asyncio.wait_for(self._page.shots.newer_than(after), STATUS_S)
         except (TimeoutError, asyncio.TimeoutError):
             found = None
-        told: dict[str, Any] = {"points": self._points(), "frame": None, "views": [], "bytes": []}
+        told: dict[str, Any] = {"points": self._points(), "frame": None, "views": [], "bytes": [], "missing": ""}
         jpegs: list[bytes] = []
+        if any(is_uncertainty(name) for name, _ in views):
+            self._page.doubt.ask()
+            told["missing"] = self._page.doubt.reason
         if found:
             told["frame"] = found[1].facts()
-            jpegs = list(await asyncio.gather(*(found[1].jpeg(*view, self._page.pool) for view in views)))
-            told |= {"views": texts, "bytes": [len(jpeg) for jpeg in jpegs]}
+            shown = [place for place, (name, _) in enumerate(views) if has_view(found[1].frame, name)]
+            jpegs = list(await asyncio.gather(*(found[1].jpeg(*views[place], self._page.pool) for place in shown)))
+            told |= {"views": [texts[place] for place in shown], "bytes": [len(jpeg) for jpeg in jpegs]}
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._status_due_s:
             self._status_due_s = now_s + STATUS_S

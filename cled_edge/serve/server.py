@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import FusedFrame
 from cled_edge.registration.warp import Registrar
+from cled_edge.serve.asked_doubt import AskedDoubt, Doubting, is_uncertainty
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.http_thread import HttpThread
 from cled_edge.serve.page_address import PageAddress, not_installed
@@ -31,7 +32,8 @@ class PageServer:
 
     about: what runs, in words that may be shown. record_to: the folder of recordings. thermal: what makes grey of the
     infrared camera's counts, to lock and to read; None where nothing does. registrar: of the run, None without a
-    calibration. kinds: what the network says of a frame's kinds of degradation, `Fuser.kinds`.
+    calibration. kinds: what the network says of a frame's kinds of degradation, `Fuser.kinds`. fuser: what is to tell
+    its uncertainty while somebody looks at it; None tells none.
     OutputError if the address cannot be had, or a package is missing.
     """
 
@@ -45,9 +47,11 @@ class PageServer:
         thermal: ThermalStream | None = None,
         registrar: Registrar | None = None,
         kinds: Told = lambda _frame: None,
+        fuser: Doubting | None = None,
     ) -> None:
         self._address, self._box, self._about, self._thermal = address, box, about, thermal
         self._registrar, self._kinds = registrar, kinds
+        self._doubt = AskedDoubt(fuser, box)
         self.recorder = Recorder(record_to)
         self.shots: Channel[Shot] = Channel()
         self.telemetry: Telemetry
@@ -74,6 +78,9 @@ class PageServer:
         self.telemetry.count(shot.number, frame)
         self.recorder.put(frame)
         self.shots.put(shot)
+        if is_uncertainty(self.recorder.view or ""):
+            self._doubt.ask()
+        self._doubt.settle()
 
     def __enter__(self) -> "PageServer":
         try:
@@ -86,8 +93,8 @@ class PageServer:
             raise not_installed(error) from error
         self._pool = ThreadPoolExecutor(1, "jpeg", initializer=_be_nice)
         self.telemetry = Telemetry(self._box, self._about, kinds=SeenKinds(self._kinds))
-        seen = self._thermal, self._registrar
-        page = Page(self.shots, self._box, self.telemetry, self.recorder, self._about, self._pool, *seen)
+        shown = self.shots, self._box, self._doubt, self.telemetry, self.recorder
+        page = Page(*shown, self._about, self._pool, self._thermal, self._registrar)
         self._http = HttpThread(application(page), self._address).__enter__()
         return self
 

@@ -17,8 +17,24 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs a browser: apt-ge
 LEVEL = "() => document.querySelector('#main canvas').getContext('2d').getImageData(5, 5, 1, 1).data[0]"
 
 
+class Doubter:
+    """What fuses, as the page knows it: it tells an uncertainty if it is asked."""
+
+    uncertainty, can_doubt = False, True
+
+
 @pytest.fixture
-def feed(page: PageServer, box) -> Iterator[threading.Event]:
+def fuser() -> Doubter:
+    return Doubter()
+
+
+@pytest.fixture
+def page(serve, fuser: Doubter) -> PageServer:
+    return serve(fuser=fuser)
+
+
+@pytest.fixture
+def feed(page: PageServer, box, fuser: Doubter) -> Iterator[threading.Event]:
     """Show frames until the event is set; the fused image is as bright as the balance says, of a 9 Hz thermal pair."""
     ended = threading.Event()
 
@@ -26,7 +42,9 @@ def feed(page: PageServer, box) -> Iterator[threading.Event]:
         index = 0
         while not ended.wait(0.03):
             level = round(200 * box.current.balance)
-            page.show(scene(index, picture=np.full((*SIZE, 3), level, np.uint8), states=("stale", "open")))
+            levels = np.full((2, *SIZE), 32, np.float32) if fuser.uncertainty else None
+            picture = np.full((*SIZE, 3), level, np.uint8)
+            page.show(scene(index, picture=picture, states=("stale", "open"), uncertainty=levels))
             index += 1
 
     thread = threading.Thread(target=run)
@@ -97,3 +115,17 @@ def test_record_and_snapshot_work_from_the_page(feed, page: PageServer, tab) -> 
     with tab.expect_download() as download:
         tab.click("text=Snapshot")
     assert download.value.suggested_filename.endswith(".zip")
+
+
+def test_the_uncertainty_is_drawn_as_soon_as_its_tab_is_chosen(feed, box, fuser: Doubter, tab) -> None:
+    tab.wait_for_function(f"() => ({LEVEL})() > 50")
+    assert not fuser.uncertainty
+    tab.click("text=Uncertainty, visible")
+    tab.wait_for_function(f"() => ({LEVEL})() > 240")  # 32 levels are the palette's end
+    assert fuser.uncertainty
+    tab.click("text=Fused")
+    tab.wait_for_function(f"() => Math.abs(({LEVEL})() - 100) < 5")
+    box.change(steadiness=0.5)
+    tab.click("text=Uncertainty, infrared")
+    tab.wait_for_selector("text=no uncertainty while steadiness is above 0")
+    assert tab.said == []

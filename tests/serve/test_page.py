@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from cled_edge.contract import CONTROLS
-from cled_edge.frame import Frame
+from cled_edge.frame import Frame, FusedFrame
 from cled_edge.registration.calibration import Calibration, distance_map
 from cled_edge.registration.lens import PixelMap
 from cled_edge.registration.warp import Registrar
@@ -302,3 +302,64 @@ def test_the_server_ends_at_once_though_viewers_are_connected(serve: Callable[..
     with pytest.raises(ConnectionClosed):
         viewer.next()
     stream.close()
+
+
+class Doubter:
+    """What fuses, as the page knows it."""
+
+    def __init__(self, can_doubt: bool = True) -> None:
+        self.uncertainty, self.can_doubt = False, can_doubt
+
+    def scene(self) -> FusedFrame:
+        levels = np.full((2, *SIZE), 8, np.float32) if self.uncertainty else None
+        return scene(uncertainty=levels)
+
+
+def test_the_uncertainty_is_computed_while_somebody_looks_at_it(serve, monkeypatch: pytest.MonkeyPatch) -> None:
+    fuser = Doubter()
+    page = serve(fuser=fuser)
+    assert "visible-uncertainty" in Client(page.url).json("/about.json")[1]["views"]
+    page.show(fuser.scene())
+    assert not fuser.uncertainty
+    viewer = Viewer(page, "fused", "visible-uncertainty@160")
+    told, images = viewer.next()
+    assert (told["views"], told["missing"], len(images)) == (["fused"], "", 1)
+    page.show(fuser.scene())  # whoever looks gets it from the next frame on
+    assert fuser.uncertainty
+    page.show(fuser.scene())
+    told, images = viewer.next()
+    assert told["views"] == ["fused", "visible-uncertainty@160"]
+    assert images[1].shape == (48, 64, 3)
+    monkeypatch.setattr("cled_edge.serve.asked_doubt.ASKED_S", 0.0)
+    page.show(fuser.scene())
+    assert not fuser.uncertainty
+
+
+def test_without_a_doubt_graph_and_with_steadiness_there_is_no_uncertainty(serve, box) -> None:
+    page = serve(fuser=Doubter(can_doubt=False))
+    assert not any(view.endswith("-uncertainty") for view in Client(page.url).json("/about.json")[1]["views"])
+    page.show(scene())
+    told, images = Viewer(page, "visible-uncertainty").next()
+    assert (told["views"], images) == ([], [])
+    assert "no doubt graph" in told["missing"]
+    fuser = Doubter()
+    page = serve(fuser=fuser)
+    box.change(steadiness=0.5)
+    page.show(fuser.scene())
+    told, _ = Viewer(page, "visible-uncertainty").next()
+    page.show(fuser.scene())
+    assert not fuser.uncertainty, "the warm loop tells none"
+    assert told["missing"] == "no uncertainty while steadiness is above 0"
+
+
+def test_a_recording_of_the_uncertainty_keeps_it_on(serve) -> None:
+    fuser = Doubter()
+    page = serve(fuser=fuser)
+    client = Client(page.url)
+    assert client.json("/record", {"on": True, "view": "infrared-uncertainty"})[0] == 200
+    for _ in range(4):  # the first frame has none and is left out
+        page.show(fuser.scene())
+        time.sleep(0.02)
+    assert fuser.uncertainty
+    status = client.json("/record", {"on": False})[1]
+    assert (status["written"] + status["dropped"], status["failure"]) == (3, None)
