@@ -1,4 +1,4 @@
-"""Whether the controls do what they say, and what each step of the loop is worth: strength, balance, steps, doubt.
+"""Whether the controls do what they say, and what each step of the loop is worth: strength, balance, steps, light.
 
     python -m benchmarks.control --data DATA --small
     python -m benchmarks.control --data DATA --bundle bundles/mine --out FILE.json
@@ -21,6 +21,8 @@ the fusion graph.
                  one that the uncertainty stands for. PSNR of the estimate, of the samples' mean, and of one sample
     grey         PSNR that the visible gains in colour, and what the same scene gains as a monochrome camera sees it,
                  which is degraded itself
+    light        of nights with a little noise: how bright they come out, and the PSNR to the same nights brightened
+                 alike without that noise, before and after it is removed
 """
 
 import time
@@ -46,17 +48,20 @@ from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.explain.pixel_origin import luma_levels
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, bytes_from_network
+from cled_edge.light import gains
 from cled_edge.metrics.psnr import psnr_db
 from cled_edge.metrics.reference import ssim
 from cled_edge.schedule import Schedule
 from cled_edge.size import Size, parse_size
 from cled_edge.tensors import fused_image, grey_of, restored_images, start_noise
 
-PARTS = ("strength", "leak", "balance", "steps", "taken", "doubt", "grey")
+PARTS = ("strength", "leak", "balance", "steps", "taken", "doubt", "grey", "light")
 FOLDERS = ("msrs", "roadscene")
 STRENGTHS = tuple(round(0.1 * k, 1) for k in range(16))
 BALANCES = (0.0, 0.25, 0.5, 0.75, 1.0)
 MOST_STEPS, SEEDS, SAMPLES = 5, 4, 8
+LIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
+NIGHT_NOISE = 4.0  # standard deviation, grey levels
 MODALITIES = ("infrared", "visible")
 _ALL = 1e-3  # of SSIM: a step of the balance that moves by less is neither up nor down
 Float64 = NDArray[np.float64]
@@ -339,9 +344,29 @@ def grey_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
             after = capped_db(restored[0], scene.visible), capped_db(restored[1], luma)
             before = (0.0, 0.0) if kind == "clean" else (psnr_db(color, scene.visible), psnr_db(grey, luma))
             found.setdefault(kind, []).append((after[0] - before[0], after[1] - before[1]))
-    for kind, gains in found.items():
-        in_color, in_grey = (round(float(gain), 2) for gain in np.mean(gains, axis=0))
-        yield {"part": "grey", "kind": kind, "images": len(gains), "color_db": in_color, "grey_db": in_grey}
+    for kind, both in found.items():
+        in_color, in_grey = (round(float(gain), 2) for gain in np.mean(both, axis=0))
+        yield {"part": "grey", "kind": kind, "images": len(both), "color_db": in_color, "grey_db": in_grey}
+
+
+def light_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
+    """Yield, for each light, how bright nights come out, and what noise in them costs before and after its removal."""
+    nights = [scene for scene in scenes if scene.light == "night"]
+    for light in LIGHTS if nights else ():
+        controls, found = Controls(light=light), []
+        for scene in nights:
+            noise = np.random.default_rng(scene.seed).normal(0, NIGHT_NOISE, scene.visible.shape)
+            noisy = np.clip(np.rint(scene.visible + noise), 0, 255).astype(np.uint8)
+            gain = gains(noisy, light)
+            lit = scene.visible * (1 if gain is None else gain[:, :, None])
+            wanted = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+            fused = fuser(scene.infrared, noisy, controls)
+            lumas = (float(luma_of(image).mean()) for image in (fused.visible, fused.picture))
+            seen = fuser.as_seen(noisy, controls).image
+            found.append((*lumas, capped_db(seen, wanted), capped_db(fused.visible, wanted)))
+        means = (round(float(mean), 2) for mean in np.mean(found, axis=0))
+        values = dict(zip(("visible_levels", "fused_levels", "noisy_db", "restored_db"), means, strict=True))
+        yield {"part": "light", "light": light, "images": len(nights), **values}
 
 
 def main(
@@ -381,6 +406,7 @@ def measured(fuser: Fuser, whole: list[Scene], parts: list[str], size: Size) -> 
     by_part: dict[str, Callable[[Fuser, list[Trial]], Iterator[Row]]] = {
         "strength": strength_rows, "leak": lambda f, t: leak_rows(f, t[:4]), "steps": steps_rows, "taken": taken_rows,
         "doubt": doubt_rows, "balance": lambda f, _: balance_rows(f, whole), "grey": lambda f, _: grey_rows(f, scenes),
+        "light": lambda f, _: light_rows(f, whole),
     }  # fmt: skip
     for part in parts:
         yield from by_part[part](fuser, trials)

@@ -1,4 +1,4 @@
-"""The tables of `benchmarks.control`: strength, leak, balance, steps, what each step takes, doubt, grey."""
+"""The tables of `benchmarks.control`: strength, leak, balance, steps, what each step takes, doubt, grey, light."""
 
 from benchmarks.table import Column, Table, columns
 
@@ -73,4 +73,16 @@ GREY = Table(
     "PSNR gained by the restored visible image, by day; of clean images the PSNR itself.",
     part="grey",
 )
-CONTROL = (STRENGTH, LEAK, BALANCE, STEPS, TAKEN, DOUBT, GREY)
+LIGHT = Table(
+    "Light at night",
+    "control",
+    columns(
+        "light=light:2, images, visible levels=visible_levels:0, fused levels=fused_levels:0, brightened "
+        "dB=noisy_db:2, restored dB=restored_db:2"
+    ),
+    COMMAND,
+    "Of real nights with noise of 4 grey levels: the mean luma of the restored visible and of the fused image; PSNR to "
+    "the same nights, brightened alike, without that noise.",
+    part="light",
+)
+CONTROL = (STRENGTH, LEAK, BALANCE, STEPS, TAKEN, DOUBT, GREY, LIGHT)

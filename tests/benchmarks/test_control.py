@@ -8,6 +8,7 @@ import pytest
 from benchmarks import control
 from benchmarks.control import Trial, cut, shared_tenth, spearman, strength_rows, taken
 from benchmarks.held_out import Scene
+from cled_edge.as_seen import as_seen
 from cled_edge.contract import UNCERTAINTY_DEVIATIONS
 
 
@@ -123,3 +124,26 @@ def test_what_changes_nothing_gains_nothing_in_colour_and_in_grey(scene: Scene) 
     assert rows.pop("clean") == {"part": "grey", "kind": "clean", "images": 1, "color_db": 99.0, "grey_db": 99.0}
     assert rows
     assert all((row["color_db"], row["grey_db"]) == (0, 0) for row in rows.values())
+
+
+def test_light_tells_how_bright_nights_come_out_and_what_noise_costs(scene: Scene) -> None:
+    """What only brightens and removes nothing: the noise costs as much after as before, and more with more light."""
+
+    class Brightening:
+        def as_seen(self, visible, controls):
+            return as_seen(visible, controls, "RGB", tints_grey=False)
+
+        def __call__(self, _infrared, visible, controls):
+            seen = self.as_seen(visible, controls).image
+            return SimpleNamespace(visible=seen, picture=seen)
+
+    night = Scene("set", "night", scene.infrared, scene.visible // 8)
+    rows = list(control.light_rows(Brightening(), [scene, night]))
+    assert [row["light"] for row in rows] == list(control.LIGHTS)
+    assert all(row["images"] == 1 and row["noisy_db"] == row["restored_db"] for row in rows)
+    levels, decibels = ([row[name] for row in rows] for name in ("visible_levels", "noisy_db"))
+    assert levels == sorted(levels)
+    assert levels[-1] > 2 * levels[0]
+    assert decibels == sorted(decibels, reverse=True)
+    assert decibels[-1] < decibels[0] - 3
+    assert not list(control.light_rows(Brightening(), [scene]))
