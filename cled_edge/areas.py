@@ -1,4 +1,4 @@
-"""Where degradation is removed: areas of a picture, each with its share of the strength, as one map for the fuser."""
+"""Areas of a picture: where degradation is removed, and where a camera shows nothing of the scene, as maps."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,24 +15,28 @@ from cled_edge.size import Size
 
 AreaModality = Literal["both", "infrared", "visible"]
 Point = tuple[float, float]
+SOFT_PX = 8  # over which validity falls to 0 beside what a camera does not show
 _PARTS = 16  # of a pixel, to which OpenCV draws a polygon
 
 
 @dataclass(frozen=True)
 class Area:
-    """A part of the picture and the share of the strength that holds there. OptionError for what is not allowed.
+    """A part of the picture and what holds there. OptionError for what is not allowed.
 
     share: 0 leaves the part as it is, 1 removes all that `strength_infrared` and `strength_visible` ask for.
-    modality: whose strength it is.
+    modality: whose strength it is, or whose pixels.
+    valid: False says that this camera shows nothing of the scene there, as where it sees the robot itself or has text
+        in its picture: the fused image is the other one's. Such an area has no share, and one modality.
     polygon: its corners, (row, column), each 0 at the top or left edge of the picture and 1 at the other.
     mask: a picture file instead, enlarged to the pair: white is inside, black outside, and grey lies between.
     Neither: all of the picture.
     """
 
-    share: float
+    share: float = 1.0
     modality: AreaModality = "both"
     polygon: tuple[Point, ...] = ()
     mask: Path | None = None
+    valid: bool = True
 
     def __post_init__(self) -> None:
         """Check all values."""
@@ -41,6 +45,11 @@ class Area:
         if self.modality not in get_args(AreaModality):
             known = ", ".join(get_args(AreaModality))
             raise OptionError(f"the modality of an area is {self.modality!r}; known: {known}; choose one")
+        if not self.valid and (self.modality == "both" or self.share != 1):
+            raise OptionError(
+                f"an area that is not valid has the modality {self.modality!r} and the share {self.share:g}; needed "
+                "one camera, infrared or visible, and no share; give two areas where both see nothing"
+            )
         if self.polygon and self.mask:
             raise OptionError("an area has a polygon and a mask; needed one of them; remove the other")
         if 0 < len(self.polygon) < 3:
@@ -81,10 +90,10 @@ class Area:
 
 
 class Areas:
-    """Areas laid over one another: where two overlap, the later one holds. Elsewhere the share is 1.
+    """Areas laid over one another: where two have a share and overlap, the later one holds. Elsewhere it is 1.
 
-    A call makes the fuser's `strength_map` for a size, and keeps it for the next pair of that size. The masks are read
-    once, here: SourceUnreadableError and SourceMissingError.
+    The maps for a size are kept for the next pair of that size. Masks are read once, here: SourceUnreadableError and
+    SourceMissingError.
     """
 
     def __init__(self, areas: Iterable[Area]) -> None:
@@ -93,15 +102,42 @@ class Areas:
             if area.mask is not None and not area.mask.is_file():
                 raise SourceUnreadableError(f"the mask {area.mask} is no file; needed a picture; correct its name")
             area.inside((1, 1))
-        self._map = lru_cache(maxsize=4)(self._drawn)
+        self._shares = [area for area in self.areas if area.valid]
+        self._unseen = [area for area in self.areas if not area.valid]
+        self._strength, self._validity = lru_cache(maxsize=4)(self._drawn), lru_cache(maxsize=4)(self._seen)
+        self._joined: tuple[Uint8, Uint8] | None = None
 
     def strength_map(self, size: Size) -> Uint8 | None:
-        """Return uint8 (H, W, 2), infrared and visible, 255 is all of the strength; None without areas."""
-        return self._map((int(size[0]), int(size[1]))) if self.areas else None
+        """Return uint8 (H, W, 2), infrared and visible, 255 is all of the strength; None without areas of a share."""
+        return self._strength((int(size[0]), int(size[1]))) if self._shares else None
+
+    def validity(self, size: Size, other: Uint8 | None = None) -> Uint8 | None:
+        """Return uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not.
+
+        other: another such map, which holds too; the same array gives the same result again. None if all is seen.
+        """
+        if not self._unseen:
+            return other
+        own = self._validity((int(size[0]), int(size[1])))
+        if other is None:
+            return own
+        if self._joined is None or self._joined[0] is not other:
+            self._joined = other, np.minimum(own, other)
+        return self._joined[1]
+
+    def _seen(self, size: Size) -> Uint8:
+        seen = np.full((*size, 2), 255, np.uint8)
+        kernel = np.ones((2 * SOFT_PX + 1,) * 2, np.uint8)
+        for area in self._unseen:
+            hidden = cv2.blur(cv2.dilate(area.inside(size), kernel), kernel.shape)
+            place = ("infrared", "visible").index(area.modality)
+            seen[:, :, place] = np.minimum(seen[:, :, place], 255 - hidden)
+        seen.setflags(write=False)
+        return seen
 
     def _drawn(self, size: Size) -> Uint8:
         shares = np.full((*size, 2), 1, np.float32)
-        for area in self.areas:
+        for area in self._shares:
             inside = area.inside(size).astype(np.float32) / 255
             for place, modality in enumerate(("infrared", "visible")):
                 if area.modality in ("both", modality):

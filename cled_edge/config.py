@@ -115,12 +115,13 @@ class Page(_Table):
 
 
 class AreaTable(_Table):
-    """One of `[[areas]]`, where degradation is removed; see `cled_edge.areas.Area`, which has the same fields."""
+    """One of `[[areas]]`; see `cled_edge.areas.Area`, which has the same fields."""
 
-    share: float
+    share: float = 1.0
     modality: AreaModality = "both"
     polygon: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(default=(), strict=False)
     mask: _Path | None = None
+    valid: bool = True
 
     @model_validator(mode="after")
     def _check(self) -> "AreaTable":
@@ -129,7 +130,7 @@ class AreaTable(_Table):
 
     def area(self) -> Area:
         """Return it as the loop takes it."""
-        return Area(self.share, self.modality, self.polygon, self.mask)
+        return Area(self.share, self.modality, self.polygon, self.mask, self.valid)
 
 
 class Run(_Table):

@@ -44,6 +44,7 @@ from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_
 from cled_edge.json_text import counted
 from cled_edge.memory import Memory, Moment, Told
 from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
+from cled_edge.registration.border import bordered
 from cled_edge.size import Size
 from cled_edge.stage_times import Stopwatch
 from cled_edge.tensors import (
@@ -138,6 +139,7 @@ class Fuser:
         controls: Controls | None = None,
         *,
         strength_map: Uint8 | None = None,
+        validity: Uint8 | None = None,
         memory: Memory | None = None,
         moment: Moment | None = None,
     ) -> FusedFrame:
@@ -148,6 +150,8 @@ class Fuser:
         controls: None is Controls(). fuser(infrared, visible, Controls(strength_visible=0.5)) removes half of it.
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is what the fuser's areas say.
+        validity: uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not, and
+            the fused image is the other one's; keep the array for the next pair. Areas that are not valid count too.
         memory: of the stream that the pair belongs to, for `Controls.steadiness`; None fuses it for itself. moment:
             when the pair was taken, and by which clock; None is now.
 
@@ -164,11 +168,13 @@ class Fuser:
             raise OptionError(f"controls is of type {type(controls).__name__}; needed Controls(...) or None")
         images = self.image(infrared), self.image(visible)
         check_sizes(images[0].shape, images[1].shape)
+        size = images[0].shape[0], images[0].shape[1]
+        check_maps({} if validity is None else {"validity": validity}, size)
         controls, notes = examined(*images, controls)
         seen = self.as_seen(images[1], controls)
         images = images[0], seen.image
         if strength_map is None:
-            strength_map = self.areas.strength_map(images[0].shape[:2])
+            strength_map = self.areas.strength_map(size)
         if memory is None or not controls.steadiness:
             fused = self.fuse(*images, controls, strength_map)
         else:
@@ -180,6 +186,9 @@ class Fuser:
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
+        validity = self.areas.validity(size, validity)
+        if validity is not None:
+            fused = bordered(fused, validity)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused
@@ -193,7 +202,8 @@ class Fuser:
             memory.forget()
             memory = None
         images = self.image(pair.infrared), self.image(pair.visible)
-        return completed(self(*images, controls, memory=memory, moment=pair.time), pair)
+        fused = self(*images, controls, validity=pair.validity, memory=memory, moment=pair.time)
+        return completed(fused, pair)
 
     def fuse(
         self,

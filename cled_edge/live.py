@@ -343,7 +343,7 @@ class _Work:
                 "without tiles"
             )
         images = fuser.image(pair.infrared), fuser.image(pair.visible)
-        return completed(fuse_tiled(fuser, *images, controls, self.tiling), pair)
+        return completed(fuse_tiled(fuser, *images, controls, self.tiling, validity=pair.validity), pair)
 
     def _dead(self, pair: FramePair) -> FusedFrame:
         """Return a dark image with words, of the size that was shown last."""

@@ -10,7 +10,6 @@ from cled_edge.contract import Controls
 from cled_edge.errors import SizeMismatchError
 from cled_edge.frame import FramePair, FusedFrame
 from cled_edge.image import is_flat
-from cled_edge.registration.border import bordered
 from cled_edge.thermal import COLORED, is_colored
 
 FLAT = "a flat {modality} image, as of a lens cap, a shutter or glare, passes through as it is"
@@ -38,12 +37,11 @@ def examined(infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) 
 
 
 def completed(fused: FusedFrame, pair: FramePair) -> FusedFrame:
-    """Return the result with what its pair tells; where a camera sees nothing, as one that is lost, the other shows."""
+    """Return the result with what its pair tells, and without the note that a lost camera's image is flat."""
     if pair.degraded:
         lost = FLAT.format(modality=pair.degraded.partition(" ")[0])
         fused = replace(fused, notes=tuple(note for note in fused.notes if note != lost))
-    fused = timed(fused, pair)
-    return fused if pair.validity is None else bordered(fused, pair.validity)
+    return timed(fused, pair)
 
 
 def timed(fused: FusedFrame, pair: FramePair) -> FusedFrame:

@@ -1,5 +1,6 @@
 """Areas: what lies inside one, how they overlap, and what they do to a fused pair."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from cled_edge import Controls, Fuser
 from cled_edge.areas import Area, Areas
 from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError
 from cled_edge.image import write_png
+from cled_edge.tiling import Tiling, fuse_tiled
 
 
 def shares(*areas: Area, size: tuple[int, int] = (40, 60)) -> np.ndarray:
@@ -58,6 +60,8 @@ def test_a_mask_is_enlarged_and_its_grey_lies_between(tmp_path: Path) -> None:
         (lambda: Area(0, polygon=((0, 0), (1, 1))), "has 2 corners; it needs 3"),
         (lambda: Area(0, polygon=((0, 0), (0, 640), (1, 1))), r"corner of an area is \(0, 640\)"),
         (lambda: Area(0, polygon=((0, 0), (0, 1), (1, 1)), mask=Path("m.png")), "a polygon and a mask"),
+        (lambda: Area(valid=False), "modality 'both' and the share 1; needed one camera"),
+        (lambda: Area(0.5, "visible", valid=False), "needed one camera, infrared or visible, and no share"),
         (lambda: Area.box(0.5, 0, 0.5, 1, share=0), "needed top < bottom"),
     ],
 )
@@ -90,3 +94,49 @@ def test_an_area_of_no_strength_stays_as_it_is() -> None:
     assert np.abs(part.infrared[:, :20].astype(int) - infrared[:, :20]).max() <= 1
     np.testing.assert_allclose(part.infrared[:, 28:], whole.infrared[:, 28:], atol=1)
     np.testing.assert_allclose(part.visible, whole.visible, atol=1)
+
+
+def test_validity_is_soft_outside_an_area_and_0_inside() -> None:
+    area = Area.box(0.25, 0.25, 0.75, 0.75, share=1, modality="infrared")
+    areas = Areas([replace(area, valid=False)])
+    assert areas.strength_map((80, 80)) is None
+    found = areas.validity((80, 80))
+    assert found is not None
+    assert (found[20:60, 20:60, 0] == 0).all()
+    assert (found[:, :, 1] == 255).all()
+    assert (found[:2, :, 0] == 255).all()
+    ramp = found[40, :21, 0].astype(int)
+    assert (np.diff(ramp) <= 0).all()
+    assert len(set(ramp)) > 8
+
+
+def test_validity_of_areas_holds_beside_that_of_a_pair() -> None:
+    areas = Areas([Area(modality="infrared", valid=False, polygon=((0, 0), (0, 0.5), (1, 0.5), (1, 0)))])
+    pair = np.full((40, 60, 2), 255, np.uint8)
+    pair[:10, :, 1] = 0
+    joined = areas.validity((40, 60), pair)
+    assert joined is not None
+    assert areas.validity((40, 60), pair) is joined, "what is shown beside a border is found once"
+    assert tuple(joined[20, 10]) == (0, 255)
+    assert tuple(joined[5, 55]) == (255, 0)
+    assert Areas([]).validity((40, 60), pair) is pair
+    assert Areas([]).validity((40, 60)) is None
+
+
+def test_where_a_camera_shows_nothing_the_other_one_is_shown_whole_and_in_tiles() -> None:
+    rng = np.random.default_rng(3)
+    infrared, visible = rng.integers(0, 256, (160, 192), np.uint8), rng.integers(0, 256, (160, 192, 3), np.uint8)
+    left = Area(modality="infrared", valid=False, polygon=((0, 0), (0, 0.5), (1, 0.5), (1, 0)))
+    with Fuser.load() as fuser:
+        plain = fuser(infrared, visible)
+        fuser.areas = Areas([left])
+        whole, tiled = fuser(infrared, visible), fuse_tiled(fuser, infrared, visible, None, Tiling((128, 128), 32))
+        validity = np.full((160, 192, 2), 255, np.uint8)
+        validity[:40, :, 1] = 0
+        both = fuser(infrared, visible, validity=validity)
+        with pytest.raises(OptionError, match=r"validity is uint8 \(4, 4, 2\), needed uint8 \(160, 192, 2\)"):
+            fuser(infrared, visible, validity=np.zeros((4, 4, 2), np.uint8))
+    for fused in (whole, tiled, both):
+        np.testing.assert_array_equal(fused.picture[60:, :90], fused.visible[60:, :90])
+    np.testing.assert_array_equal(whole.picture[:, 120:], plain.picture[:, 120:])
+    np.testing.assert_array_equal(both.picture[:40, 120:], np.stack([both.infrared[:40, 120:]] * 3, axis=2))

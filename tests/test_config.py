@@ -104,6 +104,7 @@ def test_no_output_is_refused() -> None:
         ("[run]\nas_json = true", "run.as_json is unknown; .* write run.json"),
         ("[[outputs]]\nto = 'a'\nshow = 'visible'", "outputs.0.show is unknown; .* write outputs.shows"),
         ("[[areas]]\nshare = 2", "areas.0 is .*the share of an area is 2.0; it must lie between 0 and 1"),
+        ("[[areas]]\nvalid = false", "areas.0 is .*an area that is not valid has the modality 'both'"),
         ("[[areas]]\nshare = 0\nshape = 1", "areas.0.shape is unknown; .* write areas.share"),
         ("[[outputs]]\nshows = 'visible'", "outputs.0.to is missing; needed a value"),
         ("[[outputs]]\nto = 'a'\npolicy = 'hurry'", "outputs.0.policy is 'hurry': needed 'wait' or 'drop'$"),

@@ -47,7 +47,9 @@ class FakeFuser:
         controls: Controls | None = None,
         strength_map: np.ndarray | None = None,
         noise: np.ndarray | None = None,
+        validity: np.ndarray | None = None,
     ) -> FusedFrame:
+        assert validity is None
         self.sizes.append(tuple(side + -side % MULTIPLE for side in infrared.shape))
         self.controls.append(controls)
         self.maps.append(strength_map)
