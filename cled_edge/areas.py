@@ -10,12 +10,14 @@ import cv2
 import numpy as np
 
 from cled_edge.errors import OptionError, SourceUnreadableError
+from cled_edge.frame import FusedFrame
 from cled_edge.image import Uint8, read_image
+from cled_edge.registration.border import bordered
 from cled_edge.size import Size
 
 AreaModality = Literal["both", "infrared", "visible"]
 Point = tuple[float, float]
-SOFT_PX = 8  # over which validity falls to 0 beside what a camera does not show
+SOFT_PX = 16  # over which validity falls to 0 beside what a camera does not show
 _PARTS = 16  # of a pixel, to which OpenCV draws a polygon
 
 
@@ -26,7 +28,8 @@ class Area:
     share: 0 leaves the part as it is, 1 removes all that `strength_infrared` and `strength_visible` ask for.
     modality: whose strength it is, or whose pixels.
     valid: False says that this camera shows nothing of the scene there, as where it sees the robot itself or has text
-        in its picture: the fused image is the other one's. Such an area has no share, and one modality.
+        in its picture: the fused image is the other one's. Such an area has no share, and one modality. With a
+        calibration it lies in the registered picture. Where neither camera is valid the infrared is shown.
     polygon: its corners, (row, column), each 0 at the top or left edge of the picture and 1 at the other.
     mask: a picture file instead, enlarged to the pair: white is inside, black outside, and grey lies between.
     Neither: all of the picture.
@@ -61,12 +64,21 @@ class Area:
                 )
 
     @classmethod
-    def box(cls, top: float, left: float, bottom: float, right: float, share: float, modality: str = "both") -> "Area":
+    def box(
+        cls,
+        top: float,
+        left: float,
+        bottom: float,
+        right: float,
+        share: float = 1.0,
+        modality: str = "both",
+        valid: bool = True,
+    ) -> "Area":
         """Return the area of a box, such as a detector's: its sides as parts of the picture, 0 to 1."""
         if not (top < bottom and left < right):
             raise OptionError(f"a box goes from {(top, left)} to {(bottom, right)}; needed top < bottom, left < right")
         corners = ((top, left), (top, right), (bottom, right), (bottom, left))
-        return cls(share, modality, corners)  # type: ignore[arg-type]  # checked there
+        return cls(share, modality, corners, valid=valid)  # type: ignore[arg-type]  # checked there
 
     def inside(self, size: Size) -> Uint8:
         """Return uint8 (H, W): 255 inside, 0 outside. SourceUnreadableError if the mask cannot be read."""
@@ -114,20 +126,28 @@ class Areas:
     def validity(self, size: Size, other: Uint8 | None = None) -> Uint8 | None:
         """Return uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not.
 
-        other: another such map, which holds too; the same array gives the same result again. None if all is seen.
+        other: another such map, of the pair. It holds too, and where the other camera shows nothing by it, an area does
+        not count: one image is better than none. The same array gives the same result again. None if all is seen.
         """
         if not self._unseen:
             return other
         own = self._validity((int(size[0]), int(size[1])))
         if other is None:
             return own
-        if self._joined is None or self._joined[0] is not other:
-            self._joined = other, np.minimum(own, other)
-        return self._joined[1]
+        joined = self._joined
+        if joined is None or joined[0] is not other:
+            shown = np.where(other[:, :, ::-1] > 0, np.minimum(own, other), other)
+            joined = self._joined = other, np.asarray(shown, np.uint8)
+        return joined[1]
+
+    def bordered(self, fused: FusedFrame, other: Uint8 | None = None) -> FusedFrame:
+        """Return a result with the other camera's restored image where one shows nothing; `other` as in `validity`."""
+        validity = self.validity((fused.picture.shape[0], fused.picture.shape[1]), other)
+        return fused if validity is None else bordered(fused, validity)
 
     def _seen(self, size: Size) -> Uint8:
         seen = np.full((*size, 2), 255, np.uint8)
-        kernel = np.ones((2 * SOFT_PX + 1,) * 2, np.uint8)
+        kernel = np.ones((SOFT_PX + 1,) * 2, np.uint8)  # grown by half of it, then blurred by as much
         for area in self._unseen:
             hidden = cv2.blur(cv2.dilate(area.inside(size), kernel), kernel.shape)
             place = ("infrared", "visible").index(area.modality)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from cled_edge.contract import Controls
 from cled_edge.frame import FusedFrame
-from cled_edge.image import ColorOrder
-from cled_edge.light import LIT, brightened
+from cled_edge.image import ColorOrder, is_flat
+from cled_edge.light import LIT, Steady, brightened
 from cled_edge.monochrome import TINTED, greyed, is_grey, tinted
 
 
@@ -26,14 +26,20 @@ class Seen:
     notes: tuple[str, ...] = ()
 
 
-def as_seen(visible: NDArray[Any], controls: Controls, color_order: ColorOrder, tints_grey: bool) -> Seen:
+def as_seen(
+    visible: NDArray[Any],
+    controls: Controls,
+    color_order: ColorOrder,
+    tints_grey: bool,
+    steady: Steady = lambda power: power,
+) -> Seen:
     """Return what the network sees of an image; one that is no 8-bit image stays as it is, for others to refuse.
 
-    tints_grey: whether the network needs a tint of grey images, see `monochrome.py`.
+    tints_grey: whether the network needs a tint of grey images, see `monochrome.py`. steady: see `SteadyLight`.
     """
     if visible.dtype != np.uint8 or visible.shape[2:] not in ((), (1,), (3,)):
         return Seen(visible, _unchanged)
-    image = brightened(visible, controls.light)
+    image = visible if controls.light == 0 or is_flat(visible) else brightened(visible, controls.light, steady)
     notes = () if image is visible else (LIT.format(light=controls.light),)
     if tints_grey and controls.strength_visible > 0 and is_grey(image):
         return Seen(tinted(image, color_order), greyed, (*notes, TINTED))

@@ -42,9 +42,9 @@ from cled_edge.evidence.told import Evidence, probabilities
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_from_any, rgb_from_any, swapped
 from cled_edge.json_text import counted
-from cled_edge.memory import Memory, Moment, Told
+from cled_edge.light import Moment, Steady
+from cled_edge.memory import Memory, Told
 from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
-from cled_edge.registration.border import bordered
 from cled_edge.size import Size
 from cled_edge.stage_times import Stopwatch
 from cled_edge.tensors import (
@@ -71,8 +71,10 @@ class Fuser:
     """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
     opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey. areas: where
-    degradation is removed, for all pairs. uncertainty: whether results tell it, see `FusedFrame`; it may be changed
-    between two pairs. It, and a start noise, take the bundle's separate graphs, which are slower than the loop in one.
+    degradation is removed, for all pairs. uncertainty: whether results tell it, see `FusedFrame`. It, and a start
+    noise, take the bundle's separate graphs, which are slower than the loop in one.
+    is_looked_at: whether results tell it where they can, as long as somebody looks at it. look_failure: why that was
+    given up for good, "" if it was not. These may be changed between two pairs.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Fuser:
         self.thermal = Thermal() if thermal is None else thermal
         self.areas = Areas(()) if areas is None else areas
         self.uncertainty = uncertainty
+        self.is_looked_at, self.look_failure = False, ""
         self._budgets: dict[tuple[Size, int | None, bool], tuple[StepBudget, int]] = {}
 
     @classmethod
@@ -151,9 +154,10 @@ class Fuser:
         strength_map: uint8 (H, W, 2), infrared and visible: the share of either strength that holds at a pixel, 255 is
             all of it; None is what the fuser's areas say.
         validity: uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not, and
-            the fused image is the other one's; keep the array for the next pair. Areas that are not valid count too.
-        memory: of the stream that the pair belongs to, for `Controls.steadiness`; None fuses it for itself. moment:
-            when the pair was taken, and by which clock; None is now.
+            the fused image is the other one's. Give the same array for the next pair, and do not write to it. Areas
+            that are not valid count too.
+        memory: of the stream that the pair belongs to, for `Controls.steadiness`, and so that its light does not jump;
+            None fuses it for itself. moment: when the pair was taken, and by which clock; None is now.
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
         through as it is: its strength is 0, and two flat ones give their maximum. A grey visible image gives grey ones,
@@ -171,8 +175,13 @@ class Fuser:
         size = images[0].shape[0], images[0].shape[1]
         check_maps({} if validity is None else {"validity": validity}, size)
         controls, notes = examined(*images, controls)
-        seen = self.as_seen(images[1], controls)
-        images = images[0], seen.image
+        moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
+        begun_ns = time.perf_counter_ns()
+        seen = self.as_seen(images[1], controls, None if memory is None else memory.light.at(moment))
+        images, seen_ns = (images[0], seen.image), time.perf_counter_ns() - begun_ns
+        asked_ms = controls.deadline_ms
+        if asked_ms is not None:
+            controls = replace(controls, deadline_ms=max(1.0, asked_ms - seen_ns / 1e6))
         if strength_map is None:
             strength_map = self.areas.strength_map(size)
         if memory is None or not controls.steadiness:
@@ -180,15 +189,13 @@ class Fuser:
         else:
             self._refuse_doubt(controls)
             self._refuse_cold(controls)
-            moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
-        fused = replace(seen.finish(fused), notes=notes)
+        fused.latency_ns["prepare"] += seen_ns
+        fused = replace(seen.finish(fused), notes=notes, controls=replace(fused.controls, deadline_ms=asked_ms))
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
-        validity = self.areas.validity(size, validity)
-        if validity is not None:
-            fused = bordered(fused, validity)
+        fused = self.areas.bordered(fused, validity)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused
@@ -277,11 +284,22 @@ class Fuser:
 
     def doubts(self, controls: Controls) -> bool:
         """Say whether a frame takes the doubt graph: its uncertainty is to be told, or a sample to be drawn."""
+        may_tell = self.is_looked_at and self.can_doubt and not controls.steadiness
+        return may_tell or self._must_doubt(controls)
+
+    def _must_doubt(self, controls: Controls) -> bool:
         return self.uncertainty or controls.start_noise > 0
+
+    def give_up_look(self, reason: str) -> bool:
+        """Go on without the uncertainty that somebody looks at, and say whether there was one: it may have failed."""
+        if not self.is_looked_at:
+            return False
+        self.is_looked_at, self.look_failure = False, reason
+        return True
 
     def _refuse_doubt(self, controls: Controls) -> None:
         """Raise OptionError for a start noise, or an uncertainty, that no graph gives."""
-        if not self.doubts(controls):
+        if not self._must_doubt(controls):
             return
         asked = f"start_noise is {controls.start_noise:g}" if controls.start_noise else "uncertainty is asked for"
         if controls.steadiness:
@@ -380,9 +398,13 @@ class Fuser:
         is_color = image.ndim == 3 and image.shape[2] == 3 and image.size and image.dtype in (np.uint8, np.uint16)
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB) if is_other and is_color else image
 
-    def as_seen(self, visible: NDArray[Any], controls: Controls) -> Seen:
-        """Return a visible image as the network is to see it, and what makes its result that of the camera again."""
-        return as_seen(visible, controls, self.color_order, self.bundle.manifest.tints_grey)
+    def as_seen(self, visible: NDArray[Any], controls: Controls, steady: Steady | None = None) -> Seen:
+        """Return a visible image as the network is to see it, and what makes its result that of the camera again.
+
+        steady: of a stream, see `SteadyLight`.
+        """
+        order, tints_grey = self.color_order, self.bundle.manifest.tints_grey
+        return as_seen(visible, controls, order, tints_grey, *(() if steady is None else (steady,)))
 
     def with_thermal(self, thermal: Thermal) -> "Fuser":
         """Return this fuser, on the same backend, with other settings for infrared values."""

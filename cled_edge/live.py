@@ -285,17 +285,20 @@ class _Work:
                 self.fuser.warm_up(size, self.box.current)
 
     def __call__(self, pair: FramePair) -> FusedFrame:
-        """Register and fuse one pair, with controls that changed if they can be applied, else with those before."""
-        self.controls = self.box.current
-        try:
-            fused = self._tried(pair)
-        except CledEdgeError as error:
-            if not self.box.withdraw(self.controls, str(error)):
-                raise
+        """Register and fuse one pair, with controls that changed if they can be applied, else with those before.
+
+        An uncertainty that somebody looks at is given up first: a look must not end a run.
+        """
+        while True:
             self.controls = self.box.current
-            fused = self._tried(pair)
-        self.box.prove(self.controls)
-        return fused
+            try:
+                fused = self._tried(pair)
+            except CledEdgeError as error:
+                if not self.fuser.give_up_look(str(error)) and not self.box.withdraw(self.controls, str(error)):
+                    raise
+            else:
+                self.box.prove(self.controls)
+                return fused
 
     def _tried(self, pair: FramePair) -> FusedFrame:
         """Register and fuse one pair; what is wrong with it names it."""
@@ -332,18 +335,20 @@ class _Work:
     def _fused(self, pair: FramePair, fuser: Fuser | None = None) -> FusedFrame:
         """Fuse a pair of one size; what a camera does not see, as one that is lost, the other one shows."""
         fuser, controls = fuser or self.fuser, self.controls
-        if self.tiling is None and controls.steadiness:
-            return fuser.fuse_pair(pair, controls, self.memory)
-        self.memory.forget()
+        if not controls.steadiness:
+            self.memory.forget()
         if self.tiling is None:
-            return fuser.fuse_pair(pair, controls)
+            return fuser.fuse_pair(pair, controls, self.memory)
         if controls.steadiness:
             raise OptionError(
                 f"steadiness is {controls.steadiness:g}, but each tile is fused for itself; leave it at 0, or fuse "
                 "without tiles"
             )
         images = fuser.image(pair.infrared), fuser.image(pair.visible)
-        return completed(fuse_tiled(fuser, *images, controls, self.tiling, validity=pair.validity), pair)
+        fused = fuse_tiled(
+            fuser, *images, controls, self.tiling, validity=pair.validity, memory=self.memory, moment=pair.time
+        )
+        return completed(fused, pair)
 
     def _dead(self, pair: FramePair) -> FusedFrame:
         """Return a dark image with words, of the size that was shown last."""

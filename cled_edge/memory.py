@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from cled_edge.contract import Controls
 from cled_edge.frame import ORDER
 from cled_edge.image import Float32, Uint8
+from cled_edge.light import Moment, SteadyLight
 
-Moment = tuple[int, str]  # when a frame was taken, in nanoseconds, and by which clock: `FramePair.time`
 STILL = 0.03  # of the light's range of 2
 LONGEST_GAP_S = 0.5
 LEAST_STRENGTH = 0.25  # under it rounding hides too much of the estimate
@@ -43,9 +43,11 @@ class Memory:
 
     A frame starts cold, and the memory tells nothing, if the last one is of another size or clock, younger, or older
     than LONGEST_GAP_S (of recordings without times: not the one before), or if most of the scene has changed.
+    light: how far the last frames were brightened, which a cold start leaves as it is.
     """
 
     def __init__(self) -> None:
+        self.light = SteadyLight()
         self._last: _Last | None = None
 
     def forget(self) -> None:

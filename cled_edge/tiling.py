@@ -23,8 +23,9 @@ from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, grey_from_any
+from cled_edge.light import Moment
+from cled_edge.memory import Memory
 from cled_edge.pair_facts import check_sizes, examined
-from cled_edge.registration.border import bordered
 from cled_edge.size import padded, parse_size, size_text
 from cled_edge.tensors import check_maps, maps_of, start_noise
 from cled_edge.thermal import WHITE_HOT
@@ -80,14 +81,16 @@ def fuse_tiled(
     tiling: Tiling,
     strength_map: Uint8 | None = None,
     validity: Uint8 | None = None,
+    memory: Memory | None = None,
+    moment: Moment | None = None,
 ) -> FusedFrame:
     """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
 
-    Images and maps as `Fuser.__call__` takes them. Beside them and the result, memory holds the networks' for one tile,
-    one row of tiles in float32, and an image of 16 bit once more in 8. Start noise is drawn for the whole image, 16
-    bytes a pixel, and cut as the tiles are. The latency of a stage is its sum over all tiles and the reduced image;
-    `output` has the blending. OptionError if the tiling does not fit the bundle, or if even reduced by the bundle's
-    size multiple the image would not fit one tile.
+    Images, maps and moment as `Fuser.__call__` takes them; of the memory the light alone. Beside them and the result,
+    the process holds the networks' memory for one tile, one row of tiles in float32, and an image of 16 bit once more
+    in 8. Start noise is drawn for the whole image, 16 bytes a pixel, and cut as the tiles are. The latency of a stage
+    is its sum over all tiles and the reduced image; `output` has the blending. OptionError if the tiling does not fit
+    the bundle, or if even reduced by the bundle's size multiple the image would not fit one tile.
     """
     check_sizes(infrared.shape, visible.shape)
     multiple = fuser.bundle.manifest.size_multiple
@@ -99,15 +102,18 @@ def fuse_tiled(
         Axis.cut(side, tile, tiling.overlap_px, multiple) for side, tile in zip(size, tiling.tile, strict=True)
     )
     if len(rows.starts) == len(columns.starts) == 1:
-        return fuser(infrared, visible, controls, strength_map=strength_map, validity=validity)
+        return fuser(
+            infrared, visible, controls, strength_map=strength_map, validity=validity, memory=memory, moment=moment
+        )
     check_maps(maps_of(strength_map), size)
     check_maps({} if validity is None else {"validity": validity}, size)
     controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
-    seen = fuser.as_seen(visible, controls)
-    visible = seen.image
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
     with _timed(stages_ns, "prepare"):
+        steady = None if memory is None or moment is None else memory.light.at(moment)
+        seen = fuser.as_seen(visible, controls, steady)
+        visible = seen.image
         # 16 bit is stretched by what the whole image holds.
         infrared = grey_from_any(infrared, fuser.color_order, fuser.thermal)
         reduced = shrunk(infrared, factor), shrunk(visible, factor)
@@ -142,9 +148,7 @@ def fuse_tiled(
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
     fused = seen.finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
-    validity = fuser.areas.validity(size, validity)
-    if validity is not None:
-        fused = bordered(fused, validity)
+    fused = fuser.areas.bordered(fused, validity)
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

@@ -1,6 +1,5 @@
 """Areas: what lies inside one, how they overlap, and what they do to a fused pair."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,8 +96,7 @@ def test_an_area_of_no_strength_stays_as_it_is() -> None:
 
 
 def test_validity_is_soft_outside_an_area_and_0_inside() -> None:
-    area = Area.box(0.25, 0.25, 0.75, 0.75, share=1, modality="infrared")
-    areas = Areas([replace(area, valid=False)])
+    areas = Areas([Area.box(0.25, 0.25, 0.75, 0.75, modality="infrared", valid=False)])
     assert areas.strength_map((80, 80)) is None
     found = areas.validity((80, 80))
     assert found is not None
@@ -119,6 +117,7 @@ def test_validity_of_areas_holds_beside_that_of_a_pair() -> None:
     assert areas.validity((40, 60), pair) is joined, "what is shown beside a border is found once"
     assert tuple(joined[20, 10]) == (0, 255)
     assert tuple(joined[5, 55]) == (255, 0)
+    assert tuple(joined[2, 5]) == (255, 0), "one image is better than none"
     assert Areas([]).validity((40, 60), pair) is pair
     assert Areas([]).validity((40, 60)) is None
 

@@ -5,8 +5,10 @@ import pytest
 
 from cled_edge import Controls, Fuser
 from cled_edge.explain.recorder import explain
+from cled_edge.frame import ORDER
 from cled_edge.image import Uint8
-from cled_edge.light import brightened, gains
+from cled_edge.light import SteadyLight, brightened, gains
+from cled_edge.memory import Memory
 from cled_edge.tiling import Tiling, fuse_tiled
 
 
@@ -28,12 +30,52 @@ def test_a_night_is_brightened_as_far_as_the_control_says() -> None:
     assert brightened(night, 0.0) is night
 
 
-def test_a_day_stays_as_it_is_and_dusk_changes_little() -> None:
-    day = street(150)
-    assert brightened(day, 1.0) is day
-    dusk, night = street(80), street(18)
+def test_a_day_stays_as_it_is_and_dusk_is_brightened_in_part() -> None:
+    for level in (75, 150):
+        day = street(level)
+        assert brightened(day, 1.0) is day
+    dusk, night = street(45), street(18)
     assert 1 < brightened(dusk, 1.0)[:20].mean() / dusk[:20].mean() < 2
     assert brightened(night, 1.0)[:20].mean() / night[:20].mean() > 4
+
+
+@pytest.mark.parametrize("level", [0, 3])
+def test_a_black_frame_around_a_day_does_not_make_it_a_night(level: int) -> None:
+    day = street(75)
+    for side in (0, 1):
+        framed = np.concatenate([np.full_like(day, level), day], axis=side)
+        assert brightened(framed, 1.0) is framed
+
+
+def test_a_stream_follows_a_scene_slowly_and_a_cut_at_once() -> None:
+    night, lamp = street(18), street(18)
+    lamp[:, :60] = 240
+    steady, second = SteadyLight(), 10**9
+    first = brightened(night, 1.0, steady.at((0, "monotonic")))
+    np.testing.assert_array_equal(first, brightened(night, 1.0))
+    alone, next_one = brightened(lamp, 1.0), brightened(lamp, 1.0, steady.at((second // 30, "monotonic")))
+    before, after, at_once = (float(image[80:, 100:].mean()) for image in (first, next_one, alone))
+    assert abs(after - before) < 0.1 * abs(at_once - before)
+    for frame in range(2, 150):
+        last = brightened(lamp, 1.0, steady.at((frame * second // 30, "monotonic")))
+    assert np.abs(last.astype(int) - alone).max() <= 2
+    for moment in ((9 * second, "monotonic"), (9 * second, "other"), (4, ORDER), (5, ORDER)):
+        np.testing.assert_array_equal(brightened(night, 1.0, steady.at(moment)), first)
+        steady.at((moment[0], moment[1]))(0.3)
+    stream = Memory()
+    with Fuser.load() as fuser:
+        lit = Controls(light=1.0, strength_visible=0.0)
+        fuser(night[:, :, 0].copy(), night, lit, memory=stream, moment=(0, "monotonic"))
+        live = fuser(night[:, :, 0].copy(), lamp, lit, memory=stream, moment=(second // 30, "monotonic"))
+    np.testing.assert_array_equal(live.visible, next_one)
+
+
+def test_a_flat_image_passes_through_in_any_light_and_the_deadline_stays_as_it_was_asked() -> None:
+    flat, night = np.full((96, 128, 3), 12, np.uint8), street(18)
+    with Fuser.load() as fuser:
+        assert (fuser(night[:, :, 0].copy(), flat, Controls(light=1.0)).visible == 12).all()
+        fused = fuser(night[:, :, 0].copy(), night, Controls(light=1.0, deadline_ms=5.0))
+    assert (fused.controls.deadline_ms, fused.controls.steps) == (5.0, 1)
 
 
 def test_a_lamp_keeps_its_level_and_a_colour_its_hue() -> None:

@@ -77,8 +77,13 @@ class Fuser:
         self.step = step
         self.backend = SimpleNamespace(description="a fake")
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
+        self.is_looked_at = False
 
-    def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
+    def give_up_look(self, _reason: str) -> bool:
+        given_up, self.is_looked_at = self.is_looked_at, False
+        return given_up
+
+    def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
         infrared, visible = pair.infrared.image, pair.visible.image
         self.step(int(infrared[0, 0]))
         return FusedFrame(visible, infrared, visible, latency_ns={"network": 1_000_000}, name=pair.name)
@@ -357,7 +362,7 @@ def test_controls_that_cannot_be_applied_are_withdrawn_and_no_frame_is_lost(run)
     box, taken = ControlBox(Controls(steps=1)), []
 
     class Limited(Fuser):
-        def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
             if controls.steps != 1:
                 raise EngineError("there is no engine of 3 steps")
             taken.append(pair.name)
@@ -371,6 +376,26 @@ def test_controls_that_cannot_be_applied_are_withdrawn_and_no_frame_is_lost(run)
     assert report.failure is None
     assert box.current == Controls(steps=1)
     assert "there is no engine of 3 steps" in box.refusal
+
+
+def test_a_look_at_the_uncertainty_ends_no_run_and_takes_no_control_with_it(run) -> None:
+    box, looked = ControlBox(Controls(steps=1)), []
+
+    class Doubting(Fuser):
+        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
+            looked.append(self.is_looked_at)
+            if self.is_looked_at:
+                raise EngineError("there is no engine of doubt")
+            if pair.name == "1":
+                self.is_looked_at = True
+                box.change(balance=0.9)
+            return super().fuse_pair(pair, controls)
+
+    sink = Sink()
+    report = run.bounded(Source(4), Doubting(), sink, controls=box)
+    assert sink.names == ["0", "1", "2", "3"]
+    assert looked == [False, False, True, False, False]
+    assert (report.failure, box.refusal, box.current.balance) == (None, "", 0.9)
 
 
 def test_frames_are_iterated_over_as_the_outputs_get_them() -> None:
@@ -391,7 +416,7 @@ def test_a_change_of_controls_holds_from_the_next_frame_on(run) -> None:
     box, taken = ControlBox(Controls(balance=0.1)), []
 
     class Watched(Fuser):
-        def fuse_pair(self, pair: FramePair, controls: Controls) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
             taken.append(controls.balance)
             if len(taken) == 2:
                 box.change(balance=0.9)

@@ -362,7 +362,7 @@ class FakeFuser:
     def warm_up(self, size: tuple[int, int], controls: object) -> None:
         self.warmed.append(size)
 
-    def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
         images = pair.visible.image, pair.infrared.image, pair.visible.image
         ages = pair.ages_ns(time.monotonic_ns())
         return FusedFrame(
@@ -373,7 +373,7 @@ class FakeFuser:
 class OneSize(FakeFuser):
     """Has an engine of one size, that of `SHAPES`."""
 
-    def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
         if pair.visible.image.shape != SHAPES[1]:
             raise EngineError("there is no engine of 8x12; needed one; build it")
         return super().fuse_pair(pair, controls)
@@ -448,7 +448,7 @@ def test_a_backend_that_cannot_be_made_ready_leaves_it_to_the_first_pair_to_say(
         def warm_up(self, size: tuple[int, int], controls: object) -> None:
             raise OptionError("no graph")
 
-        def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
             raise OptionError("no graph")
 
     with ThreadPoolExecutor(1) as pool, stopped(built.pairs):

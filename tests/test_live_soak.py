@@ -69,7 +69,7 @@ class EchoFuser:
     def warm_up(self, size: tuple[int, int], controls: object) -> None:
         """Do nothing."""
 
-    def fuse_pair(self, pair: FramePair, controls: object) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
         assert not pair.infrared.event
         assert pair.degraded or abs(pair.skew_ns) <= 150_000_000
         return timed(FusedFrame(pair.visible.image, pair.infrared.image, pair.visible.image), pair)

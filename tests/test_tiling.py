@@ -18,6 +18,7 @@ from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
 from cled_edge.frame import FusedFrame
 from cled_edge.image import grey_from_any, read_image, rgb_from_any, write_png
+from cled_edge.light import Steady
 from cled_edge.thermal import WHITE_HOT, Thermal
 from cled_edge.tiling import Axis, Tiling, fuse_tiled, shrunk, toned
 
@@ -47,9 +48,9 @@ class FakeFuser:
         controls: Controls | None = None,
         strength_map: np.ndarray | None = None,
         noise: np.ndarray | None = None,
-        validity: np.ndarray | None = None,
+        **of_stream: object,
     ) -> FusedFrame:
-        assert validity is None
+        assert set(of_stream.values()) <= {None}
         self.sizes.append(tuple(side + -side % MULTIPLE for side in infrared.shape))
         self.controls.append(controls)
         self.maps.append(strength_map)
@@ -61,7 +62,8 @@ class FakeFuser:
 
     fuse = __call__
 
-    def as_seen(self, visible: np.ndarray, controls: Controls) -> Seen:
+    def as_seen(self, visible: np.ndarray, controls: Controls, steady: Steady | None = None) -> Seen:
+        assert steady is None
         return as_seen(visible, controls, "RGB", tints_grey=False)
 
     def with_thermal(self, thermal: Thermal) -> "FakeFuser":

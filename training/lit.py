@@ -9,7 +9,8 @@ from cled_edge.image import Uint8
 from cled_edge.light import brightened, gains
 from training.degradations import darkened, draw, jpeg, sensor_noise
 
-_LEAST_LIGHT = 0.4  # of the control: below it little is lifted
+_LEAST_LIGHT = 0.7  # of the control: below it little is lifted
+_DARK = 0.22  # mean under which a brightened day would pass for low light, which is restored and not kept
 _CODED_SHARE = 0.3  # of nights that came through a codec
 _QUALITIES = (70.0, 97.0)
 
@@ -17,19 +18,21 @@ _QUALITIES = (70.0, 97.0)
 def lit_night(x: Tensor, is_night: bool, generator: Generator) -> tuple[Tensor, Tensor]:
     """Return a night, brightened, with the noise of a dark exposure and without it, both like x.
 
-    x: (1, 3, H, W) in [0, 1]; what is no night image is darkened first.
+    x: (1, 3, H, W) in [0, 1]; what is no night image is darkened first. If it is so dark that it stays dark, the two
+    are the dark image and x: that is low light.
     """
     dark = x if is_night else darkened(x, generator).clamp(0, 1)
     peak = torch.exp(draw(1, math.log(150), math.log(10000), generator))
     noisy = sensor_noise(dark, peak, draw(1, 0, 0.12, generator).square(), generator).clamp(0, 1)
     if torch.rand((), generator=generator) < _CODED_SHARE:
         noisy = jpeg(noisy, generator, _QUALITIES)
-    light = draw(1, _LEAST_LIGHT, 1, generator).item()
-    gain = gains(_bytes(noisy), light)
-    if gain is None:
-        return noisy, dark
-    noisy, dark = ((image * torch.from_numpy(gain)).clamp_max(1) for image in (noisy, dark))
-    return noisy, dark
+    pixels = _bytes(noisy)
+    noisy = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255  # a camera's steps are lifted too
+    gain = gains(pixels, draw(1, _LEAST_LIGHT, 1, generator).item())
+    lit = (dark if gain is None else dark * torch.from_numpy(gain)).clamp_max(1)
+    if not is_night and lit.mean() < _DARK:
+        return noisy, x
+    return noisy if gain is None else (noisy * torch.from_numpy(gain)).clamp_max(1), lit
 
 
 def lit_reference(degraded: Uint8, generator: Generator) -> Uint8:

@@ -46,7 +46,8 @@ class DataRecipe(_Strict):
     keep_gib: decoded images kept in memory; what does not fit is decoded again at each use.
     kinds_infrared, kinds_visible: degradations that are simulated; none named: those of `DEGRADATIONS` that are in
         `KINDS`, the paper's and its neighbours'. One named several times is drawn so much more often.
-    untold: kinds among them that the model does not tell by name, so that it stays one of the same kinds.
+    untold: kinds among them that the model has no name for, so that its head stays as it is. It learns that such an
+        image has none of the kinds that it does name.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
     cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded images.

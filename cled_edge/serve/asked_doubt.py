@@ -10,9 +10,10 @@ ASKED_S = 2.0  # after the last look the loop goes on without
 
 
 class Doubting(Protocol):
-    """What fuses: see `Fuser.uncertainty` and `Fuser.can_doubt`."""
+    """What fuses: see `Fuser.is_looked_at`, `look_failure` and `can_doubt`."""
 
-    uncertainty: bool
+    is_looked_at: bool
+    look_failure: str
 
     @property
     def can_doubt(self) -> bool:
@@ -27,7 +28,6 @@ class AskedDoubt:
 
     def __init__(self, fuser: Doubting | None, box: ControlBox) -> None:
         self._fuser, self._box = fuser, box
-        self._always = fuser is not None and fuser.uncertainty
         self._asked_s = -ASKED_S
         self.is_possible = fuser is not None and fuser.can_doubt
 
@@ -38,8 +38,10 @@ class AskedDoubt:
     @property
     def reason(self) -> str:
         """Why frames have none, in words; "" if the next one will."""
-        if not self.is_possible:
+        if self._fuser is None or not self.is_possible:
             return "no uncertainty: this bundle and backend have no doubt graph"
+        if self._fuser.look_failure:
+            return f"no uncertainty: {self._fuser.look_failure}"
         if self._box.current.steadiness:
             return "no uncertainty while steadiness is above 0"
         return ""
@@ -47,8 +49,7 @@ class AskedDoubt:
     def settle(self) -> None:
         """Let the next frame have it, or not."""
         if self._fuser is not None:
-            is_asked = time.monotonic() - self._asked_s < ASKED_S
-            self._fuser.uncertainty = self._always or (is_asked and not self.reason)
+            self._fuser.is_looked_at = time.monotonic() - self._asked_s < ASKED_S and not self.reason
 
 
 def has_view(frame: FusedFrame, view: str) -> bool:

@@ -129,6 +129,7 @@ def _add_told(app: FastAPI, page: Page) -> None:
     @app.get("/snapshot/{view}.png")
     async def picture(view: str) -> Response:
         name, _ = view_and_width(view)
+        _ask(page, name)
         shot = _newest(page)
         content = await asyncio.get_running_loop().run_in_executor(page.pool, png_of, shot.frame, name)
         return Response(content, media_type="image/png", headers=_download(f"cled-edge-{shot.number:06d}-{name}.png"))
@@ -159,6 +160,7 @@ def _add_changes(app: FastAPI, page: Page) -> None:
                 'the body is no wish to record; needed {"on": true, "view": "picture", "kind": "mp4"} (or "mcap"), or '
                 '{"on": false}; send one'
             )
+        _ask(page, view)
         recorder = page.recorder
         return await (asyncio.to_thread(recorder.start, view, kind) if is_on else asyncio.to_thread(recorder.stop))
 
@@ -167,6 +169,7 @@ def _add_streams(app: FastAPI, page: Page) -> None:
     @app.get("/stream/{view}.mjpg")
     async def mjpeg(view: str, most_hz: float = MOST_HZ) -> Response:
         name, width_px = view_and_width(view)
+        _ask(page, name)
         if page.telemetry.viewers >= MAX_VIEWERS:
             return JSONResponse({"error": f"{MAX_VIEWERS} streams are open; close one"}, 503)
         period_s = 1 / min(max(most_hz, 0.1), MOST_HZ)
@@ -252,11 +255,12 @@ class _Viewer:
         jpegs: list[bytes] = []
         if any(is_uncertainty(name) for name, _ in views):
             self._page.doubt.ask()
-            told["missing"] = self._page.doubt.reason
         if found:
             told["frame"] = found[1].facts()
             shown = [place for place, (name, _) in enumerate(views) if has_view(found[1].frame, name)]
             jpegs = list(await asyncio.gather(*(found[1].jpeg(*views[place], self._page.pool) for place in shown)))
+            if len(shown) < len(views):
+                told["missing"] = self._page.doubt.reason or "this frame has no uncertainty"
             told |= {"views": [texts[place] for place in shown], "bytes": [len(jpeg) for jpeg in jpegs]}
         now_s = asyncio.get_running_loop().time()
         if now_s >= self._status_due_s:
@@ -270,6 +274,14 @@ class _Viewer:
         if points:
             self._told_points = points[-1]["n"]
         return points
+
+
+def _ask(page: Page, view: str) -> None:
+    """Ask for what a view takes of the next frames; OptionError if it cannot be had."""
+    if is_uncertainty(view):
+        if page.doubt.reason:
+            raise OptionError(f"the view {view} cannot be had: {page.doubt.reason}; take another view")
+        page.doubt.ask()
 
 
 def _newest(page: Page) -> Shot:

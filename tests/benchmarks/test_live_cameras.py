@@ -29,7 +29,7 @@ class EchoFuser:
     def with_thermal(self, _thermal: object) -> "EchoFuser":
         return self
 
-    def fuse_pair(self, pair: FramePair, _controls: object) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, _controls: object, _memory: object) -> FusedFrame:
         images = pair.visible.image, pair.infrared.image, pair.visible.image
         return timed(FusedFrame(*images, latency_ns={"network": 1_000_000}), pair)
 

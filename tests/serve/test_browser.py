@@ -20,7 +20,7 @@ LEVEL = "() => document.querySelector('#main canvas').getContext('2d').getImageD
 class Doubter:
     """What fuses, as the page knows it: it tells an uncertainty if it is asked."""
 
-    uncertainty, can_doubt = False, True
+    is_looked_at, can_doubt, look_failure = False, True, ""
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def feed(page: PageServer, box, fuser: Doubter) -> Iterator[threading.Event]:
         index = 0
         while not ended.wait(0.03):
             level = round(200 * box.current.balance)
-            levels = np.full((2, *SIZE), 32, np.float32) if fuser.uncertainty else None
+            levels = np.full((2, *SIZE), 32, np.float32) if fuser.is_looked_at else None
             picture = np.full((*SIZE, 3), level, np.uint8)
             page.show(scene(index, picture=picture, states=("stale", "open"), uncertainty=levels))
             index += 1
@@ -119,13 +119,14 @@ def test_record_and_snapshot_work_from_the_page(feed, page: PageServer, tab) -> 
 
 def test_the_uncertainty_is_drawn_as_soon_as_its_tab_is_chosen(feed, box, fuser: Doubter, tab) -> None:
     tab.wait_for_function(f"() => ({LEVEL})() > 50")
-    assert not fuser.uncertainty
+    assert not fuser.is_looked_at
     tab.click("text=Uncertainty, visible")
     tab.wait_for_function(f"() => ({LEVEL})() > 240")  # 32 levels are the palette's end
-    assert fuser.uncertainty
+    assert fuser.is_looked_at
     tab.click("text=Fused")
     tab.wait_for_function(f"() => Math.abs(({LEVEL})() - 100) < 5")
     box.change(steadiness=0.5)
     tab.click("text=Uncertainty, infrared")
     tab.wait_for_selector("text=no uncertainty while steadiness is above 0")
+    tab.wait_for_function(f"() => ({LEVEL})() === 13")  # no older image stands there
     assert tab.said == []

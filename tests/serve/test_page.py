@@ -308,10 +308,10 @@ class Doubter:
     """What fuses, as the page knows it."""
 
     def __init__(self, can_doubt: bool = True) -> None:
-        self.uncertainty, self.can_doubt = False, can_doubt
+        self.is_looked_at, self.can_doubt, self.look_failure = False, can_doubt, ""
 
     def scene(self) -> FusedFrame:
-        levels = np.full((2, *SIZE), 8, np.float32) if self.uncertainty else None
+        levels = np.full((2, *SIZE), 8, np.float32) if self.is_looked_at else None
         return scene(uncertainty=levels)
 
 
@@ -320,19 +320,19 @@ def test_the_uncertainty_is_computed_while_somebody_looks_at_it(serve, monkeypat
     page = serve(fuser=fuser)
     assert "visible-uncertainty" in Client(page.url).json("/about.json")[1]["views"]
     page.show(fuser.scene())
-    assert not fuser.uncertainty
+    assert not fuser.is_looked_at
     viewer = Viewer(page, "fused", "visible-uncertainty@160")
     told, images = viewer.next()
-    assert (told["views"], told["missing"], len(images)) == (["fused"], "", 1)
+    assert (told["views"], told["missing"], len(images)) == (["fused"], "this frame has no uncertainty", 1)
     page.show(fuser.scene())  # whoever looks gets it from the next frame on
-    assert fuser.uncertainty
+    assert fuser.is_looked_at
     page.show(fuser.scene())
     told, images = viewer.next()
     assert told["views"] == ["fused", "visible-uncertainty@160"]
     assert images[1].shape == (48, 64, 3)
     monkeypatch.setattr("cled_edge.serve.asked_doubt.ASKED_S", 0.0)
     page.show(fuser.scene())
-    assert not fuser.uncertainty
+    assert not fuser.is_looked_at
 
 
 def test_without_a_doubt_graph_and_with_steadiness_there_is_no_uncertainty(serve, box) -> None:
@@ -342,14 +342,27 @@ def test_without_a_doubt_graph_and_with_steadiness_there_is_no_uncertainty(serve
     told, images = Viewer(page, "visible-uncertainty").next()
     assert (told["views"], images) == ([], [])
     assert "no doubt graph" in told["missing"]
+    client = Client(page.url)
+    for answer in (
+        client.json("/record", {"on": True, "view": "visible-uncertainty"}),
+        client.json("/stream/visible-uncertainty.mjpg"),
+        client.json("/snapshot/visible-uncertainty.png"),
+    ):
+        assert answer[0] == 422
+        assert "cannot be had: no uncertainty: this bundle" in answer[1]["error"]
     fuser = Doubter()
     page = serve(fuser=fuser)
     box.change(steadiness=0.5)
     page.show(fuser.scene())
     told, _ = Viewer(page, "visible-uncertainty").next()
     page.show(fuser.scene())
-    assert not fuser.uncertainty, "the warm loop tells none"
+    assert not fuser.is_looked_at, "the warm loop tells none"
     assert told["missing"] == "no uncertainty while steadiness is above 0"
+    box.change(steadiness=0.0)
+    fuser.look_failure = "there is no engine"
+    page.show(fuser.scene())
+    assert not fuser.is_looked_at
+    assert Viewer(page, "visible-uncertainty").next()[0]["missing"] == "no uncertainty: there is no engine"
 
 
 def test_a_recording_of_the_uncertainty_keeps_it_on(serve) -> None:
@@ -360,6 +373,6 @@ def test_a_recording_of_the_uncertainty_keeps_it_on(serve) -> None:
     for _ in range(4):  # the first frame has none and is left out
         page.show(fuser.scene())
         time.sleep(0.02)
-    assert fuser.uncertainty
+    assert fuser.is_looked_at
     status = client.json("/record", {"on": False})[1]
     assert (status["written"] + status["dropped"], status["failure"]) == (3, None)

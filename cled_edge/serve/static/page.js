@@ -168,6 +168,17 @@ async function take(data) {
     return draw(view, jpeg);
   });
   await Promise.all(drawing);
+  if (told.missing && state.main.endsWith("-uncertainty")) say_instead(told.missing);
+}
+
+function say_instead(words) {
+  const canvas = $("main").querySelector("canvas"); // no older image may pass for this frame's
+  const pen = canvas.getContext("2d");
+  pen.fillStyle = "#0d1117";
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  pen.fillStyle = "#8b949e";
+  pen.font = `${Math.max(10, Math.round(canvas.width / 40))}px sans-serif`;
+  pen.fillText(words, canvas.width / 40, canvas.height / 2, canvas.width * 0.95);
 }
 
 // --- words and numbers ----------------------------------------------------------------------------------------------
