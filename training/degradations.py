@@ -88,19 +88,21 @@ def rain(x: Tensor, generator: Generator) -> Tensor:
 
 
 def blur(x: Tensor, generator: Generator) -> Tensor:
-    """Defocus (Gaussian), motion (a line), or a sensor of fewer pixels (down and up again)."""
+    """Defocus (Gaussian), motion (a line), or a sensor of fewer pixels (down and up again), behind either or alone."""
     n, _, height, width = x.shape
     spread = draw(n, 0.5, 2.0, generator)
     gaussian = _gaussians(spread)
     lines = _lines(draw(n, 3, 13, generator), draw(n, 0, 180, generator), torch.full((n, 1, 1, 1), 0.5))
     kernels = torch.where(_chosen(n, 0.5, generator) > 0, gaussian, lines)
     out = _convolved(x, kernels / kernels.sum((2, 3), keepdim=True))
-    for index in torch.nonzero(torch.rand(n, generator=generator) < 1 / 3).flatten().tolist():
-        factor = 1.4 + 2.6 * torch.rand((), generator=generator).item()
-        small = F.interpolate(
-            x[index : index + 1], (int(height / factor), int(width / factor)), mode="bilinear", antialias=True
-        )
-        out[index] = F.interpolate(small, (height, width), mode="bicubic")[0]
+    for index in torch.nonzero(torch.rand(n, generator=generator) < 0.5).flatten().tolist():
+        by, behind, averages, is_smooth = torch.rand(4, generator=generator).tolist()
+        factor = 1.4 + 3.0 * by
+        image = (out if behind < 0.4 else x)[index : index + 1]
+        size = int(height / factor), int(width / factor)
+        mode = "bilinear" if averages < 0.5 else "bicubic"
+        small = F.interpolate(image, size, mode=mode, antialias=averages < 0.75)
+        out[index] = F.interpolate(small, (height, width), mode="bicubic" if is_smooth < 0.8 else "bilinear")[0]
     return out
 
 
