@@ -48,7 +48,7 @@ from cled_edge.errors import OptionError, one_line_errors
 from cled_edge.explain.pixel_origin import luma_levels
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, bytes_from_network
-from cled_edge.light import gains
+from cled_edge.light import gains, lifted
 from cled_edge.metrics.psnr import psnr_db
 from cled_edge.metrics.reference import ssim
 from cled_edge.schedule import Schedule
@@ -358,8 +358,7 @@ def light_rows(fuser: Fuser, scenes: list[Scene]) -> Iterator[Row]:
             noise = np.random.default_rng(scene.seed).normal(0, NIGHT_NOISE, scene.visible.shape)
             noisy = np.clip(np.rint(scene.visible + noise), 0, 255).astype(np.uint8)
             gain = gains(noisy, light)
-            lit = scene.visible * (1 if gain is None else gain[:, :, None])
-            wanted = np.clip(np.rint(lit), 0, 255).astype(np.uint8)
+            wanted = scene.visible if gain is None else lifted(scene.visible, gain)
             fused = fuser(scene.infrared, noisy, controls)
             lumas = (float(luma_of(image).mean()) for image in (fused.visible, fused.picture))
             seen = fuser.as_seen(noisy, controls).image

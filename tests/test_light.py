@@ -78,12 +78,15 @@ def test_a_flat_image_passes_through_in_any_light_and_the_deadline_stays_as_it_w
     assert (fused.controls.deadline_ms, fused.controls.steps) == (5.0, 1)
 
 
-def test_a_lamp_keeps_its_level_and_a_colour_its_hue() -> None:
+def test_a_lamp_keeps_its_level_and_a_colour_most_of_its_hue() -> None:
     night = street(18, (192, 256))
     lit = brightened(night, 1.0)
     assert lit[90:102, 122:134].min() >= 248
-    red, green = (lit[:40, :, channel].astype(float).mean() for channel in (0, 1))
-    assert green / red == pytest.approx(night[:40, :, 1].mean() / night[:40, :, 0].mean(), rel=0.03)
+    red, green, blue = (lit[:40, :, channel].astype(float).mean() for channel in range(3))
+    assert red > green > blue, "warm stays warm"
+    assert night[:40, :, 1].mean() / night[:40, :, 0].mean() < green / red < 0.97, (
+        "and a little less so: colours are noisy"
+    )
 
 
 def test_black_beside_a_warped_image_does_not_count() -> None:
@@ -112,7 +115,7 @@ def test_grey_stays_grey_and_bgr_is_rgb() -> None:
     np.testing.assert_array_equal(brightened(night[:, :, ::-1].copy(), 0.7)[:, :, ::-1], brightened(night, 0.7))
     grey = np.repeat(night[:, :, :1], 3, axis=2)
     assert np.ptp(brightened(grey, 0.7), axis=2).max() == 0
-    np.testing.assert_array_equal(brightened(night[:, :, 0].copy(), 0.7), brightened(grey, 0.7)[:, :, 0])
+    np.testing.assert_allclose(brightened(night[:, :, 0].copy(), 0.7), brightened(grey, 0.7)[:, :, 0], atol=1)
 
 
 def test_a_pair_is_brightened_whole_in_tiles_and_in_its_report() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 
 from cled_edge.image import Uint8
-from cled_edge.light import brightened, gains
+from cled_edge.light import COLOUR, brightened, gains
 from training.degradations import darkened, draw, jpeg, sensor_noise
 
 _LEAST_LIGHT = 0.7  # of the control: below it little is lifted
@@ -29,10 +29,14 @@ def lit_night(x: Tensor, is_night: bool, generator: Generator) -> tuple[Tensor, 
     pixels = _bytes(noisy)
     noisy = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255  # a camera's steps are lifted too
     gain = gains(pixels, draw(1, _LEAST_LIGHT, 1, generator).item())
-    lit = (dark if gain is None else dark * torch.from_numpy(gain)).clamp_max(1)
-    if not is_night and lit.mean() < _DARK:
-        return noisy, x
-    return noisy if gain is None else (noisy * torch.from_numpy(gain)).clamp_max(1), lit
+    noisy_lit, lit = (image if gain is None else _lifted(image, torch.from_numpy(gain)) for image in (noisy, dark))
+    return (noisy, x) if not is_night and lit.mean() < _DARK else (noisy_lit, lit)
+
+
+def _lifted(x: Tensor, gain: Tensor) -> Tensor:
+    """Return (1, 3, H, W) in [0, 1] with the gains of pixels, (H, W), as `light.lifted` has it."""
+    own = gain**COLOUR
+    return (own * x + (gain - own) * x.mean(dim=1, keepdim=True)).clamp_max(1)
 
 
 def lit_reference(degraded: Uint8, generator: Generator) -> Uint8:
