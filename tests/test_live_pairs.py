@@ -362,6 +362,9 @@ class FakeFuser:
     def warm_up(self, size: tuple[int, int], controls: object) -> None:
         self.warmed.append(size)
 
+    def give_up_look(self, _reason: str) -> bool:
+        return False
+
     def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
         images = pair.visible.image, pair.infrared.image, pair.visible.image
         ages = pair.ages_ns(time.monotonic_ns())
