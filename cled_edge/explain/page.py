@@ -3,6 +3,7 @@
 import base64
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,11 +61,17 @@ def write_report(told: Explanation, folder: Path, title: str, over_time: OverTim
     named = named_arrays(told)
     arrays = {**told.arrays(), **named}
     drawn = panels.panels_of(told)
-    for name, panel in drawn.items():
-        write_whole(folder / PANELS / f"{name}.png", panels.encoded(panel, "png"))
-    animation = panels.animation(told)
+    with ThreadPoolExecutor() as pool:  # coding images leaves the interpreter free
+        moving = pool.submit(panels.animation, told)
+        # Both forms of a panel in turn: to save an image writes to it.
+        coded = pool.map(lambda panel: [panels.encoded(panel, kind) for kind in ("png", "webp")], drawn.values())
+        told.save_npz(folder / NPZ, named)
+    shown = {}
+    for name, (file, image) in zip(drawn, coded, strict=True):
+        write_whole(folder / PANELS / f"{name}.png", file)
+        shown[name] = image
+    animation = moving.result()
     write_whole(folder / ANIMATION, animation)
-    told.save_npz(folder / NPZ, named)
     numbers = numbers_of_arrays(arrays)
     write_whole(folder / NUMBERS, json_of(numbers))
     if over_time:
@@ -74,7 +81,7 @@ def write_report(told: Explanation, folder: Path, title: str, over_time: OverTim
         title=title,
         facts=_facts(told),
         verdicts=said,
-        images={name: _embedded(panels.encoded(panel, "webp"), "webp") for name, panel in drawn.items()},
+        images={name: _embedded(image, "webp") for name, image in shown.items()},
         animation=_embedded(animation, "webp"),
         n=numbers,
         steps=told.steps,
