@@ -31,7 +31,7 @@ def as_seen(
     controls: Controls,
     color_order: ColorOrder,
     tints_grey: bool,
-    steady: Steady = lambda power: power,
+    steady: Steady | None = None,
 ) -> Seen:
     """Return what the network sees of an image; one that is no 8-bit image stays as it is, for others to refuse.
 

@@ -403,8 +403,7 @@ class Fuser:
 
         steady: of a stream, see `SteadyLight`.
         """
-        order, tints_grey = self.color_order, self.bundle.manifest.tints_grey
-        return as_seen(visible, controls, order, tints_grey, *(() if steady is None else (steady,)))
+        return as_seen(visible, controls, self.color_order, self.bundle.manifest.tints_grey, steady)
 
     def with_thermal(self, thermal: Thermal) -> "Fuser":
         """Return this fuser, on the same backend, with other settings for infrared values."""

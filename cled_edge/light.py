@@ -63,7 +63,7 @@ class SteadyLight:
         return steady
 
 
-def brightened(visible: Uint8, light: float, steady: Steady = lambda power: power) -> Uint8:
+def brightened(visible: Uint8, light: float, steady: Steady | None = None) -> Uint8:
     """Return an 8-bit image, (H, W) or (H, W, 1 or 3), with so much of the light that it lacks, 0 to 1.
 
     With 0, and where nothing is lacking, it is the image itself. steady: see `SteadyLight`.
@@ -82,13 +82,14 @@ def lifted(visible: Uint8, gain: Float32) -> Uint8:
     return np.asarray(cv2.add(channels, cv2.merge([grey] * 3)), np.uint8)
 
 
-def gains(visible: Uint8, light: float, steady: Steady = lambda power: power) -> Float32 | None:
+def gains(visible: Uint8, light: float, steady: Steady | None = None) -> Float32 | None:
     """Return by how much each pixel of an image, shaped as in `brightened`, is lifted, (H, W); None where all are 1."""
     if light <= 0 or not visible.size:
         return None
     largest = _largest_channel(visible)
     shining, small = _illumination(largest)
-    power = light * steady(_lacking(shining, largest, small))
+    power = _lacking(shining, largest, small)
+    power = light * (power if steady is None else steady(power))
     if power <= 0:
         return None
     return np.asarray(cv2.pow(shining, -power), np.float32)

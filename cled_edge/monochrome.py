@@ -21,7 +21,7 @@ from cled_edge.image import ColorOrder, Uint8
 TINT = (1.02, 1.0, 1 - 0.02 * 0.299 / 0.114)  # gains of R, G and B; the BT.601 luma stays
 _QUIET, _NOISY = 4.0, 6.0  # standard deviation of noise, grey levels: all of the tint up to one, none from the other
 TINTED = "the visible image is grey: the network is shown it with a faint tint, and what comes out is made grey again"
-_ENOUGH = 20_000  # values of that band
+_ENOUGH = 20_000  # values of the band that noise is told by
 _PROBE_PX = 32  # a colour image shows its colours at one in so many rows and columns
 
 

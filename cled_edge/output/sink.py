@@ -51,6 +51,11 @@ Shown = Literal[  # see cled_edge.output.view: fused; both restored; both as the
 Policy = Literal["wait", "drop"]
 
 
+def is_uncertainty(view: str) -> bool:
+    """Say whether a view is that of an uncertainty."""
+    return view.endswith("-uncertainty")
+
+
 @dataclass(frozen=True)
 class OutputSettings:
     """What a user says of one output. OptionError for what is not allowed.
@@ -80,7 +85,7 @@ class OutputSettings:
     @property
     def asks_uncertainty(self) -> bool:
         """Whether it shows or writes the uncertainty, which a run must then ask its fuser for."""
-        return self.shows.endswith("-uncertainty") or output_address(self.to).scheme == "uncertainty"
+        return is_uncertainty(self.shows) or output_address(self.to).scheme == "uncertainty"
 
     @classmethod
     def parse(cls, text: str) -> "OutputSettings":

@@ -5,6 +5,7 @@ from typing import Protocol
 
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import FusedFrame
+from cled_edge.output.sink import is_uncertainty
 
 ASKED_S = 2.0  # after the last look the loop goes on without
 
@@ -55,8 +56,3 @@ class AskedDoubt:
 def has_view(frame: FusedFrame, view: str) -> bool:
     """Say whether a frame can show a view: that of an uncertainty takes a frame that has one."""
     return frame.uncertainty is not None or not is_uncertainty(view)
-
-
-def is_uncertainty(view: str) -> bool:
-    """Say whether a view is that of an uncertainty."""
-    return view.endswith("-uncertainty")

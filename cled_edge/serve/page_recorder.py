@@ -61,9 +61,9 @@ class Recorder:
     def put(self, frame: FusedFrame) -> None:
         """Take a frame, if a recording is under way; never wait."""
         fanout, view = self._fanout, self.view
-        if (
-            fanout and view and has_view(frame, view) and not fanout.put(frame)
-        ):  # it has failed: another thread closes it
+        if not fanout or not view or not has_view(frame, view):
+            return
+        if not fanout.put(frame):  # it has failed: another thread closes it
             threading.Thread(target=self.stop, name="recording", daemon=True).start()
 
     def stop(self, within_s: float | None = None) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from starlette.websockets import WebSocketDisconnect
 from cled_edge.control_box import ControlBox
 from cled_edge.errors import CledEdgeError, OptionError
 from cled_edge.json_text import json_from_bytes, json_of
+from cled_edge.output.sink import is_uncertainty
 from cled_edge.output.view import VIEWS
 from cled_edge.registration.warp import Registrar
-from cled_edge.serve.asked_doubt import AskedDoubt, has_view, is_uncertainty
+from cled_edge.serve.asked_doubt import AskedDoubt, has_view
 from cled_edge.serve.bare_application import bare_application, body_of
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.page_recorder import Kind, Recorder
@@ -160,7 +161,8 @@ def _add_changes(app: FastAPI, page: Page) -> None:
                 'the body is no wish to record; needed {"on": true, "view": "picture", "kind": "mp4"} (or "mcap"), or '
                 '{"on": false}; send one'
             )
-        _ask(page, view)
+        if is_on:
+            _ask(page, view)
         recorder = page.recorder
         return await (asyncio.to_thread(recorder.start, view, kind) if is_on else asyncio.to_thread(recorder.stop))
 
@@ -220,8 +222,8 @@ class _Viewer:
     A question is `{"views": ["picture@1280", ...], "after": NUMBER}`. The answer is binary: the length of a JSON text,
     4 bytes, little endian; that text: the frame's facts, `points` of the charts since the last answer, `views` and
     `bytes` of each; then the JPEGs. `missing` says why a view that was asked for is not among them. Once a second it
-    has the `status` too. Without a new frame for a second an answer
-    has no frame, so that a page tells a silent source from a broken line.
+    has the `status` too. Without a new frame for a second an answer has no frame, so that a page tells a silent source
+    from a broken line.
     """
 
     def __init__(self, page: Page, socket: WebSocket) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import FusedFrame
+from cled_edge.output.sink import is_uncertainty
 from cled_edge.registration.warp import Registrar
-from cled_edge.serve.asked_doubt import AskedDoubt, Doubting, is_uncertainty
+from cled_edge.serve.asked_doubt import AskedDoubt, Doubting
 from cled_edge.serve.channel import Channel
 from cled_edge.serve.http_thread import HttpThread
 from cled_edge.serve.page_address import PageAddress, not_installed
