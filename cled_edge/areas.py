@@ -1,4 +1,4 @@
-"""Areas of a picture: where degradation is removed, and where a camera shows nothing of the scene, as maps."""
+"""Areas of a picture, as maps: where degradation is removed, which image counts more, what a camera does not show."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,16 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from cled_edge.attention import attending
 from cled_edge.errors import OptionError, SourceUnreadableError
 from cled_edge.frame import FusedFrame
-from cled_edge.image import Uint8, read_image
+from cled_edge.image import Float32, Uint8, read_image
 from cled_edge.registration.border import bordered
 from cled_edge.size import Size
 
 AreaModality = Literal["both", "infrared", "visible"]
 Point = tuple[float, float]
-SOFT_PX = 16  # over which validity falls to 0 beside what a camera does not show
+SOFT_PX = 16  # over which validity falls to 0 beside what a camera does not show, and attention at an area's edge
 _PARTS = 16  # of a pixel, to which OpenCV draws a polygon
 
 
@@ -33,6 +34,8 @@ class Area:
     polygon: its corners, (row, column), each 0 at the top or left edge of the picture and 1 at the other.
     mask: a picture file instead, enlarged to the pair: white is inside, black outside, and grey lies between.
     Neither: all of the picture.
+    attention: how far the fused image leans on one of the restored ones there, beyond what `balance` gives: -1 is the
+        visible, 1 the infrared, 0 neither. It has no modality.
     """
 
     share: float = 1.0
@@ -40,18 +43,25 @@ class Area:
     polygon: tuple[Point, ...] = ()
     mask: Path | None = None
     valid: bool = True
+    attention: float = 0.0
 
     def __post_init__(self) -> None:
         """Check all values."""
+        if not -1 <= self.attention <= 1:
+            raise OptionError(
+                f"the attention of an area is {self.attention}; it must lie between -1 (the visible) and 1 (the "
+                "infrared)"
+            )
         if not 0 <= self.share <= 1:
             raise OptionError(f"the share of an area is {self.share}; it must lie between 0 and 1")
         if self.modality not in get_args(AreaModality):
             known = ", ".join(get_args(AreaModality))
             raise OptionError(f"the modality of an area is {self.modality!r}; known: {known}; choose one")
-        if not self.valid and (self.modality == "both" or self.share != 1):
+        if not self.valid and (self.modality == "both" or self.share != 1 or self.attention):
             raise OptionError(
-                f"an area that is not valid has the modality {self.modality!r} and the share {self.share:g}; needed "
-                "one camera, infrared or visible, and no share; give two areas where both see nothing"
+                f"an area that is not valid has the modality {self.modality!r}, the share {self.share:g} and the "
+                f"attention {self.attention:g}; needed one camera, infrared or visible, no share and no attention; "
+                "give two areas where both see nothing"
             )
         if self.polygon and self.mask:
             raise OptionError("an area has a polygon and a mask; needed one of them; remove the other")
@@ -73,12 +83,13 @@ class Area:
         share: float = 1.0,
         modality: str = "both",
         valid: bool = True,
+        attention: float = 0.0,
     ) -> "Area":
         """Return the area of a box, such as a detector's: its sides as parts of the picture, 0 to 1."""
         if not (top < bottom and left < right):
             raise OptionError(f"a box goes from {(top, left)} to {(bottom, right)}; needed top < bottom, left < right")
         corners = ((top, left), (top, right), (bottom, right), (bottom, left))
-        return cls(share, modality, corners, valid=valid)  # type: ignore[arg-type]  # checked there
+        return cls(share, modality, corners, valid=valid, attention=attention)  # type: ignore[arg-type]  # checked there
 
     def inside(self, size: Size) -> Uint8:
         """Return uint8 (H, W): 255 inside, 0 outside. SourceUnreadableError if the mask cannot be read."""
@@ -104,8 +115,8 @@ class Area:
 class Areas:
     """Areas laid over one another: where two have a share and overlap, the later one holds. Elsewhere it is 1.
 
-    The maps for a size are kept for the next pair of that size. Masks are read once, here: SourceUnreadableError and
-    SourceMissingError.
+    So it is with two that have an attention; elsewhere that is 0. The maps for a size are kept for the next pair of
+    that size. Masks are read once, here: SourceUnreadableError and SourceMissingError.
     """
 
     def __init__(self, areas: Iterable[Area]) -> None:
@@ -114,14 +125,20 @@ class Areas:
             if area.mask is not None and not area.mask.is_file():
                 raise SourceUnreadableError(f"the mask {area.mask} is no file; needed a picture; correct its name")
             area.inside((1, 1))
-        self._shares = [area for area in self.areas if area.valid]
+        self._shares = [area for area in self.areas if area.valid and (not area.attention or area.share != 1)]
+        self._attended = [area for area in self.areas if area.attention]
         self._unseen = [area for area in self.areas if not area.valid]
         self._strength, self._validity = lru_cache(maxsize=4)(self._drawn), lru_cache(maxsize=4)(self._seen)
+        self._attention = lru_cache(maxsize=4)(self._leaning)
         self._joined: tuple[Uint8, Uint8] | None = None
 
     def strength_map(self, size: Size) -> Uint8 | None:
         """Return uint8 (H, W, 2), infrared and visible, 255 is all of the strength; None without areas of a share."""
         return self._strength((int(size[0]), int(size[1]))) if self._shares else None
+
+    def attention(self, size: Size) -> Float32 | None:
+        """Return float32 (H, W), -1 to 1, soft at the edges of areas; None without areas of an attention."""
+        return self._attention((int(size[0]), int(size[1]))) if self._attended else None
 
     def validity(self, size: Size, other: Uint8 | None = None) -> Uint8 | None:
         """Return uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not.
@@ -140,10 +157,26 @@ class Areas:
             joined = self._joined = other, np.asarray(shown, np.uint8)
         return joined[1]
 
-    def bordered(self, fused: FusedFrame, other: Uint8 | None = None) -> FusedFrame:
-        """Return a result with the other camera's restored image where one shows nothing; `other` as in `validity`."""
-        validity = self.validity((fused.picture.shape[0], fused.picture.shape[1]), other)
-        return fused if validity is None else bordered(fused, validity)
+    def finished(
+        self, fused: FusedFrame, validity: Uint8 | None = None, attention: Float32 | None = None
+    ) -> FusedFrame:
+        """Return a result as attention asks, with the other camera's restored image where one shows nothing.
+
+        validity: of the pair, see the method. attention: instead of the areas'.
+        """
+        size = fused.picture.shape[0], fused.picture.shape[1]
+        asked, seen = self.attention(size) if attention is None else attention, self.validity(size, validity)
+        if asked is not None:
+            fused = attending(fused, asked)
+        return fused if seen is None else bordered(fused, seen)
+
+    def _leaning(self, size: Size) -> Float32:
+        found = np.zeros(size, np.float32)
+        for area in self._attended:
+            soft = cv2.blur(area.inside(size), (SOFT_PX + 1,) * 2).astype(np.float32) / 255
+            found += soft * (np.float32(area.attention) - found)
+        found.setflags(write=False)
+        return found
 
     def _seen(self, size: Size) -> Uint8:
         seen = np.full((*size, 2), 255, np.uint8)

@@ -122,6 +122,7 @@ class AreaTable(_Table):
     polygon: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(default=(), strict=False)
     mask: _Path | None = None
     valid: bool = True
+    attention: float = 0.0
 
     @model_validator(mode="after")
     def _check(self) -> "AreaTable":
@@ -130,7 +131,7 @@ class AreaTable(_Table):
 
     def area(self) -> Area:
         """Return it as the loop takes it."""
-        return Area(self.share, self.modality, self.polygon, self.mask, self.valid)
+        return Area(self.share, self.modality, self.polygon, self.mask, self.valid, self.attention)
 
 
 class Run(_Table):

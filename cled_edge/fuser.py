@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cled_edge.areas import Areas
 from cled_edge.as_seen import Seen, as_seen
+from cled_edge.attention import check_attention
 from cled_edge.backend.choice import BackendChoice
 from cled_edge.backend.opener import open_backend
 from cled_edge.backend.protocol import Backend, FrameBackend
@@ -143,6 +144,7 @@ class Fuser:
         *,
         strength_map: Uint8 | None = None,
         validity: Uint8 | None = None,
+        attention: Float32 | None = None,
         memory: Memory | None = None,
         moment: Moment | None = None,
     ) -> FusedFrame:
@@ -156,6 +158,8 @@ class Fuser:
         validity: uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not, and
             the fused image is the other one's. Give the same array for the next pair, and do not write to it. Areas
             that are not valid count too.
+        attention: float32 (H, W): how far a pixel leans on one restored image, beyond what the balance gives: -1 is the
+            visible, 1 the infrared; None is what the fuser's areas say.
         memory: of the stream that the pair belongs to, for `Controls.steadiness`, and so that its light does not jump;
             None fuses it for itself. moment: when the pair was taken, and by which clock; None is now.
 
@@ -174,6 +178,7 @@ class Fuser:
         check_sizes(images[0].shape, images[1].shape)
         size = images[0].shape[0], images[0].shape[1]
         check_maps({} if validity is None else {"validity": validity}, size)
+        check_attention(attention, size)
         controls, notes = examined(*images, controls)
         moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
         begun_ns = time.perf_counter_ns()
@@ -195,7 +200,7 @@ class Fuser:
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
-        fused = self.areas.bordered(fused, validity)
+        fused = self.areas.finished(fused, validity, attention)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.attention import check_attention
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
 from cled_edge.frame import FusedFrame
@@ -81,6 +82,7 @@ def fuse_tiled(
     tiling: Tiling,
     strength_map: Uint8 | None = None,
     validity: Uint8 | None = None,
+    attention: Float32 | None = None,
     memory: Memory | None = None,
     moment: Moment | None = None,
 ) -> FusedFrame:
@@ -103,10 +105,18 @@ def fuse_tiled(
     )
     if len(rows.starts) == len(columns.starts) == 1:
         return fuser(
-            infrared, visible, controls, strength_map=strength_map, validity=validity, memory=memory, moment=moment
+            infrared,
+            visible,
+            controls,
+            strength_map=strength_map,
+            validity=validity,
+            attention=attention,
+            memory=memory,
+            moment=moment,
         )
     check_maps(maps_of(strength_map), size)
     check_maps({} if validity is None else {"validity": validity}, size)
+    check_attention(attention, size)
     controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
@@ -148,7 +158,7 @@ def fuse_tiled(
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
     fused = seen.finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
-    fused = fuser.areas.bordered(fused, validity)
+    fused = fuser.areas.finished(fused, validity, attention)
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

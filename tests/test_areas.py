@@ -12,6 +12,12 @@ from cled_edge.image import write_png
 from cled_edge.tiling import Tiling, fuse_tiled
 
 
+@pytest.fixture(scope="module")
+def fuser():
+    with Fuser.load() as opened:
+        yield opened
+
+
 def shares(*areas: Area, size: tuple[int, int] = (40, 60)) -> np.ndarray:
     found = Areas(areas).strength_map(size)
     assert found is not None
@@ -59,8 +65,8 @@ def test_a_mask_is_enlarged_and_its_grey_lies_between(tmp_path: Path) -> None:
         (lambda: Area(0, polygon=((0, 0), (1, 1))), "has 2 corners; it needs 3"),
         (lambda: Area(0, polygon=((0, 0), (0, 640), (1, 1))), r"corner of an area is \(0, 640\)"),
         (lambda: Area(0, polygon=((0, 0), (0, 1), (1, 1)), mask=Path("m.png")), "a polygon and a mask"),
-        (lambda: Area(valid=False), "modality 'both' and the share 1; needed one camera"),
-        (lambda: Area(0.5, "visible", valid=False), "needed one camera, infrared or visible, and no share"),
+        (lambda: Area(valid=False), "modality 'both', the share 1 and the attention 0; needed one camera"),
+        (lambda: Area(0.5, "visible", valid=False), "needed one camera, infrared or visible, no share"),
         (lambda: Area.box(0.5, 0, 0.5, 1, share=0), "needed top < bottom"),
     ],
 )
@@ -139,3 +145,65 @@ def test_where_a_camera_shows_nothing_the_other_one_is_shown_whole_and_in_tiles(
         np.testing.assert_array_equal(fused.picture[60:, :90], fused.visible[60:, :90])
     np.testing.assert_array_equal(whole.picture[:, 120:], plain.picture[:, 120:])
     np.testing.assert_array_equal(both.picture[:40, 120:], np.stack([both.infrared[:40, 120:]] * 3, axis=2))
+
+
+def test_attention_leans_on_either_restored_image_where_it_is_asked_for(fuser: Fuser) -> None:
+    rng = np.random.default_rng(7)
+    pair = rng.integers(30, 220, (64, 96), np.uint8), rng.integers(30, 220, (64, 96, 3), np.uint8)
+    plain = fuser(*pair)
+    attention = np.zeros((64, 96), np.float32)
+    attention[:, 32:64], attention[:, 64:] = -1, 1
+    found = fuser(*pair, attention=attention)
+    assert np.array_equal(found.picture[:, :32], plain.picture[:, :32])
+    assert np.array_equal(found.picture[:, 32:64], plain.visible[:, 32:64])
+    luma = found.picture[:, 64:].astype(float) @ [0.299, 0.587, 0.114]
+    inside = ((found.picture[:, 64:] > 0) & (found.picture[:, 64:] < 255)).all(axis=2)  # colours that were not cut
+    assert np.abs(luma - plain.infrared[:, 64:])[inside].max() <= 1
+    assert np.array_equal(found.infrared, plain.infrared)
+    half = fuser(*pair, attention=-0.5 * np.ones((64, 96), np.float32)).picture.astype(int)
+    assert np.abs(half - (plain.picture.astype(int) + plain.visible) / 2).max() <= 1
+
+
+def test_at_its_ends_attention_gives_what_balance_gives(fuser: Fuser) -> None:
+    rng = np.random.default_rng(8)
+    pair = rng.integers(60, 190, (64, 64), np.uint8), rng.integers(90, 160, (64, 64, 3), np.uint8)
+    for balance, attention in ((0.0, -1.0), (1.0, 1.0)):
+        wanted = fuser(*pair, Controls(balance=balance)).picture.astype(int)
+        found = fuser(*pair, attention=np.full((64, 64), attention, np.float32)).picture.astype(int)
+        assert np.abs(found - wanted).max() <= 2
+
+
+def test_areas_of_attention_are_soft_later_ones_hold_and_tiles_have_them(fuser: Fuser) -> None:
+    areas = Areas([Area(attention=-1.0), Area.box(0, 0.5, 1, 1, attention=0.5)])
+    found = areas.attention((96, 160))
+    assert found is not None
+    assert (found[:, :60] == -1).all()
+    assert np.abs(found[:, 100:] - 0.5).max() < 1e-6
+    assert len(np.unique(found[50, 70:90])) > 10
+    assert areas.strength_map((96, 160)) is None
+    rng = np.random.default_rng(9)
+    pair = rng.integers(30, 220, (96, 160), np.uint8), rng.integers(30, 220, (96, 160, 3), np.uint8)
+    leaning = Fuser(fuser.bundle, fuser.backend, areas=areas)
+    tiled = fuse_tiled(leaning, *pair, None, Tiling((64, 64), 32))
+    assert np.array_equal(tiled.picture[:, :60], tiled.visible[:, :60])
+
+
+@pytest.mark.parametrize(
+    ("attention", "words"),
+    [
+        (np.zeros((32, 32)), r"attention is float64 \(32, 32\), needed an array float32 \(64, 64\)"),
+        (np.zeros((32, 32), np.float32), r"attention is float32 \(32, 32\), needed"),
+        ([[0.0]], "attention is list, needed an array"),
+        (np.full((64, 64), np.nan, np.float32), "attention goes from nan to nan; each number must lie between -1"),
+        (np.full((64, 64), 1.5, np.float32), "attention goes from 1.5 to 1.5"),
+    ],
+)
+def test_attention_that_is_none_is_refused(fuser: Fuser, attention, words: str) -> None:
+    pair = np.full((64, 64), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
+    with pytest.raises(OptionError, match=words):
+        fuser(*pair, attention=attention)
+    if not isinstance(attention, list):
+        with pytest.raises(OptionError, match=r"attention of an area is 1\.5"):
+            Area(attention=1.5)
+    with pytest.raises(OptionError, match=r"attention 0\.5; needed one camera"):
+        Area(valid=False, modality="visible", attention=0.5)
