@@ -76,15 +76,24 @@ def haze(x: Tensor, generator: Generator) -> Tensor:
 
 
 def rain(x: Tensor, generator: Generator) -> Tensor:
-    """Add bright slanted streaks: drops drawn out by a line, few and bright or many and faint, with a little veil."""
+    """Slanted streaks S of drops that a line draws out.
+
+    Half of the images J have a few bright ones, 0.9 J to J + b S. The other half are mixed with many, (1 - a) J + a S:
+    the more of them shows, the less of the scene does.
+    """
     n, _, height, width = x.shape
     reach = 30
-    share = torch.exp(draw(n, math.log(0.0005), math.log(0.03), generator))
+    is_mixed = _chosen(n, 0.5, generator)
+    few = draw(n, math.log(0.0005), math.log(0.03), generator)
+    share = torch.exp(torch.where(is_mixed > 0, draw(n, math.log(0.004), math.log(0.04), generator), few))
     drops = (torch.rand(n, 1, height + 2 * reach, width + 2 * reach, generator=generator) < share).float()
     lines = _lines(draw(n, 8, 60, generator), draw(n, 45, 135, generator), draw(n, 0.5, 1.2, generator), reach)
     streaks = _convolved(drops, lines / lines.amax((2, 3), keepdim=True))[..., reach:-reach, reach:-reach]
     streaks = streaks / streaks.amax((2, 3), keepdim=True).clamp_min(1)
-    return x * draw(n, 0.86, 1.0, generator) + streaks * torch.exp(draw(n, math.log(0.05), math.log(0.5), generator))
+    mixed = torch.exp(draw(n, math.log(0.04), math.log(0.25), generator))
+    bright = torch.exp(draw(n, math.log(0.05), math.log(0.5), generator))
+    left = torch.where(is_mixed > 0, 1 - mixed, draw(n, 0.9, 1.0, generator))
+    return x * left + streaks * torch.where(is_mixed > 0, mixed * draw(n, 0.7, 1.0, generator), bright)
 
 
 def blur(x: Tensor, generator: Generator) -> Tensor:

@@ -13,6 +13,7 @@ from training.fidelity import edge_preservation, information_fidelity, sobel
 Weighting = Literal["pixel", "share"]
 _RESIDUAL_FLOOR = 0.3  # of a mean over [-1, 1]; with 0.1 a dark image was not dared to be brightened
 _UNSEEN = 8e-6  # mean squared error over [-1, 1]
+_FLAT = 0.12  # mean deviation over [0, 2], 15 grey levels: an image that has less counts for less
 _HOT = 0.08, 0.13  # of the range of a luma above its surroundings, where it begins and is in full: people, engines
 _RAISED = 0.1  # of the range: a pixel that salience raises by so much counts in full
 _REACH = 10  # cells: two and a half standard deviations
@@ -85,6 +86,23 @@ def patch_pattern(places: Tensor, side: int) -> Tensor:
     """Return `pattern_loss` of an error that is patches, (N, 3 side^2, h, w)."""
     around = F.avg_pool2d(places, 4, stride=2).unflatten(1, (side**2, -1))
     return (around - around.mean(dim=1, keepdim=True)).abs().mean()
+
+
+def relative_loss(clean: Tensor, truth: Tensor) -> Tensor:
+    """Return how much grey images differ once gain and level are taken off, (N, 3 side^2, h, w) patches over [0, 2].
+
+    Both are taken relative to their own mean and mean deviation, as a fusion net sees the infrared. It is no part of
+    the paper. Of an image with little contrast nobody can tell the true gain and level, and Eq. 15 presses its extremes
+    together to hedge; but how its parts stand to one another is known. Images in colour have no part in it.
+    """
+    is_grey = (truth.unflatten(1, (-1, 3)).diff(dim=2).abs().amax(dim=(1, 2, 3, 4)) == 0).float()
+    error = (_relative(clean) - _relative(truth)).abs().mean(dim=(1, 2, 3))
+    return (error * is_grey).sum() / is_grey.sum().clamp_min(1)
+
+
+def _relative(x: Tensor) -> Tensor:
+    away = x - x.mean(dim=(1, 2, 3), keepdim=True)
+    return away / away.abs().mean(dim=(1, 2, 3), keepdim=True).clamp_min(_FLAT)
 
 
 def kinds_loss(logits: Tensor, kinds: Tensor) -> Tensor:

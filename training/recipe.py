@@ -154,6 +154,8 @@ class RestoreRecipe(StageRecipe):
         touches few pixels, as rain does, weighs little by its error.
     weight_kinds: of telling which degradations an image has, see `kinds_loss`; the lineage's network does not tell.
     weight_pattern: of errors that repeat from patch to patch, see `pattern_loss`; the lineage's has no patches.
+    weight_relative: of what a loop of light steps changes in an infrared image beside its gain and level, see
+        `relative_loss`.
     """
 
     weighting: Literal["pixel", "share"] = "pixel"
@@ -173,6 +175,7 @@ class RestoreRecipe(StageRecipe):
     kind_weights: dict[str, PositiveFloat] = Field(default_factory=dict)
     weight_kinds: float = Field(0.0, ge=0)
     weight_pattern: float = Field(0.0, ge=0)
+    weight_relative: float = Field(0.0, ge=0)
 
     @model_validator(mode="after")
     def _check_kinds(self) -> "RestoreRecipe":

@@ -11,7 +11,7 @@ from cled_edge.network.experts import Context, ExpertUNet
 from cled_edge.schedule import Schedule, StepTable
 from training.batches import RestorationBatch
 from training.draws import Draws
-from training.losses import gain_loss, kinds_loss, patch_pattern, residual_loss, weights_of
+from training.losses import gain_loss, kinds_loss, patch_pattern, relative_loss, residual_loss, weights_of
 from training.recipe import RestoreRecipe
 from training.stage import Losses
 
@@ -135,6 +135,9 @@ class RolloutTask:
         gain = torch.stack(gains).sum() if gains else loss.new_zeros(())
         parts = {"residual": steps[-1], "kinds": named, "pattern": pattern, "gain": gain}
         loss = loss + self.recipe.weight_kinds * named + self.recipe.weight_pattern * pattern
+        if self.recipe.weight_relative:
+            parts["relative"] = relative_loss(estimates.lights[-1], truth)
+            loss = loss + self.recipe.weight_relative * parts["relative"]
         return loss + self.recipe.weight_gain * gain, {name: part.detach() for name, part in parts.items()}
 
 

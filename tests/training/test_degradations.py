@@ -102,3 +102,10 @@ def test_jpeg_costs_fine_detail_and_keeps_flat_colours() -> None:
     assert (coded.std((1, 2, 3)) < 0.97 * noise.std((1, 2, 3))).all()
     again = degrade(noise.flip(1), "visible", [("jpeg",)] * 4, seeded())
     assert (again.flip(1) - noise).abs().mean() == pytest.approx((coded - noise).abs().mean().item(), rel=0.2)
+
+
+def test_half_of_rain_is_mixed_with_the_scene_and_half_added_to_it() -> None:
+    rainy = DEGRADATIONS["visible"]["rain"](torch.ones(64, 3, 48, 48), seeded(5))
+    mixed = rainy.amax((1, 2, 3)) <= 1
+    assert 0.3 < mixed.float().mean() < 0.7
+    assert rainy[mixed].amin((1, 2, 3)).max() < 0.97  # between its streaks such a scene is dimmed

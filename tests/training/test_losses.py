@@ -14,6 +14,7 @@ from training.losses import (  # noqa: E402
     gain_loss,
     kinds_loss,
     pattern_loss,
+    relative_loss,
     residual_loss,
     salient_maximum,
 )
@@ -130,3 +131,16 @@ def test_a_step_that_loses_decibels_pays_three_times_what_one_earns_that_gains_t
     assert gain_loss(near, far, truth).item() == pytest.approx(-2, abs=0.01)  # 20 dB
     assert gain_loss(far, near, truth).item() == pytest.approx(6, abs=0.01)
     assert gain_loss(truth, truth + 1e-4, truth).item() == pytest.approx(0, abs=1e-2)  # which nobody sees
+
+
+def test_the_relative_loss_sees_no_gain_and_level_and_no_colour() -> None:
+    generator = torch.Generator().manual_seed(0)
+    grey = torch.rand(1, 4, 1, 8, 8, generator=generator).expand(1, 4, 3, 8, 8).flatten(1, 2) + 0.3
+    colour = torch.rand(1, 12, 8, 8, generator=generator)
+    truth = torch.cat([grey, colour])
+    assert relative_loss(torch.cat([0.5 * grey + 0.4, 0.1 * colour.square()]), truth) < 1e-5
+    pressed = grey.clamp(0.4, 1.1)
+    error = relative_loss(torch.cat([pressed, colour]), truth)
+    assert error > 0.02
+    assert relative_loss(torch.cat([pressed, colour])[:1], truth[:1]) == pytest.approx(float(error))
+    assert relative_loss(colour, colour + 1) == 0  # none is grey
