@@ -55,7 +55,7 @@ def readme_table(folder: Path = RESULTS) -> list[str]:
             f"frames of a {kept['camera_hz']:g} Hz camera, {kept['description']}",
             f"{kept['missed_percent']:.1f} % missed",
         ],
-        ["PSNR gained in low light, overexposure, haze and noise", gained],
+        ["restored visible image: PSNR gained, mean of simulated low light, overexposure, haze and noise", gained],
     ]
     device = latency.provenance.device.removesuffix(" of a virtual machine")
     steps = "one step" if fast["steps"] == 1 else f"{fast['steps']} steps"

@@ -115,10 +115,10 @@ def test_figures_of_the_readme_are_in_its_table_alone() -> None:
     assert not re.findall(rf"\d[\d.,]* ?{UNIT}\b", prose)
 
 
-def test_exit_codes_of_the_runtime_readme_are_those_of_the_code() -> None:
+def test_exit_codes_of_the_report_page_are_those_of_the_code() -> None:
     from cled_edge import errors
 
-    text = (ROOT / "runtime" / "README.md").read_text()
+    text = (ROOT / "runtime" / "REPORT.md").read_text()
     codes = {e.exit_code for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)}
     for code in codes - {1, 14, 15, 18}:
         assert re.search(rf"\| {code} \|", text), code
