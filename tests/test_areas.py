@@ -67,6 +67,8 @@ def test_a_mask_is_enlarged_and_its_grey_lies_between(tmp_path: Path) -> None:
         (lambda: Area(0, polygon=((0, 0), (0, 1), (1, 1)), mask=Path("m.png")), "a polygon and a mask"),
         (lambda: Area(valid=False), "modality 'both', the share 1 and the attention 0; needed one camera"),
         (lambda: Area(0.5, "visible", valid=False), "needed one camera, infrared or visible, no share"),
+        (lambda: Area(valid=False, modality="visible", attention=0.5), r"attention 0\.5; needed one camera"),
+        (lambda: Area(attention=1.5), r"attention of an area is 1\.5"),
         (lambda: Area.box(0.5, 0, 0.5, 1, share=0), "needed top < bottom"),
     ],
 )
@@ -202,8 +204,3 @@ def test_attention_that_is_none_is_refused(fuser: Fuser, attention, words: str) 
     pair = np.full((64, 64), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
     with pytest.raises(OptionError, match=words):
         fuser(*pair, attention=attention)
-    if not isinstance(attention, list):
-        with pytest.raises(OptionError, match=r"attention of an area is 1\.5"):
-            Area(attention=1.5)
-    with pytest.raises(OptionError, match=r"attention 0\.5; needed one camera"):
-        Area(valid=False, modality="visible", attention=0.5)
