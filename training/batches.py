@@ -15,11 +15,13 @@ class RestorationBatch(NamedTuple):
     degraded, clean: (N, 3, S, S), uint8 as they are made, float32 in [-1, 1] after `from_bytes`.
     kinds: (N, K) float32, K as the model has kinds: 1 if the degradation was simulated, 0 if not, NaN where nobody
         knows, in a real degraded image.
+    held: (N,) float32, 1 where the network shall answer as it did before the stage, else 0.
     """
 
     degraded: Tensor
     clean: Tensor
     kinds: Tensor
+    held: Tensor
 
 
 class FusionBatch(NamedTuple):

@@ -203,14 +203,16 @@ class RestorationBatches(_Batches[RestorationBatch]):
         if modality == "infrared" and _drawn(self.recipe.black_hot_share, rng):
             x = 1 - x
         degraded, kinds = self._degraded(x, modality, generator, without, kind)
-        if modality == "visible" and _drawn(self.recipe.grey_share, rng):
+        is_grey = modality == "visible" and _drawn(self.recipe.grey_share, rng)
+        if is_grey:
             degraded, x = monochrome(degraded), monochrome(x)
             if self.recipe.grey_is_tinted:
                 degraded, x = tinted(degraded, x)
         if _drawn(self.recipe.border_share, rng):
             seen = within_border(x.shape[-1], rng)
             degraded, x = degraded * seen, x * seen
-        return RestorationBatch(degraded, x, torch.tensor([float(kind in kinds) for kind in self.recipe.kinds]))
+        held = self._held(not is_grey and set(kinds) <= set(self.recipe.held))
+        return RestorationBatch(degraded, x, torch.tensor([float(kind in kinds) for kind in self.recipe.kinds]), held)
 
     def _real(
         self, paths: tuple[Path, Path], modality: Modality, rng: np.random.Generator, generator: Generator
@@ -219,12 +221,16 @@ class RestorationBatches(_Batches[RestorationBatch]):
         degraded, clean = random_crop([self.images(path, modality) for path in paths], self.crop, rng)
         if modality == "visible" and _drawn(self.recipe.lit_share, rng):
             degraded = lit_reference(degraded, generator)
-        return RestorationBatch(unit_images([degraded]), unit_images([clean]), self._untold())
+        return RestorationBatch(unit_images([degraded]), unit_images([clean]), self._untold(), self._held(True))
 
     def _lit(self, path: Path, is_night: bool, rng: np.random.Generator, generator: Generator) -> RestorationBatch:
         """Return the item of a night that is brightened."""
         x = unit_images(random_crop([self.images(path, "visible")], self.crop, rng))
-        return RestorationBatch(*lit_night(x, is_night, generator), self._untold())
+        return RestorationBatch(*lit_night(x, is_night, generator), self._untold(), self._held(True))
+
+    def _held(self, is_held: bool) -> Tensor:
+        """Return the field `held` of an item; a recipe that holds no kind holds nothing."""
+        return torch.tensor(float(is_held and bool(self.recipe.held)))
 
     def _untold(self) -> Tensor:
         """Return the kinds of an item of which nobody knows them."""

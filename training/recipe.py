@@ -48,6 +48,9 @@ class DataRecipe(_Strict):
         `KINDS`, the paper's and its neighbours'. One named several times is drawn so much more often.
     untold: kinds among them that the model has no name for, so that its head stays as it is. It learns that such an
         image has none of the kinds that it does name.
+    held: kinds of degradation, alone or together, of which stage 1 shall change nothing: the target is what the network
+        made of such an image before. With them, clean, real and brightened images are held; those of a monochrome
+        camera never are.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
     cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded images.
@@ -61,6 +64,7 @@ class DataRecipe(_Strict):
     kinds_infrared: tuple[str, ...] = ()
     kinds_visible: tuple[str, ...] = ()
     untold: tuple[str, ...] = ()
+    held: tuple[str, ...] = ()
     cycle_kinds: bool = False
     clean_share: float = Field(0.12, ge=0, le=1)
     mixed_share: float = Field(0.25, ge=0, le=1)
@@ -88,6 +92,8 @@ class DataRecipe(_Strict):
         wrong = sorted(set(self.untold) - (drawn - set(KINDS)))
         if wrong:
             raise ValueError(f"untold has {wrong[0]!r}; needed a kind that is simulated and not one of KINDS")
+        if set(self.held) - drawn:
+            raise ValueError(f"held has {sorted(set(self.held) - drawn)[0]!r}; needed a kind that is simulated")
         return self
 
     @property

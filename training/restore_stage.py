@@ -26,13 +26,14 @@ from training.validation import Validation
 class RestorationInputs(NamedTuple):
     """What the loss of stage 1 takes, float32.
 
-    degraded, clean, kinds: of the batch, images (N, 3, S, S) in [-1, 1], kinds (N, K).
+    degraded, clean, kinds, held: of the batch, images (N, 3, S, S) in [-1, 1], kinds (N, K).
     state: x_t, (N, 3, S, S). time: A_t * 1000, (N,). weights: of each image, (N,).
     """
 
     degraded: Tensor
     clean: Tensor
     kinds: Tensor
+    held: Tensor
     state: Tensor
     time: Tensor
     weights: Tensor
@@ -49,6 +50,8 @@ def restore_stage(model: CledFusion, run: Run) -> int:
             "recipe: restore.weight_kinds and weight_pattern must be 0 for a lineage preset, whose network tells no "
             "kinds and has no patches"
         )
+    if recipe.data.held and not isinstance(model.unet, ExpertUNet):
+        raise DataError("recipe: data.held must be empty for a network without light steps, which learns every target")
     rank = run.accelerator.process_index
     batches = RestorationBatches(
         run.data, recipe.data, stage.batch, stage.crop, recipe.seed, strict=run.strict, images=run.images, rank=rank
@@ -62,7 +65,7 @@ def restore_stage(model: CledFusion, run: Run) -> int:
         rollout = Rollout(model.unet, model.sampler.schedule, stage)
         if run.compiled:
             rollout.compile()
-        loop = RolloutTask(stage, recipe.data.kinds, model.config.unet.unshuffle)
+        loop = RolloutTask(stage, model)
         parts = Task(rollout, batches, loop.inputs, loop.loss, lambda: validation(model), recordable=False)
         return run.stage("restore", stage).run(parts)
     task, trained = RestorationTask(model, stage), Judging(model.unet)

@@ -1,5 +1,6 @@
 """Stage 1 of the loop of light steps: it learns through the loop, each step scored, from the states that it meets."""
 
+from copy import deepcopy
 from itertools import islice
 from typing import NamedTuple
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from cled_edge.network.blocks import patches_from_images
 from cled_edge.network.experts import Context, ExpertUNet
+from cled_edge.network.sampler import CledFusion
 from cled_edge.schedule import Schedule, StepTable
 from training.batches import RestorationBatch
 from training.draws import Draws
@@ -31,6 +33,7 @@ class RolloutInputs(NamedTuple):
     degraded: Tensor
     clean: Tensor
     kinds: Tensor
+    held: Tensor
     weights: Tensor
     plan: Tensor
     better: Tensor
@@ -107,13 +110,24 @@ class Rollout(nn.Module):
 
 
 class RolloutTask:
-    """The inputs and the loss of stage 1 for a loop of light steps."""
+    """The inputs and the loss of stage 1 for a loop of light steps.
 
-    def __init__(self, recipe: RestoreRecipe, kinds: tuple[str, ...], side: int) -> None:
-        self.recipe, self.kinds, self.side = recipe, kinds, side
+    model: the network as it is before the stage, whose own results are the targets of what a batch holds.
+    """
+
+    def __init__(self, recipe: RestoreRecipe, model: CledFusion) -> None:
+        self.recipe, self.kinds, self.side = recipe, model.config.kinds, model.config.unet.unshuffle
+        self.before = deepcopy(model).requires_grad_(False)
 
     def inputs(self, batch: RestorationBatch, draws: Draws) -> RolloutInputs:
-        """Add the images' weights and the loop's random numbers to a batch."""
+        """Add the images' weights and the loop's random numbers to a batch; what is held gets its target."""
+        held = batch.held > 0
+        if held.any():
+            before = self.before.to(batch.degraded.device)
+            clean = batch.clean.clone()
+            images = batch.degraded[held]
+            clean[held] = images - before.sampler(images, before.config.default_steps).float()
+            batch = batch._replace(clean=clean)
         removed = (batch.degraded - batch.clean).abs().mean(dim=(1, 2, 3))
         weights = torch.where(
             removed < _CLEAN, self.recipe.clean_weight, weights_of(batch.kinds, self.kinds, self.recipe.kind_weights)

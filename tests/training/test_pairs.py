@@ -31,7 +31,7 @@ def test_batches_repeat_by_iteration_and_never_mix_the_held_out(data: Path, reci
     other(1)
     for iteration in (5, 0):
         assert all(torch.equal(a, b) for a, b in zip(one(iteration), other(iteration), strict=True))
-    x_in, clean, kinds = one(0)
+    x_in, clean, kinds, _ = one(0)
     assert kinds.shape == (4, len(KINDS))
     untouched = (x_in == clean).all(dim=(1, 2, 3))
     assert torch.equal(kinds.sum(1) == 0, untouched)
@@ -57,7 +57,7 @@ def test_references_bring_their_own_degradation(data: Path, recipe_file: Path, r
             write_png(folder / f"{k}.png", np.full((64, 64, 3), value, np.uint8))
     entry = {"degraded": "low", "reference": "high", "modality": "visible"}
     values = {**read_recipe(recipe_file).data.model_dump(), "references": [entry], "reference_share": 1.0}
-    x_in, clean, kinds = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
+    x_in, clean, kinds, _ = RestorationBatches(data, DataRecipe.model_validate(values), 4, 32, seed=0)(0)
     assert kinds[1::2].isnan().all()  # nobody knows what a real picture suffers from
     assert not kinds[::2].isnan().any()
     assert (x_in[1::2] == 20).all()
@@ -74,7 +74,7 @@ def test_night_images_keep_their_exposure(data: Path, recipe_file: Path) -> None
     batches = RestorationBatches(data, always, 16, 32, 0)
     assert batches.night
     for iteration in range(4):
-        x_in, clean, _ = (x[1::2] for x in batches(iteration))
+        x_in, clean, *_ = (x[1::2] for x in batches(iteration))
         assert (clean == 10).all()
         assert (
             x_in.float().mean((1, 2, 3)) >= 10 - 1.275
@@ -238,9 +238,28 @@ def test_a_kind_may_be_simulated_and_not_told(data: Path, recipe_file: Path) -> 
     only = DataRecipe.model_validate(
         {**values, "kinds_infrared": ["hot_target"], "untold": ["hot_target"], "clean_share": 0.0, "mixed_share": 0.0}
     )
-    x_in, clean, kinds = RestorationBatches(data, only, 4, 32, seed=0)(0)
+    x_in, clean, kinds, _ = RestorationBatches(data, only, 4, 32, seed=0)(0)
     assert not torch.equal(x_in[::2], clean[::2])
     assert (kinds[::2] == 0).all()
     for wrong in ("noise", "rows"):  # one that every model tells, one that is not drawn
         with pytest.raises(ValueError, match=f"untold has '{wrong}'; needed a kind that is simulated"):
             DataRecipe.model_validate({**values, "untold": [wrong]})
+
+
+def test_held_items_are_those_of_the_named_kinds_clean_ones_and_those_without_a_simulation(
+    data: Path, recipe_file: Path
+) -> None:
+    def held(**changes: object) -> list[float]:
+        return clean_batch(data, recipe_file, **changes).held.tolist()
+
+    assert held() == [0.0] * 6, "a recipe that holds nothing"
+    assert held(held=["low_light"]) == [1.0] * 6
+    alone = {"clean_share": 0.0, "kinds_infrared": ["noise"], "kinds_visible": ["low_light"]}
+    assert held(held=["low_light"], **alone) == [0.0, 1.0] * 3
+    assert held(held=["low_light"], lit_share=1.0) == [1.0] * 6
+    assert held(held=["low_light"], grey_share=1.0) == [1.0, 0.0] * 3
+    assert (
+        held(held=["low_light"], **{**alone, "kinds_visible": ["low_light", "noise"], "mixed_share": 1.0}) == [0.0] * 6
+    )
+    with pytest.raises(ValueError, match="held has 'fog'; needed a kind that is simulated"):
+        held(held=["fog"])

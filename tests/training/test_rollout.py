@@ -106,10 +106,28 @@ def test_a_long_loop_scores_its_last_two_steps() -> None:
 
 def test_images_that_have_nothing_to_remove_weigh_as_the_recipe_says() -> None:
     x, other = pictures(2, (32, 32))
-    batch = RestorationBatch(torch.cat([x, x]), torch.cat([x, other]), torch.zeros(2, 8))
-    task = RolloutTask(recipe(clean_weight=3.0).restore, recipe().data.kinds, 2)
+    batch = RestorationBatch(torch.cat([x, x]), torch.cat([x, other]), torch.zeros(2, 8), torch.zeros(2))
+    task = RolloutTask(recipe(clean_weight=3.0).restore, CledFusion(EXPERTS))
     inputs = task.inputs(batch, Draws(torch.Generator().manual_seed(1), 2))
     assert inputs.weights.tolist() == [3.0, 1.0]
+
+
+def test_what_is_held_has_the_result_of_the_network_before_the_stage_as_its_target() -> None:
+    x, other = pictures(2, (32, 32))
+    model = randomised(CledFusion(EXPERTS))
+    with torch.no_grad():
+        before = x - model.sampler(x, model.config.default_steps)
+    task = RolloutTask(recipe().restore, model)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(0.5)  # the model learns on, what is held does not move with it
+    batch = RestorationBatch(torch.cat([x, x]), torch.cat([other, other]), torch.zeros(2, 8), torch.tensor([0.0, 1.0]))
+    with torch.no_grad():
+        inputs = task.inputs(batch, Draws(torch.Generator().manual_seed(1), 2))
+    assert torch.equal(inputs.clean[:1], other)
+    torch.testing.assert_close(inputs.clean[1:], before)
+    assert not torch.allclose(before, other)
+    assert torch.equal(batch.clean[1:], other), "the batch itself stays"
 
 
 def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path) -> None:
