@@ -24,45 +24,51 @@ _PARTS = 16  # of a pixel, to which OpenCV draws a polygon
 
 @dataclass(frozen=True)
 class Area:
-    """A part of the picture and what holds there. OptionError for what is not allowed.
+    """A part of the picture and what holds there: a share, an attention or both, or that a camera is not valid.
 
-    share: 0 leaves the part as it is, 1 removes all that `strength_infrared` and `strength_visible` ask for.
+    OptionError for what is not allowed.
+
+    share: 0 leaves the part as it is, 1 removes all that `strength_infrared` and `strength_visible` ask for; None says
+        nothing of it.
     modality: whose strength it is, or whose pixels.
     valid: False says that this camera shows nothing of the scene there, as where it sees the robot itself or has text
-        in its picture: the fused image is the other one's. Such an area has no share, and one modality. With a
-        calibration it lies in the registered picture. Where neither camera is valid the infrared is shown.
+        in its picture: the fused image is the other one's. Such an area has no share, no attention and one modality.
+        With a calibration it lies in the registered picture. Where neither camera is valid the infrared is shown.
     polygon: its corners, (row, column), each 0 at the top or left edge of the picture and 1 at the other.
     mask: a picture file instead, enlarged to the pair: white is inside, black outside, and grey lies between.
     Neither: all of the picture.
     attention: how far the fused image leans on one of the restored ones there, beyond what `balance` gives: -1 is the
-        visible, 1 the infrared, 0 neither. It has no modality.
+        visible, 1 the infrared, 0 neither; None says nothing of it. It has no modality.
     """
 
-    share: float = 1.0
+    share: float | None = None
     modality: AreaModality = "both"
     polygon: tuple[Point, ...] = ()
     mask: Path | None = None
     valid: bool = True
-    attention: float = 0.0
+    attention: float | None = None
 
     def __post_init__(self) -> None:
         """Check all values."""
-        if not -1 <= self.attention <= 1:
+        if self.attention is not None and not -1 <= self.attention <= 1:
             raise OptionError(
                 f"the attention of an area is {self.attention}; it must lie between -1 (the visible) and 1 (the "
                 "infrared)"
             )
-        if not 0 <= self.share <= 1:
+        if self.share is not None and not 0 <= self.share <= 1:
             raise OptionError(f"the share of an area is {self.share}; it must lie between 0 and 1")
         if self.modality not in get_args(AreaModality):
             known = ", ".join(get_args(AreaModality))
             raise OptionError(f"the modality of an area is {self.modality!r}; known: {known}; choose one")
-        if not self.valid and (self.modality == "both" or self.share != 1 or self.attention):
+        says = [name for name in ("share", "attention") if getattr(self, name) is not None]
+        if not self.valid and (self.modality == "both" or says):
             raise OptionError(
-                f"an area that is not valid has the modality {self.modality!r}, the share {self.share:g} and the "
-                f"attention {self.attention:g}; needed one camera, infrared or visible, no share and no attention; "
-                "give two areas where both see nothing"
+                f"an area that is not valid has the modality {self.modality!r} and {' and '.join(says) or 'no share'}; "
+                "needed one camera, infrared or visible, and neither share nor attention; give two areas where both "
+                "see nothing"
             )
+        if self.valid and not says:
+            raise OptionError("an area says nothing; needed a share, an attention, or valid = false; give one")
         if self.polygon and self.mask:
             raise OptionError("an area has a polygon and a mask; needed one of them; remove the other")
         if 0 < len(self.polygon) < 3:
@@ -80,10 +86,10 @@ class Area:
         left: float,
         bottom: float,
         right: float,
-        share: float = 1.0,
+        share: float | None = None,
         modality: str = "both",
         valid: bool = True,
-        attention: float = 0.0,
+        attention: float | None = None,
     ) -> "Area":
         """Return the area of a box, such as a detector's: its sides as parts of the picture, 0 to 1."""
         if not (top < bottom and left < right):
@@ -116,7 +122,9 @@ class Areas:
     """Areas laid over one another: where two have a share and overlap, the later one holds. Elsewhere it is 1.
 
     So it is with two that have an attention; elsewhere that is 0. The maps for a size are kept for the next pair of
-    that size. Masks are read once, here: SourceUnreadableError and SourceMissingError.
+    that size. Areas do not change: to have others, give a fuser others, `fuser.areas = Areas(...)`, at any time and
+    from any thread; they hold for the pairs that begin later. Masks are read once, here: SourceUnreadableError and
+    SourceMissingError.
     """
 
     def __init__(self, areas: Iterable[Area]) -> None:
@@ -125,8 +133,8 @@ class Areas:
             if area.mask is not None and not area.mask.is_file():
                 raise SourceUnreadableError(f"the mask {area.mask} is no file; needed a picture; correct its name")
             area.inside((1, 1))
-        self._shares = [area for area in self.areas if area.valid and (not area.attention or area.share != 1)]
-        self._attended = [area for area in self.areas if area.attention]
+        self._shares = [(area, area.share) for area in self.areas if area.share is not None]
+        self._attended = [(area, area.attention) for area in self.areas if area.attention is not None]
         self._unseen = [area for area in self.areas if not area.valid]
         self._strength, self._validity = lru_cache(maxsize=4)(self._drawn), lru_cache(maxsize=4)(self._seen)
         self._attention = lru_cache(maxsize=4)(self._leaning)
@@ -172,9 +180,9 @@ class Areas:
 
     def _leaning(self, size: Size) -> Float32:
         found = np.zeros(size, np.float32)
-        for area in self._attended:
+        for area, attention in self._attended:
             soft = cv2.blur(area.inside(size), (SOFT_PX + 1,) * 2).astype(np.float32) / 255
-            found += soft * (np.float32(area.attention) - found)
+            found += soft * (np.float32(attention) - found)
         found.setflags(write=False)
         return found
 
@@ -190,11 +198,11 @@ class Areas:
 
     def _drawn(self, size: Size) -> Uint8:
         shares = np.full((*size, 2), 1, np.float32)
-        for area in self._shares:
+        for area, share in self._shares:
             inside = area.inside(size).astype(np.float32) / 255
             for place, modality in enumerate(("infrared", "visible")):
                 if area.modality in ("both", modality):
-                    shares[:, :, place] += inside * (np.float32(area.share) - shares[:, :, place])
+                    shares[:, :, place] += inside * (np.float32(share) - shares[:, :, place])
         drawn = np.rint(shares * 255).astype(np.uint8)
         drawn.setflags(write=False)
         return drawn

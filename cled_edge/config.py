@@ -117,12 +117,12 @@ class Page(_Table):
 class AreaTable(_Table):
     """One of `[[areas]]`; see `cled_edge.areas.Area`, which has the same fields."""
 
-    share: float = 1.0
+    share: float | None = None
     modality: AreaModality = "both"
     polygon: tuple[Annotated[tuple[float, float], Field(strict=False)], ...] = Field(default=(), strict=False)
     mask: _Path | None = None
     valid: bool = True
-    attention: float = 0.0
+    attention: float | None = None
 
     @model_validator(mode="after")
     def _check(self) -> "AreaTable":

@@ -71,9 +71,9 @@ from cled_edge.thermal import Thermal
 class Fuser:
     """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
-    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey. areas: where
-    degradation is removed, for all pairs. uncertainty: whether results tell it, see `FusedFrame`. It, and a start
-    noise, take the bundle's separate graphs, which are slower than the loop in one.
+    opset: of the graphs to run; None leaves it to the backend. thermal: how infrared values become grey. areas: parts
+    of the picture with a strength or an attention of their own. uncertainty: whether results tell it, see `FusedFrame`.
+    It, and a start noise, take the bundle's separate graphs, which are slower than the loop in one.
     is_looked_at: whether results tell it where they can, as long as somebody looks at it. look_failure: why that was
     given up for good, "" if it was not. These may be changed between two pairs.
     """
@@ -180,6 +180,7 @@ class Fuser:
         check_maps({} if validity is None else {"validity": validity}, size)
         check_attention(attention, size)
         controls, notes = examined(*images, controls)
+        areas = self.areas  # which others may replace while this pair is fused
         moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
         begun_ns = time.perf_counter_ns()
         seen = self.as_seen(images[1], controls, None if memory is None else memory.light.at(moment))
@@ -188,7 +189,7 @@ class Fuser:
         if asked_ms is not None:
             controls = replace(controls, deadline_ms=max(1.0, asked_ms - seen_ns / 1e6))
         if strength_map is None:
-            strength_map = self.areas.strength_map(size)
+            strength_map = areas.strength_map(size)
         if memory is None or not controls.steadiness:
             fused = self.fuse(*images, controls, strength_map)
         else:
@@ -200,7 +201,7 @@ class Fuser:
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
-        fused = self.areas.finished(fused, validity, attention)
+        fused = areas.finished(fused, validity, attention)
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused

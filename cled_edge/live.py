@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from cled_edge.areas import Areas
 from cled_edge.camera.source import is_picture
 from cled_edge.contract import Controls
 from cled_edge.control_box import ControlBox
@@ -262,7 +263,8 @@ class _Work:
     """What is done to each pair.
 
     controls: of the pair in work. dead_since_ns: since when both cameras are lost. size: of what was shown last.
-    memory: of the last pair, if they ask for steadiness. sizes: of the images of the last pair that was fused.
+    memory: of the last pair, if they ask for steadiness. sizes: of the images of the last pair that was fused. areas:
+    with which it was fused.
     """
 
     fuser: Fuser
@@ -274,6 +276,7 @@ class _Work:
     size: Size | None = None
     memory: Memory = field(default_factory=Memory)
     sizes: tuple[Size, Size] | None = None
+    areas: Areas | None = None
 
     def warm_up(self, pairs: LivePairs) -> None:
         """Let the backend compile while cameras open: as soon as the size of their pairs is known."""
@@ -285,19 +288,25 @@ class _Work:
                 self.fuser.warm_up(size, self.box.current)
 
     def __call__(self, pair: FramePair) -> FusedFrame:
-        """Register and fuse one pair, with controls that changed if they can be applied, else with those before.
+        """Register and fuse one pair, with what was changed if that can be applied, else with what held before.
 
-        An uncertainty that somebody looks at is given up first: a look must not end a run.
+        An uncertainty that somebody looks at is given up first, then areas that were drawn, then controls: none of them
+        must end a run.
         """
         while True:
-            self.controls = self.box.current
+            self.controls, areas = self.box.current, self.fuser.areas
             try:
                 fused = self._tried(pair)
             except CledEdgeError as error:
-                if not self.fuser.give_up_look(str(error)) and not self.box.withdraw(self.controls, str(error)):
+                if self.fuser.give_up_look(str(error)):
+                    continue
+                if self.areas is not None and areas is not self.areas:
+                    self.fuser.areas, self.box.refusal = self.areas, str(error)
+                elif not self.box.withdraw(self.controls, str(error)):
                     raise
             else:
                 self.box.prove(self.controls)
+                self.areas = areas
                 return fused
 
     def _tried(self, pair: FramePair) -> FusedFrame:

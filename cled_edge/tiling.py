@@ -98,8 +98,9 @@ def fuse_tiled(
     multiple = fuser.bundle.manifest.size_multiple
     tiling.check(multiple)
     size = infrared.shape[0], infrared.shape[1]
+    areas = fuser.areas  # which others may replace while this pair is fused
     if strength_map is None:
-        strength_map = fuser.areas.strength_map(size)
+        strength_map = areas.strength_map(size)
     rows, columns = (
         Axis.cut(side, tile, tiling.overlap_px, multiple) for side, tile in zip(size, tiling.tile, strict=True)
     )
@@ -158,7 +159,7 @@ def fuse_tiled(
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
     fused = seen.finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
-    fused = fuser.areas.finished(fused, validity, attention)
+    fused = areas.finished(fused, validity, attention)
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

@@ -65,9 +65,10 @@ def test_a_mask_is_enlarged_and_its_grey_lies_between(tmp_path: Path) -> None:
         (lambda: Area(0, polygon=((0, 0), (1, 1))), "has 2 corners; it needs 3"),
         (lambda: Area(0, polygon=((0, 0), (0, 640), (1, 1))), r"corner of an area is \(0, 640\)"),
         (lambda: Area(0, polygon=((0, 0), (0, 1), (1, 1)), mask=Path("m.png")), "a polygon and a mask"),
-        (lambda: Area(valid=False), "modality 'both', the share 1 and the attention 0; needed one camera"),
-        (lambda: Area(0.5, "visible", valid=False), "needed one camera, infrared or visible, no share"),
-        (lambda: Area(valid=False, modality="visible", attention=0.5), r"attention 0\.5; needed one camera"),
+        (lambda: Area(valid=False), "modality 'both' and no share; needed one camera"),
+        (lambda: Area(0.5, "visible", valid=False), "'visible' and share; needed one camera, infrared or visible"),
+        (lambda: Area(1, "visible", valid=False, attention=0), "and share and attention; needed one camera"),
+        (Area, "an area says nothing; needed a share, an attention, or valid = false"),
         (lambda: Area(attention=1.5), r"attention of an area is 1\.5"),
         (lambda: Area.box(0.5, 0, 0.5, 1, share=0), "needed top < bottom"),
     ],
@@ -183,6 +184,9 @@ def test_areas_of_attention_are_soft_later_ones_hold_and_tiles_have_them(fuser: 
     assert np.abs(found[:, 100:] - 0.5).max() < 1e-6
     assert len(np.unique(found[50, 70:90])) > 10
     assert areas.strength_map((96, 160)) is None
+    back = Areas([*areas.areas, Area.box(0, 0.75, 1, 1, attention=0)]).attention((96, 160))
+    assert back is not None
+    assert (back[:, 130:] == 0).all()
     rng = np.random.default_rng(9)
     pair = rng.integers(30, 220, (96, 160), np.uint8), rng.integers(30, 220, (96, 160, 3), np.uint8)
     leaning = Fuser(fuser.bundle, fuser.backend, areas=areas)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from cled_edge import live
+from cled_edge.areas import Area, Areas
 from cled_edge.contract import Controls
 from cled_edge.control_box import ControlBox
 from cled_edge.errors import (
@@ -78,6 +79,7 @@ class Fuser:
         self.backend = SimpleNamespace(description="a fake")
         self.bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
         self.is_looked_at = False
+        self.areas = Areas(())
 
     def give_up_look(self, _reason: str) -> bool:
         given_up, self.is_looked_at = self.is_looked_at, False
@@ -376,6 +378,27 @@ def test_controls_that_cannot_be_applied_are_withdrawn_and_no_frame_is_lost(run)
     assert report.failure is None
     assert box.current == Controls(steps=1)
     assert "there is no engine of 3 steps" in box.refusal
+
+
+def test_areas_that_cannot_be_applied_are_withdrawn_and_the_page_says_why(run) -> None:
+    box, taken, drawn = ControlBox(Controls(steps=1)), [], Areas([Area(0)])
+
+    class Limited(Fuser):
+        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
+            if self.areas is drawn:
+                raise EngineError("there is no engine with a strength map")
+            taken.append(pair.name)
+            if len(taken) == 2:
+                self.areas = drawn
+            return super().fuse_pair(pair, controls)
+
+    fuser, sink = Limited(), Sink()
+    begun = fuser.areas
+    report = run.bounded(Source(4), fuser, sink, controls=box)
+    assert sink.names == ["0", "1", "2", "3"]
+    assert report.failure is None
+    assert fuser.areas is begun
+    assert box.refusal == "there is no engine with a strength map"
 
 
 def test_a_look_at_the_uncertainty_ends_no_run_and_takes_no_control_with_it(run) -> None:

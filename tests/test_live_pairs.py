@@ -14,6 +14,7 @@ import pytest
 
 from cled_edge import live
 from cled_edge.address import Address
+from cled_edge.areas import Areas
 from cled_edge.camera.live_source import LiveSource
 from cled_edge.camera.source import Camera
 from cled_edge.errors import EngineError, OptionError, SourceMissingError, SourceUnreadableError
@@ -358,6 +359,7 @@ class FakeFuser:
 
     def __init__(self) -> None:
         self.warmed: list[tuple[int, int]] = []
+        self.areas = Areas(())
 
     def warm_up(self, size: tuple[int, int], controls: object) -> None:
         self.warmed.append(size)

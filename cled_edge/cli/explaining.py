@@ -161,7 +161,9 @@ def explain_all(
         if index % every and index != chosen:
             continue
         is_chosen = index == chosen
-        told = explain_pair(fuser, each.infrared, each.visible, controls, seeds=seeds if is_chosen else 0)
+        told = explain_pair(
+            *(fuser, each.infrared, each.visible, controls), validity=each.validity, seeds=seeds if is_chosen else 0
+        )
         if is_chosen:
             kept = each.name, told
         if index % every == 0:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cled_edge.contract import KINDS, Controls
 from cled_edge.errors import BackendError, OptionError
 from cled_edge.explain.explanation import Explanation
-from cled_edge.explain.pixel_origin import luma_levels, origin_of
+from cled_edge.explain.pixel_origin import LUMA, luma_levels, origin_of
 from cled_edge.explain.terms import StepWeights, weights_of
 from cled_edge.frame import Frame, FusedFrame
 from cled_edge.fuser import Fuser
@@ -22,6 +22,7 @@ from cled_edge.tensors import (
     check_finite,
     check_maps,
     fused_image,
+    less,
     maps_of,
     restored_images,
     shares_of,
@@ -41,14 +42,16 @@ def explain(
     controls: Controls | None = None,
     *,
     strength_map: Uint8 | None = None,
+    validity: Uint8 | None = None,
     seeds: int = 0,
     states: Mapping[int, Float32] | None = None,
 ) -> Explanation:
     """Restore and fuse a pair step by step, and keep what happened.
 
-    infrared, visible, controls, strength_map: as `Fuser.__call__` takes them; a deadline has no part in it. seeds: how
-    many start noises to try, 0 to 64, for the spread of the result: samples of the bundle's doubt graph if it has one,
-    else the loop starts from noise, and a schedule that starts without has none.
+    infrared, visible, controls, strength_map, validity: as `Fuser.__call__` takes them; its areas count too. A
+    deadline has no part in it.
+    seeds: how many start noises to try, 0 to 64, for the spread of the result: samples of the bundle's doubt graph if
+    it has one, else the loop starts from noise, and a schedule that starts without has none.
     states: to swap in before steps, by their number from 0, (2, 3, H, W): what the loop makes of a wrong state.
 
     The split of each update is checked against the state that the graph gave: BackendError if they differ by more than
@@ -61,19 +64,43 @@ def explain(
     check_sizes(images[0].shape, images[1].shape)
     controls, notes = examined(*images, replace(controls, deadline_ms=None))
     size = images[0].shape[0], images[0].shape[1]
+    areas = fuser.areas
     if strength_map is None:
-        strength_map = fuser.areas.strength_map(size)
-    check_maps(maps_of(strength_map), size)
+        strength_map = areas.strength_map(size)
+    check_maps({**maps_of(strength_map), **({} if validity is None else {"validity": validity})}, size)
+    shown = _Shown(areas.attention(size), areas.validity(size, validity))
     seen = fuser.as_seen(images[1], controls)
     images, notes = (images[0], seen.image), (*notes, *seen.notes)
     with fuser.alone():
-        told = _Recorder(fuser, controls, size, strength_map).record(*images, seeds, states or {}, notes)
-    return replace(told, fused=seen.finish(told.fused))
+        told = _Recorder(fuser, controls, size, strength_map, shown).record(*images, seeds, states or {}, notes)
+    return replace(told, fused=areas.finished(seen.finish(told.fused), validity))
+
+
+class _Shown(NamedTuple):
+    """What is made of the graph's image afterwards: see `Areas.attention` and `Areas.validity`."""
+
+    attention: Float32 | None
+    validity: Uint8 | None
+
+    def of(self, fused: Float32, restored: Float32) -> Float32:
+        """Return the image, (3, H, W) in [-1, 1], as it is shown. restored: both, (2, 3, H, W), infrared first."""
+        infrared, visible = restored
+        if self.attention is not None:
+            luma = np.tensordot(np.array(LUMA, np.float32), visible, 1)
+            aim = np.where(self.attention > 0, visible + infrared - luma, visible)
+            fused = fused + np.abs(self.attention) * (aim - fused)
+        if self.validity is not None:
+            for index, other in enumerate((visible, infrared)):
+                share = self.validity[:, :, index] / np.float32(255)
+                fused = other + share * (fused - other)
+        return fused
 
 
 class _Recorder:
-    def __init__(self, fuser: Fuser, controls: Controls, size: tuple[int, int], strength_map: Uint8 | None) -> None:
-        self.fuser, self.controls, self.size = fuser, controls, size
+    def __init__(
+        self, fuser: Fuser, controls: Controls, size: tuple[int, int], strength_map: Uint8 | None, shown: _Shown
+    ) -> None:
+        self.fuser, self.controls, self.size, self.shown = fuser, controls, size, shown
         self.weights = weights_of(fuser.bundle.manifest.schedule, fuser.steps(controls))
         self.shares = None
         if strength_map is not None:
@@ -104,6 +131,10 @@ class _Recorder:
         fused = fuse(controls)
         check_finite("fused", fused)
         cut = self.cropped(x_in)
+
+        def shown(at: Controls) -> Float32:
+            return self.shown.of(fuse(at), less(cut, self.cropped(last), at))
+
         picture = fused_image(fused[None], self.size)
         ran = replace(controls, steps=len(self.weights))
         restored = restored_images(cut, self.cropped(last), controls, self.size)
@@ -116,7 +147,7 @@ class _Recorder:
             residuals=self.cropped(np.stack(residuals)),
             weights=self.weights,
             fused=FusedFrame(picture, *restored, controls=ran, notes=notes),
-            origin=origin_of(cut, self.cropped(last), controls, fuse),
+            origin=origin_of(cut, self.cropped(last), controls, shown),
             spread_levels=self.spread(x_in, residuals[-1], seeds, begin) if seeds else None,
             uncertainty_levels=uncertainty,
             seeds=seeds,

@@ -23,6 +23,7 @@ from cled_edge.registration.warp import Registrar
 from cled_edge.serve.asked_doubt import AskedDoubt, has_view
 from cled_edge.serve.bare_application import bare_application, body_of
 from cled_edge.serve.channel import Channel
+from cled_edge.serve.drawn_areas import DrawnAreas
 from cled_edge.serve.page_recorder import Kind, Recorder
 from cled_edge.serve.shot import Shot, png_of, view_and_width
 from cled_edge.serve.telemetry import Telemetry
@@ -43,6 +44,7 @@ class Page:
     shots: Channel[Shot]
     box: ControlBox
     doubt: AskedDoubt
+    areas: DrawnAreas
     telemetry: Telemetry
     recorder: Recorder
     about: dict[str, str]
@@ -60,6 +62,7 @@ class Page:
             "rate_now_hz": self.telemetry.rate_hz(),
             "viewers": self.telemetry.viewers,
             "controls": asdict(self.box.current),
+            "areas": self.areas.as_list(),
             "refusal": self.box.refusal,
             "recording": self.recorder.status(),
             "thermal": self.thermal_status(),
@@ -77,7 +80,7 @@ class Page:
 
 def application(page: Page) -> FastAPI:
     """Return the application; a `Guard` goes around it."""
-    app = bare_application({"/": "index.html", "/page.js": "page.js", "/charts.js": "charts.js"})
+    app = bare_application({"/": "index.html", **{f"/{name}": name for name in ("page.js", "charts.js", "areas.js")}})
     _add_told(app, page)
     _add_changes(app, page)
     _add_streams(app, page)
@@ -140,6 +143,15 @@ def _add_changes(app: FastAPI, page: Page) -> None:
     @app.post("/controls")
     async def controls(request: Request) -> dict[str, Any]:
         return asdict(page.box.change(**await body_of(request)))
+
+    @app.get("/areas")
+    async def drawn() -> dict[str, Any]:
+        return {"areas": page.areas.as_list()}
+
+    @app.post("/areas")
+    async def areas(request: Request) -> dict[str, Any]:
+        page.areas.draw((await body_of(request)).get("areas"))
+        return {"areas": page.areas.as_list()}
 
     @app.post("/thermal")
     async def thermal(request: Request) -> dict[str, Any] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cled_edge.control_box import ControlBox
 from cled_edge.frame import FusedFrame
@@ -15,6 +15,7 @@ from cled_edge.output.sink import is_uncertainty
 from cled_edge.registration.warp import Registrar
 from cled_edge.serve.asked_doubt import AskedDoubt, Doubting
 from cled_edge.serve.channel import Channel
+from cled_edge.serve.drawn_areas import DrawnAreas, HasAreas
 from cled_edge.serve.http_thread import HttpThread
 from cled_edge.serve.page_address import PageAddress, not_installed
 from cled_edge.serve.page_recorder import CLOSE_S, Recorder
@@ -28,13 +29,17 @@ if TYPE_CHECKING:
 NICE = 5  # of the thread that makes JPEGs: where both want a core, the loop has it
 
 
+class Fusing(Doubting, HasAreas, Protocol):
+    """What fuses, as the page turns it; see `Fuser`."""
+
+
 class PageServer:
     """Serves the page of a run while its context lasts. It is a `Monitor` of `fuse_pairs`.
 
     about: what runs, in words that may be shown. record_to: the folder of recordings. thermal: what makes grey of the
     infrared camera's counts, to lock and to read; None where nothing does. registrar: of the run, None without a
-    calibration. kinds: what the network says of a frame's kinds of degradation, `Fuser.kinds`. fuser: what is to tell
-    its uncertainty while somebody looks at it; None tells none.
+    calibration. kinds: what the network says of a frame's kinds of degradation, `Fuser.kinds`. fuser: what takes the
+    areas that are drawn, and tells its uncertainty while somebody looks at it; None does neither.
     OutputError if the address cannot be had, or a package is missing.
     """
 
@@ -48,11 +53,11 @@ class PageServer:
         thermal: ThermalStream | None = None,
         registrar: Registrar | None = None,
         kinds: Told = lambda _frame: None,
-        fuser: Doubting | None = None,
+        fuser: Fusing | None = None,
     ) -> None:
         self._address, self._box, self._about, self._thermal = address, box, about, thermal
         self._registrar, self._kinds = registrar, kinds
-        self._doubt = AskedDoubt(fuser, box)
+        self._doubt, self._areas = AskedDoubt(fuser, box), DrawnAreas(fuser)
         self.recorder = Recorder(record_to)
         self.shots: Channel[Shot] = Channel()
         self.telemetry: Telemetry
@@ -94,7 +99,7 @@ class PageServer:
             raise not_installed(error) from error
         self._pool = ThreadPoolExecutor(1, "jpeg", initializer=_be_nice)
         self.telemetry = Telemetry(self._box, self._about, kinds=SeenKinds(self._kinds))
-        shown = self.shots, self._box, self._doubt, self.telemetry, self.recorder
+        shown = self.shots, self._box, self._doubt, self._areas, self.telemetry, self.recorder
         page = Page(*shown, self._about, self._pool, self._thermal, self._registrar)
         self._http = HttpThread(application(page), self._address).__enter__()
         return self

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from cled_edge import Fuser
+from cled_edge.areas import Area, Areas
 from cled_edge.bundle.manifest import ScheduleSpec
 from cled_edge.contract import Controls
 from cled_edge.errors import BackendError, BundleVersionError, OptionError, SizeMismatchError
@@ -205,3 +206,22 @@ def test_a_map_of_zeros_leaves_a_modality_as_it_came(fuser: Fuser, pair) -> None
     assert np.array_equal(told.fused.infrared, pair[0])
     assert not np.array_equal(told.fused.visible, pair[1])
     assert np.allclose(luma_levels(told.x_in)[0], pair[0], atol=1e-2)
+
+
+def test_areas_of_attention_and_of_a_blind_camera_are_in_the_image_and_in_its_origin(fuser: Fuser, pair) -> None:
+    blind = Area.box(0, 0.6, 1, 1, modality="visible", valid=False)
+    other = Fuser(fuser.bundle, fuser.backend, areas=Areas([Area.box(0, 0, 1, 0.5, attention=-1), blind]))
+    told, fused = explain(other, *pair), other(*pair)
+    assert np.abs(told.fused.picture.astype(int) - fused.picture).max() <= 1
+    share, columns = told.origin.infrared_share, SIZE[1]
+    apart = ~told.origin.is_alike
+    assert share[:, : columns // 3][apart[:, : columns // 3]].max() < 0.01
+    assert share[:, columns * 2 // 3 :][apart[:, columns * 2 // 3 :]].min() > 0.99
+    assert np.abs(told.origin.fused - luma_levels(fused.picture.transpose(2, 0, 1) / 127.5 - 1)).max() < 2
+    validity = np.full((*SIZE, 2), 255, np.uint8)
+    validity[:30, :, 0] = 0
+    found = explain(fuser, *pair, validity=validity)
+    assert np.array_equal(found.fused.picture[:28], found.fused.visible[:28])
+    assert found.origin.infrared_share[:28][~found.origin.is_alike[:28]].max() < 0.01
+    with pytest.raises(OptionError, match="validity is uint8"):
+        explain(fuser, *pair, validity=validity[:4])

@@ -9,6 +9,7 @@ import pytest
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright, of the extra dev")
 
+from cled_edge.areas import Area, Areas  # noqa: E402
 from cled_edge.serve.server import PageServer  # noqa: E402
 from tests.serve.conftest import SIZE, scene  # noqa: E402
 
@@ -20,7 +21,7 @@ LEVEL = "() => document.querySelector('#main canvas').getContext('2d').getImageD
 class Doubter:
     """What fuses, as the page knows it: it tells an uncertainty if it is asked."""
 
-    is_looked_at, can_doubt, look_failure = False, True, ""
+    is_looked_at, can_doubt, look_failure, areas = False, True, "", Areas(())
 
 
 @pytest.fixture
@@ -129,4 +130,43 @@ def test_the_uncertainty_is_drawn_as_soon_as_its_tab_is_chosen(feed, box, fuser:
     tab.click("text=Uncertainty, infrared")
     tab.wait_for_selector("text=no uncertainty while steadiness is above 0")
     tab.wait_for_function(f"() => ({LEVEL})() === 13")  # no older image stands there
+    assert tab.said == []
+
+
+def test_a_box_that_is_dragged_over_the_image_becomes_an_area(feed, fuser: Doubter, tab) -> None:
+    tab.wait_for_function(f"() => ({LEVEL})() > 50")
+    canvas = tab.locator("#main canvas").bounding_box()
+
+    def point(row: float, column: float) -> tuple[float, float]:
+        """Return where it is on the screen: the image, 48x64, fills its canvas by height or by width."""
+        scale = min(canvas["width"] / SIZE[1], canvas["height"] / SIZE[0])
+        return (
+            canvas["x"] + (canvas["width"] - SIZE[1] * scale) / 2 + column * SIZE[1] * scale,
+            canvas["y"] + (canvas["height"] - SIZE[0] * scale) / 2 + row * SIZE[0] * scale,
+        )
+
+    tab.click("#areas-draw")
+    tab.mouse.move(*point(0.75, 0.8))
+    tab.mouse.down()
+    tab.mouse.move(*point(0.5, 0.5))
+    tab.mouse.move(*point(0.25, 0.3))
+    tab.mouse.up()
+    tab.wait_for_selector("#areas-rows .control")
+    (area,) = fuser.areas.areas
+    assert area.share == 0
+    np.testing.assert_allclose(area.polygon, [(0.25, 0.3), (0.25, 0.8), (0.75, 0.8), (0.75, 0.3)], atol=0.01)
+    assert tab.locator("#boxes polygon").count() == 1
+    outline = tab.locator("#boxes polygon").bounding_box()
+    np.testing.assert_allclose((outline["x"], outline["y"]), point(0.25, 0.3), atol=3)
+    tab.locator("#areas-rows select").select_option("Lean on the infrared")
+    tab.locator("#areas-rows input[type=range]").wait_for()
+    tab.wait_for_function("() => document.querySelector('#areas-rows input').value === '1'")
+    tab.locator("#areas-rows input[type=range]").fill("0.6")
+    tab.wait_for_function("async () => (await (await fetch('/areas')).json()).areas[0].attention === 0.6")
+    assert fuser.areas.areas[0].share is None
+    fuser.areas = Areas([Area(0.5, "visible")])  # as a detector posts one
+    tab.wait_for_function("() => document.querySelector('#areas-rows select').selectedIndex === 2")
+    tab.click("#areas-clear")
+    tab.wait_for_function("() => !document.querySelector('#areas-rows .control')")
+    assert fuser.areas.areas == ()
     assert tab.said == []

@@ -3,10 +3,11 @@
 import io
 import json
 import os
+import re
 import threading
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from urllib.request import urlopen
 
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
+from cled_edge.areas import Area, Areas
 from cled_edge.contract import CONTROLS
 from cled_edge.frame import Frame, FusedFrame
 from cled_edge.registration.calibration import Calibration, distance_map
@@ -307,7 +309,8 @@ def test_the_server_ends_at_once_though_viewers_are_connected(serve: Callable[..
 class Doubter:
     """What fuses, as the page knows it."""
 
-    def __init__(self, can_doubt: bool = True) -> None:
+    def __init__(self, can_doubt: bool = True, areas: Sequence[Area] = ()) -> None:
+        self.areas = Areas(areas)
         self.is_looked_at, self.can_doubt, self.look_failure = False, can_doubt, ""
 
     def scene(self) -> FusedFrame:
@@ -376,3 +379,50 @@ def test_a_recording_of_the_uncertainty_keeps_it_on(serve) -> None:
     assert fuser.is_looked_at
     status = client.json("/record", {"on": False})[1]
     assert (status["written"] + status["dropped"], status["failure"]) == (3, None)
+
+
+def test_areas_are_drawn_over_those_of_the_run_and_taken_back(serve) -> None:
+    begun = Area.box(0, 0, 1, 0.5, share=0)
+    fuser = Doubter(areas=[begun])
+    client = Client(serve(fuser=fuser).url)
+    assert client.json("/areas") == (200, {"areas": []})
+    corners = [[0, 0.5], [0, 1], [1, 1], [1, 0.5]]
+    drawn = [{"polygon": corners, "attention": 0.8}, {"polygon": corners, "valid": False, "modality": "visible"}]
+    status, told = client.json("/areas", {"areas": drawn})
+    assert status == 200
+    assert fuser.areas.areas[0] is begun
+    assert [(area.attention, area.valid) for area in fuser.areas.areas[1:]] == [(0.8, True), (None, False)]
+    assert client.json("/status.json")[1]["areas"] == told["areas"]
+    again = fuser.areas.areas
+    assert client.json("/areas", {"areas": told["areas"]})[0] == 200, "what is told can be sent"
+    assert fuser.areas.areas == again
+    client.json("/areas", {"areas": []})
+    assert list(fuser.areas.areas) == [begun]
+
+
+@pytest.mark.parametrize(
+    ("areas", "words"),
+    [
+        ("all", "areas is str; needed a list of at most 32"),
+        ([{"share": 0}] * 33, "areas is 33 areas; needed a list of at most 32"),
+        ([{"share": 0}, {"share": 3}], "areas 1: .*the share of an area is 3.0; it must lie between 0 and 1"),
+        ([{"share": 0, "shape": 1}], r"areas 0: shape: .*see \[\[areas\]\] of robot.toml"),
+        ([{}], "areas 0: .*an area says nothing; needed a share, an attention"),
+        ([7], "areas 0: "),
+        ([{"share": 0, "mask": "/etc/passwd"}], "areas 0 has a mask; needed a polygon"),
+        ([{"share": 0, "polygon": [[0, 0], [0, 1], [1, 1]] * 22}], "areas 0 has 66 corners; needed 64 at most"),
+    ],
+)
+def test_what_is_no_area_changes_nothing(serve, areas: object, words: str) -> None:
+    fuser = Doubter()
+    client, before = Client(serve(fuser=fuser).url), fuser.areas
+    status, told = client.json("/areas", {"areas": areas})
+    assert status == 422
+    assert re.search(words, told["error"]), told
+    assert fuser.areas is before
+
+
+def test_a_run_that_does_not_fuse_has_no_areas(serve) -> None:
+    client = Client(serve().url)
+    assert client.json("/areas") == (200, {"areas": []})
+    assert "has no areas to draw" in client.json("/areas", {"areas": []})[1]["error"]

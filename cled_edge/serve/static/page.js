@@ -20,6 +20,7 @@ const TILES = [
 const MAIN_PX = [480, 640, 960, 1280];
 const STALE_MS = 1500;
 const state = { main: "fused", after: 0, framed: 0, touched: 0, socket: null, lost: false };
+const areas = new AreaEditor();
 const charts = [
   new Chart($("chart-latency"), "Latency", [
     { key: "total", label: "frame", color: "#56d364" },
@@ -83,6 +84,7 @@ function buildViews() {
 function choose(view) {
   state.main = view;
   for (const button of $("tabs").children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
+  areas.outline();
 }
 
 function wanted() {
@@ -103,6 +105,7 @@ async function draw(view, jpeg) {
       canvas.width = bitmap.width;
       canvas.height = bitmap.height;
       canvas.style.aspectRatio = `${bitmap.width} / ${bitmap.height}`;
+      areas.outline();
     }
     canvas.getContext("2d").drawImage(bitmap, 0, 0);
   }
@@ -211,6 +214,7 @@ function showStatus(status) {
   const told = status.health.status;
   if (!state.lost) chip("health", status.healthy ? (told === "ok" ? "good" : "warn") : "bad", told);
   $("refusal").textContent = status.refusal;
+  areas.take(status.areas);
   showRecording(status.recording);
   showThermal(status.thermal);
   showEvidence(status.evidence);
@@ -307,11 +311,7 @@ function showThermal(thermal) {
 }
 
 async function readPoint(event) {
-  const canvas = event.target;
-  const box = canvas.getBoundingClientRect();
-  const scale = Math.min(box.width / canvas.width, box.height / canvas.height);
-  const column = ((event.clientX - box.left) - (box.width - canvas.width * scale) / 2) / (canvas.width * scale);
-  const row = ((event.clientY - box.top) - (box.height - canvas.height * scale) / 2) / (canvas.height * scale);
+  const [row, column] = placeIn(event.target, event);
   if ($("thermal").hidden || state.reading || state.main === "side-by-side" || !(row >= 0 && row < 1 && column >= 0 && column < 1)) return;
   state.reading = true; // one question at a time
   try {
