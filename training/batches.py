@@ -15,7 +15,8 @@ class RestorationBatch(NamedTuple):
     degraded, clean: (N, 3, S, S), uint8 as they are made, float32 in [-1, 1] after `from_bytes`.
     kinds: (N, K) float32, K as the model has kinds: 1 if the degradation was simulated, 0 if not, NaN where nobody
         knows, in a real degraded image.
-    held: (N,) float32, 1 where the network shall answer as it did before the stage, else 0.
+    held: (N,) float32, 0, or 1 where the network shall answer as it did before the stage. `clean` is then what it was
+        shown, the degraded image. 2 is that of a monochrome camera, whose `clean` is what it was shown in colour.
     """
 
     degraded: Tensor

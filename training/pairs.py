@@ -203,16 +203,19 @@ class RestorationBatches(_Batches[RestorationBatch]):
         if modality == "infrared" and _drawn(self.recipe.black_hot_share, rng):
             x = 1 - x
         degraded, kinds = self._degraded(x, modality, generator, without, kind)
-        is_grey = modality == "visible" and _drawn(self.recipe.grey_share, rng)
-        if is_grey:
-            degraded, x = monochrome(degraded), monochrome(x)
+        held = float(bool(self.recipe.held) and set(kinds) <= set(self.recipe.held))
+        if held:
+            x = degraded
+        if modality == "visible" and _drawn(self.recipe.grey_share, rng):
+            degraded, grey = monochrome(degraded), monochrome(x)
             if self.recipe.grey_is_tinted:
-                degraded, x = tinted(degraded, x)
+                degraded, grey = tinted(degraded, grey)
+            x, held = (x, 2.0) if held else (grey, 0.0)
         if _drawn(self.recipe.border_share, rng):
             seen = within_border(x.shape[-1], rng)
             degraded, x = degraded * seen, x * seen
-        held = self._held(not is_grey and set(kinds) <= set(self.recipe.held))
-        return RestorationBatch(degraded, x, torch.tensor([float(kind in kinds) for kind in self.recipe.kinds]), held)
+        told = torch.tensor([float(kind in kinds) for kind in self.recipe.kinds])
+        return RestorationBatch(degraded, x, told, torch.tensor(held))
 
     def _real(
         self, paths: tuple[Path, Path], modality: Modality, rng: np.random.Generator, generator: Generator
@@ -221,20 +224,17 @@ class RestorationBatches(_Batches[RestorationBatch]):
         degraded, clean = random_crop([self.images(path, modality) for path in paths], self.crop, rng)
         if modality == "visible" and _drawn(self.recipe.lit_share, rng):
             degraded = lit_reference(degraded, generator)
-        return RestorationBatch(unit_images([degraded]), unit_images([clean]), self._untold(), self._held(True))
+        return self._unsimulated(unit_images([degraded]), unit_images([clean]))
 
     def _lit(self, path: Path, is_night: bool, rng: np.random.Generator, generator: Generator) -> RestorationBatch:
         """Return the item of a night that is brightened."""
         x = unit_images(random_crop([self.images(path, "visible")], self.crop, rng))
-        return RestorationBatch(*lit_night(x, is_night, generator), self._untold(), self._held(True))
+        return self._unsimulated(*lit_night(x, is_night, generator))
 
-    def _held(self, is_held: bool) -> Tensor:
-        """Return the field `held` of an item; a recipe that holds no kind holds nothing."""
-        return torch.tensor(float(is_held and bool(self.recipe.held)))
-
-    def _untold(self) -> Tensor:
-        """Return the kinds of an item of which nobody knows them."""
-        return torch.full((len(self.recipe.kinds),), math.nan)
+    def _unsimulated(self, degraded: Tensor, clean: Tensor) -> RestorationBatch:
+        """Return the item of an image of which nobody knows the kinds."""
+        untold, is_held = torch.full((len(self.recipe.kinds),), math.nan), bool(self.recipe.held)
+        return RestorationBatch(degraded, degraded if is_held else clean, untold, torch.tensor(float(is_held)))
 
 
 def _drawn(share: float, rng: np.random.Generator) -> bool:

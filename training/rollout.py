@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cled_edge.network.blocks import patches_from_images
+from cled_edge.network.blocks import LUMA, patches_from_images
 from cled_edge.network.experts import Context, ExpertUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.schedule import Schedule, StepTable
@@ -22,6 +22,7 @@ from training.stage import Losses
 _LATE = 400.0
 _CLEAN = 0.004  # mean absolute residual, over [-1, 1], below which an image has nothing to remove
 _LONGEST = 10
+_DARK, _UNCUT = 1e-3, 1.99  # over [0, 2]
 
 
 class RolloutInputs(NamedTuple):
@@ -124,9 +125,10 @@ class RolloutTask:
         held = batch.held > 0
         if held.any():
             before = self.before.to(batch.degraded.device)
-            clean = batch.clean.clone()
-            images = batch.degraded[held]
-            clean[held] = images - before.sampler(images, before.config.default_steps).float()
+            shown, clean = batch.clean[held], batch.clean.clone()
+            made = shown - before.sampler(shown, before.config.default_steps).float()
+            is_grey = (batch.held[held] == 2)[:, None, None, None]
+            clean[held] = torch.where(is_grey, _in_grey(made, batch.degraded[held]), made)
             batch = batch._replace(clean=clean)
         removed = (batch.degraded - batch.clean).abs().mean(dim=(1, 2, 3))
         weights = torch.where(
@@ -175,3 +177,18 @@ def _better(told: Tensor, truth: Tensor, numbers: Tensor, share: float, shift: f
     moved = truth.roll((1 - 2 * (shift < 0.5), 1), (2, 3))  # by a patch, to one side or the other
     found = truth + left * (told - truth)
     return torch.where((which < share) & (has_moved < 0.15), moved, found).detach()
+
+
+def _in_grey(clean: Tensor, like: Tensor) -> Tensor:
+    """Return images (N, 3, H, W) in [-1, 1] as grey as `like`, which are of a monochrome camera.
+
+    Those are their luma times a gain for each channel, see cled_edge/monochrome.py, where nothing is cut.
+    """
+    light = like + 1
+    seen = light * (light.amax(1, keepdim=True) < _UNCUT)
+    gains = (seen.mean((2, 3), keepdim=True) + _DARK) / (_luma(seen).mean((2, 3), keepdim=True) + _DARK)
+    return (gains * _luma(clean + 1)).clamp_max(2) - 1
+
+
+def _luma(x: Tensor) -> Tensor:
+    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)

@@ -257,7 +257,11 @@ def test_held_items_are_those_of_the_named_kinds_clean_ones_and_those_without_a_
     alone = {"clean_share": 0.0, "kinds_infrared": ["noise"], "kinds_visible": ["low_light"]}
     assert held(held=["low_light"], **alone) == [0.0, 1.0] * 3
     assert held(held=["low_light"], lit_share=1.0) == [1.0] * 6
-    assert held(held=["low_light"], grey_share=1.0) == [1.0, 0.0] * 3
+    assert held(held=["low_light"], grey_share=1.0) == [1.0, 2.0] * 3
+    grey = clean_batch(data, recipe_file, held=["low_light"], grey_share=1.0)
+    plain = clean_batch(data, recipe_file)
+    assert torch.equal(grey.clean, plain.clean), "what the network was shown is in colour"
+    assert torch.equal(grey.degraded[1::2, 0], grey.degraded[1::2, 2])
     assert (
         held(held=["low_light"], **{**alone, "kinds_visible": ["low_light", "noise"], "mixed_share": 1.0}) == [0.0] * 6
     )

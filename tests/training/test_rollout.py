@@ -11,7 +11,8 @@ from pathlib import Path  # noqa: E402
 from accelerate import Accelerator  # noqa: E402
 
 from cled_edge.errors import CheckpointError  # noqa: E402
-from cled_edge.network.blocks import images_from_patches, patches_from_images  # noqa: E402
+from cled_edge.monochrome import TINT  # noqa: E402
+from cled_edge.network.blocks import LUMA, images_from_patches, patches_from_images  # noqa: E402
 from cled_edge.network.checkpoint import save_checkpoint  # noqa: E402
 from cled_edge.network.sampler import CledFusion  # noqa: E402
 from cled_edge.schedule import Schedule  # noqa: E402
@@ -121,13 +122,18 @@ def test_what_is_held_has_the_result_of_the_network_before_the_stage_as_its_targ
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(0.5)  # the model learns on, what is held does not move with it
-    batch = RestorationBatch(torch.cat([x, x]), torch.cat([other, other]), torch.zeros(2, 8), torch.tensor([0.0, 1.0]))
+    luma = torch.tensor(LUMA)[:, None, None]
+    grey = 2 * (((x + 1) / 2 * luma).sum(1, keepdim=True) * torch.tensor(TINT)[:, None, None]).clamp_max(1) - 1
+    held = torch.tensor([0.0, 1.0, 2.0])
+    batch = RestorationBatch(torch.cat([x, x, grey]), torch.cat([other, x, x]), torch.zeros(3, 8), held)
     with torch.no_grad():
-        inputs = task.inputs(batch, Draws(torch.Generator().manual_seed(1), 2))
+        inputs = task.inputs(batch, Draws(torch.Generator().manual_seed(1), 3))
     assert torch.equal(inputs.clean[:1], other)
-    torch.testing.assert_close(inputs.clean[1:], before)
-    assert not torch.allclose(before, other)
-    assert torch.equal(batch.clean[1:], other), "the batch itself stays"
+    torch.testing.assert_close(inputs.clean[1:2], before)
+    assert not torch.allclose(before, x)
+    wanted = ((before + 1) * luma).sum(1, keepdim=True) * torch.tensor(TINT)[:, None, None] - 1
+    torch.testing.assert_close(inputs.clean[2:], wanted.clamp_max(1), atol=1e-2, rtol=0)
+    assert torch.equal(batch.clean[1:2], x), "the batch itself stays"
 
 
 def test_a_run_learns_through_the_loop(data: Path, tmp_path: Path) -> None:
