@@ -1,7 +1,7 @@
 """The one call that users make: an infrared and a visible image in, the fused and both restored ones out."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
@@ -66,6 +66,8 @@ from cled_edge.tensors import (
     start_noise,
 )
 from cled_edge.thermal import Thermal
+
+Way = Callable[[NDArray[Any], NDArray[Any], Controls, Uint8 | None], FusedFrame]  # as `Fuser.fuse`
 
 
 class Fuser:
@@ -147,6 +149,7 @@ class Fuser:
         attention: Float32 | None = None,
         memory: Memory | None = None,
         moment: Moment | None = None,
+        way: Way | None = None,
     ) -> FusedFrame:
         """Fuse a pair of equal height and width, at least 1 pixel each; arrays and frames stay as they are.
 
@@ -162,6 +165,7 @@ class Fuser:
             visible, 1 the infrared; None is what the fuser's areas say.
         memory: of the stream that the pair belongs to, for `Controls.steadiness`, and so that its light does not jump;
             None fuses it for itself. moment: when the pair was taken, and by which clock; None is now.
+        way: how the images are fused once they are as the network is to see them; None is whole, by `fuse`.
 
         The result holds arrays of its own; its notes say what the user should know of the inputs. A flat image passes
         through as it is: its strength is 0, and two flat ones give their maximum. A grey visible image gives grey ones,
@@ -190,18 +194,20 @@ class Fuser:
             controls = replace(controls, deadline_ms=max(1.0, asked_ms - seen_ns / 1e6))
         if strength_map is None:
             strength_map = areas.strength_map(size)
-        if memory is None or not controls.steadiness:
-            fused = self.fuse(*images, controls, strength_map)
+        if way is not None or memory is None or not controls.steadiness:
+            fused = (way or self.fuse)(*images, controls, strength_map)
         else:
             self._refuse_doubt(controls)
             self._refuse_cold(controls)
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
         fused.latency_ns["prepare"] += seen_ns
+        begun_ns = time.perf_counter_ns()
         fused = replace(seen.finish(fused), notes=notes, controls=replace(fused.controls, deadline_ms=asked_ms))
         if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
             # The network would draw a faint pattern of its own.
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
         fused = areas.finished(fused, validity, attention)
+        fused.latency_ns["output"] += time.perf_counter_ns() - begun_ns
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))
         return fused

@@ -348,11 +348,6 @@ class _Work:
             self.memory.forget()
         if self.tiling is None:
             return fuser.fuse_pair(pair, controls, self.memory)
-        if controls.steadiness:
-            raise OptionError(
-                f"steadiness is {controls.steadiness:g}, but each tile is fused for itself; leave it at 0, or fuse "
-                "without tiles"
-            )
         images = fuser.image(pair.infrared), fuser.image(pair.visible)
         fused = fuse_tiled(
             fuser, *images, controls, self.tiling, validity=pair.validity, memory=self.memory, moment=pair.time

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,15 +19,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from cled_edge.attention import check_attention
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
-from cled_edge.frame import FusedFrame
+from cled_edge.frame import Frame, FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8, grey_from_any
 from cled_edge.light import Moment
 from cled_edge.memory import Memory
-from cled_edge.pair_facts import check_sizes, examined
 from cled_edge.size import padded, parse_size, size_text
 from cled_edge.tensors import check_maps, maps_of, start_noise
 from cled_edge.thermal import WHITE_HOT
@@ -76,10 +75,11 @@ class Tiling:
 
 def fuse_tiled(
     fuser: Fuser,
-    infrared: NDArray[Any],
-    visible: NDArray[Any],
+    infrared: NDArray[Any] | Frame,
+    visible: NDArray[Any] | Frame,
     controls: Controls | None,
     tiling: Tiling,
+    *,
     strength_map: Uint8 | None = None,
     validity: Uint8 | None = None,
     attention: Float32 | None = None,
@@ -92,39 +92,47 @@ def fuse_tiled(
     the process holds the networks' memory for one tile, one row of tiles in float32, and an image of 16 bit once more
     in 8. Start noise is drawn for the whole image, 16 bytes a pixel, and cut as the tiles are. The latency of a stage
     is its sum over all tiles and the reduced image; `output` has the blending. OptionError if the tiling does not fit
-    the bundle, or if even reduced by the bundle's size multiple the image would not fit one tile.
+    the bundle, if even reduced by the bundle's size multiple the image would not fit one tile, or for a steadiness.
     """
-    check_sizes(infrared.shape, visible.shape)
+    tiling.check(fuser.bundle.manifest.size_multiple)
+    if controls is not None and controls.steadiness:
+        raise OptionError(
+            f"steadiness is {controls.steadiness:g}, but each tile is fused for itself; leave it at 0, or fuse "
+            "without tiles"
+        )
+    return fuser(
+        infrared,
+        visible,
+        controls,
+        strength_map=strength_map,
+        validity=validity,
+        attention=attention,
+        memory=memory,
+        moment=moment,
+        way=partial(_in_tiles, fuser, tiling),
+    )
+
+
+def _in_tiles(
+    fuser: Fuser,
+    tiling: Tiling,
+    infrared: NDArray[Any],
+    visible: NDArray[Any],
+    controls: Controls,
+    strength_map: Uint8 | None,
+) -> FusedFrame:
+    """Fuse images as `Fuser.fuse` does, tile by tile."""
     multiple = fuser.bundle.manifest.size_multiple
-    tiling.check(multiple)
     size = infrared.shape[0], infrared.shape[1]
-    areas = fuser.areas  # which others may replace while this pair is fused
-    if strength_map is None:
-        strength_map = areas.strength_map(size)
     rows, columns = (
         Axis.cut(side, tile, tiling.overlap_px, multiple) for side, tile in zip(size, tiling.tile, strict=True)
     )
     if len(rows.starts) == len(columns.starts) == 1:
-        return fuser(
-            infrared,
-            visible,
-            controls,
-            strength_map=strength_map,
-            validity=validity,
-            attention=attention,
-            memory=memory,
-            moment=moment,
-        )
+        return fuser.fuse(infrared, visible, controls, strength_map)
     check_maps(maps_of(strength_map), size)
-    check_maps({} if validity is None else {"validity": validity}, size)
-    check_attention(attention, size)
-    controls, notes = examined(infrared, visible, Controls() if controls is None else controls)
     stages_ns: Counter[str] = Counter()
     factor = reduction(size, tiling, multiple)
     with _timed(stages_ns, "prepare"):
-        steady = None if memory is None or moment is None else memory.light.at(moment)
-        seen = fuser.as_seen(visible, controls, steady)
-        visible = seen.image
         # 16 bit is stretched by what the whole image holds.
         infrared = grey_from_any(infrared, fuser.color_order, fuser.thermal)
         reduced = shrunk(infrared, factor), shrunk(visible, factor)
@@ -158,8 +166,7 @@ def fuse_tiled(
     # Of the tiles, which have the pixels as they came; what a reduced image shows of noise is another.
     known = [each for each in told if each is not None]
     kinds = np.asarray(np.mean(known, axis=0), np.float32) if known else None
-    fused = seen.finish(FusedFrame(*images, whole.controls, whole.color_order, stages_ns, notes=notes, kinds=kinds))
-    fused = areas.finished(fused, validity, attention)
+    fused = FusedFrame(*images, whole.controls, whole.color_order, stages_ns, kinds=kinds)
     if uncertainty is None:
         return fused
     return replace(fused, uncertainty=np.ascontiguousarray(uncertainty.transpose(2, 0, 1)))

@@ -13,12 +13,10 @@ import pytest
 
 from cled_edge import Fuser
 from cled_edge.areas import Areas
-from cled_edge.as_seen import Seen, as_seen
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError, SizeMismatchError
-from cled_edge.frame import FusedFrame
+from cled_edge.frame import MONOTONIC, Frame, FusedFrame
 from cled_edge.image import grey_from_any, read_image, rgb_from_any, write_png
-from cled_edge.light import Steady
 from cled_edge.thermal import WHITE_HOT, Thermal
 from cled_edge.tiling import Axis, Tiling, fuse_tiled, shrunk, toned
 
@@ -27,44 +25,36 @@ TILING = Tiling((32, 48), 16)
 Change = Callable[[np.ndarray], np.ndarray]
 
 
-class FakeFuser:
+class FakeFuser(Fuser):
     """Returns both inputs as `change` makes them, and remembers their sizes as a network would see them."""
 
     def __init__(self, change: Change = lambda x: x) -> None:
         self.change = change
-        self.bundle = SimpleNamespace(manifest=SimpleNamespace(size_multiple=MULTIPLE))
+        self.bundle = SimpleNamespace(manifest=SimpleNamespace(size_multiple=MULTIPLE, tints_grey=False))
         self.color_order = "RGB"
         self.thermal = WHITE_HOT
         self.areas = Areas(())
         self.sizes: list[tuple[int, ...]] = []
-        self.controls: list[Controls | None] = []
+        self.asked: list[Controls | None] = []
         self.maps: list[np.ndarray | None] = []
         self.noises: list[np.ndarray | None] = []
 
-    def __call__(
+    def fuse(
         self,
         infrared: np.ndarray,
         visible: np.ndarray,
-        controls: Controls | None = None,
+        controls: Controls,
         strength_map: np.ndarray | None = None,
         noise: np.ndarray | None = None,
-        **of_stream: object,
     ) -> FusedFrame:
-        assert set(of_stream.values()) <= {None}
         self.sizes.append(tuple(side + -side % MULTIPLE for side in infrared.shape))
-        self.controls.append(controls)
+        self.asked.append(controls)
         self.maps.append(strength_map)
         self.noises.append(noise)
         grey, rgb = self.change(grey_from_any(infrared)), self.change(rgb_from_any(visible))
         return FusedFrame(
             np.ascontiguousarray(rgb[:, :, ::-1]), grey, rgb, latency_ns={"prepare": 1, "network": 10, "output": 100}
         )
-
-    fuse = __call__
-
-    def as_seen(self, visible: np.ndarray, controls: Controls, steady: Steady | None = None) -> Seen:
-        assert steady is None
-        return as_seen(visible, controls, "RGB", tints_grey=False)
 
     def with_thermal(self, thermal: Thermal) -> "FakeFuser":
         return self
@@ -127,7 +117,7 @@ def test_what_fits_one_tile_is_fused_whole(rng) -> None:
         pair, fuser, controls = pair_of(size, rng), FakeFuser(), Controls(balance=0.25)
         tiled = fuse_tiled(fuser, *pair, controls, TILING)
         assert len(fuser.sizes) == 1
-        assert fuser.controls == [controls]
+        assert fuser.asked == [controls]
         for got, wanted in zip(outputs(tiled), outputs(FakeFuser()(*pair)), strict=True):
             assert np.array_equal(got, wanted)
 
@@ -136,7 +126,7 @@ def test_every_tile_gets_the_controls_and_stages_are_summed(rng) -> None:
     fuser, controls = FakeFuser(), Controls(steps=2, strength_visible=0.5)
     latency_ns = fuse_tiled(fuser, *pair_of((70, 100), rng), controls, TILING).latency_ns
     tiles = 4 * 3  # as 32 go into 70 and 48 into 100 with 16 shared
-    assert fuser.controls == [controls] * (1 + tiles)
+    assert fuser.asked == [controls] * (1 + tiles)
     assert list(latency_ns) == ["prepare", "network", "output"]
     assert latency_ns["network"] == 10 * (1 + tiles)
     assert latency_ns["output"] > 100 * (1 + tiles)
@@ -292,7 +282,7 @@ def test_each_tile_gets_its_part_of_the_strength_map() -> None:
     size = (96, 128)
     fuser, rng = FakeFuser(), np.random.default_rng(4)
     strength_map = rng.integers(0, 256, (*size, 2), np.uint8)
-    fuse_tiled(fuser, *pair_of(size, rng), None, TILING, strength_map)
+    fuse_tiled(fuser, *pair_of(size, rng), None, TILING, strength_map=strength_map)
     rows, columns = (
         Axis.cut(side, tile, TILING.overlap_px, MULTIPLE) for side, tile in zip(size, TILING.tile, strict=True)
     )
@@ -305,7 +295,17 @@ def test_each_tile_gets_its_part_of_the_strength_map() -> None:
 
 
 def test_a_strength_map_of_another_size_is_refused() -> None:
+    pair, wrong = pair_of((96, 128), np.random.default_rng(4)), np.zeros((10, 10, 2), np.uint8)
     with pytest.raises(OptionError, match=r"strength_map is uint8 \(10, 10, 2\), needed uint8 \(96, 128, 2\)"):
-        fuse_tiled(
-            FakeFuser(), *pair_of((96, 128), np.random.default_rng(4)), None, TILING, np.zeros((10, 10, 2), np.uint8)
-        )
+        fuse_tiled(FakeFuser(), *pair, None, TILING, strength_map=wrong)
+
+
+def test_tiles_take_frames_leave_flat_images_as_they_are_and_refuse_steadiness(rng) -> None:
+    infrared, visible = pair_of((70, 100), rng)
+    frames = [Frame(image, 5, MONOTONIC, 0, "a camera") for image in (infrared, visible)]
+    tiled = fuse_tiled(FakeFuser(), *frames, None, TILING)
+    assert tiled.skew_ns == 0
+    flat = fuse_tiled(FakeFuser(lambda x: x // 2), infrared // 255, visible // 255, None, TILING)
+    assert np.array_equal(flat.picture, np.maximum(flat.infrared[:, :, None], flat.visible)), "the maximum of both"
+    with pytest.raises(OptionError, match=r"steadiness is 0\.5, but each tile is fused for itself"):
+        fuse_tiled(FakeFuser(), infrared, visible, Controls(steadiness=0.5), TILING)
