@@ -185,7 +185,7 @@ def page_with_viewer(box: ControlBox, watch: Watch) -> Iterator[list[PageServer]
     over = threading.Event()
 
     def look(url: str) -> None:
-        wish = {"views": ["infrared-input@320", "visible-input@640", "picture@640"], "after": 0}
+        wish = {"views": ["infrared-input@320", "visible-input@640", "fused@640"], "after": 0}
         while not over.is_set():
             with suppress(OSError, WebSocketException), connect(url, max_size=None) as live:
                 while not over.is_set():

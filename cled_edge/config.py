@@ -91,7 +91,7 @@ class OutputTable(_Table):
     """One of `[[outputs]]`; see `OutputSettings`, which has the same fields."""
 
     to: str
-    shows: Shown = "picture"
+    shows: Shown = "fused"
     policy: Policy | None = None
     queue_frames: int | None = None
 

@@ -36,7 +36,7 @@ class BagFile(Output):
     OutputError if the package mcap is missing, or the file cannot be written: what it holds is then kept.
     """
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         if not address.place:
             raise OptionError(f"{address.text} names no file; give one, such as mcap:run.mcap")
@@ -75,8 +75,7 @@ class BagFile(Output):
     @property
     def topic(self) -> str:
         """Where the shown view goes."""
-        name = "fused" if self.shows == "picture" else self.shows.replace("-", "_")
-        return f"/{name}/image/compressed"
+        return f"/{self.shows.replace('-', '_')}/image/compressed"
 
     def write(self, frame: FusedFrame) -> bool:
         """Append a frame's messages."""

@@ -17,7 +17,7 @@ class PictureFile(Output):
 
     holds = 1
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         self.path = self.target = Path(address.place)
         self._is_written = False

@@ -19,7 +19,7 @@ class PngFolder(Output):
     OutputError if another run is writing into the folder. PNGs of earlier runs stay, and a note says how many.
     """
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         if not address.place:
             raise OptionError(f"{address.text} names no folder; give one, such as folder:fused")

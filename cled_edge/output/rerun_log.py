@@ -30,7 +30,7 @@ class RerunLog(Output):
 
     drops = True
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         host, colon, port = address.place.rpartition(":")
         self._remote = f"rerun+http://{host}:{port}/proxy" if colon and port.isdecimal() and host else None

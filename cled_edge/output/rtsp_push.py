@@ -34,7 +34,7 @@ class RtspPush(Output):
 
     drops = True
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         self._url = f"{address.scheme}:{address.place}"
         self._rate = Fraction(rate_hz or FALLBACK_RATE_HZ).limit_denominator(1001)

@@ -36,7 +36,7 @@ PICTURE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OTHER_FILES = (".gif", ".m4v", ".mpeg", ".mpg", ".webm", ".wmv")
 
 Shown = Literal[  # see cled_edge.output.view: fused; both restored; both as they came; what is made of them; doubt
-    "picture",
+    "fused",
     "infrared",
     "visible",
     "infrared-input",
@@ -67,7 +67,7 @@ class OutputSettings:
     """
 
     to: str
-    shows: Shown = "picture"
+    shows: Shown = "fused"
     policy: Policy | None = None
     queue_frames: int | None = None
 
@@ -119,7 +119,7 @@ class Output(ABC):
     holds: int | None = None
     target: Path | None = None
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         """Take what the user said. rate_hz: of the source, None if it has none."""
         self.address, self.shows, self.rate_hz = address, shows, rate_hz
         self.notes: list[str] = []

@@ -15,7 +15,7 @@ from cled_edge.output.sink import Output, Shown
 class UncertaintyFolder(Output):
     """One STEM.npz per frame with `infrared` and `visible`, (H, W) float32 in grey levels, see `FusedFrame`."""
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         if not address.place:
             raise OptionError(f"{address.text} names no folder; give one, such as uncertainty:levels")

@@ -32,7 +32,7 @@ class VideoWriter(Output):
     now_utc: the time that names them.
     """
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
         place, options = split_options(address.place, ("segment_s", "keep"))
         self._segment_ns = round(_number(options, "segment_s") * 1e9) if "segment_s" in options else None

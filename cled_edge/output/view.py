@@ -91,7 +91,7 @@ def _draw_scale(bgr: Uint8) -> None:
 
 
 VIEWS: dict[str, Callable[[FusedFrame], Uint8]] = {
-    "picture": lambda frame: frame.picture,
+    "fused": lambda frame: frame.picture,
     "infrared": lambda frame: frame.infrared,
     "visible": lambda frame: frame.visible,
     "infrared-input": _infrared_input,

@@ -32,9 +32,9 @@ class Window(Output):
     drops = True
     on_main_thread = True  # OpenCV's windows work on no other
 
-    def __init__(self, address: Address, shows: Shown = "picture", rate_hz: float | None = None) -> None:
+    def __init__(self, address: Address, shows: Shown = "fused", rate_hz: float | None = None) -> None:
         super().__init__(address, shows, rate_hz)
-        self.title = "cled-edge" if shows == "picture" else f"cled-edge {shows}"
+        self.title = "cled-edge" if shows == "fused" else f"cled-edge {shows}"
 
     def __enter__(self) -> "Window":
         if sys.platform == "linux" and window_toolkit() and not any(map(os.environ.get, _SCREENS)):

@@ -37,7 +37,7 @@ class Recorder:
         self._status: dict[str, Any] = {"is_on": False, "to": None, "written": 0, "dropped": 0, "failure": None}
         self._begun_s = 0.0
 
-    def start(self, view: Shown = "picture", kind: Kind = "mp4") -> dict[str, Any]:
+    def start(self, view: Shown = "fused", kind: Kind = "mp4") -> dict[str, Any]:
         """Begin a recording and return the status; OptionError if one is under way.
 
         kind: "mp4" is a video of the view; "mcap" a bag, which has the inputs and the facts of each frame too.

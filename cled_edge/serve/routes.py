@@ -33,7 +33,7 @@ MAX_VIEWERS = 8
 MAX_VIEWS = 6  # in one stream
 MOST_HZ = 30.0
 STATUS_S = 1.0
-_SNAPSHOT = ("picture", "infrared-input", "visible-input", "infrared", "visible")
+_SNAPSHOT = ("fused", "infrared-input", "visible-input", "infrared", "visible")
 _BOUNDARY = "cled-edge-frame"
 
 
@@ -166,11 +166,11 @@ def _add_changes(app: FastAPI, page: Page) -> None:
     @app.post("/record")
     async def record(request: Request) -> dict[str, Any]:
         wanted = await body_of(request)
-        is_on, view = wanted.get("on"), wanted.get("view", "picture")
+        is_on, view = wanted.get("on"), wanted.get("view", "fused")
         kind: Any = wanted.get("kind", "mp4")
         if not isinstance(is_on, bool) or view not in [*VIEWS] or kind not in get_args(Kind):
             raise OptionError(
-                'the body is no wish to record; needed {"on": true, "view": "picture", "kind": "mp4"} (or "mcap"), or '
+                'the body is no wish to record; needed {"on": true, "view": "fused", "kind": "mp4"} (or "mcap"), or '
                 '{"on": false}; send one'
             )
         if is_on:
@@ -231,7 +231,7 @@ async def _parts(page: Page, view: str, width_px: int, period_s: float) -> Async
 class _Viewer:
     """One open page. It asks for each frame, with the views that it shows, and gets the newest: no frame queues up.
 
-    A question is `{"views": ["picture@1280", ...], "after": NUMBER}`. The answer is binary: the length of a JSON text,
+    A question is `{"views": ["fused@1280", ...], "after": NUMBER}`. The answer is binary: the length of a JSON text,
     4 bytes, little endian; that text: the frame's facts, `points` of the charts since the last answer, `views` and
     `bytes` of each; then the JPEGs. `missing` says why a view that was asked for is not among them. Once a second it
     has the `status` too. Without a new frame for a second an answer has no frame, so that a page tells a silent source
@@ -314,8 +314,7 @@ def _zipped(page: Page, shot: Shot) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:
         for view in _SNAPSHOT:
-            name = "fused" if view == "picture" else view
-            archive.writestr(f"{shot.number:06d}/{name}.png", png_of(shot.frame, view))
+            archive.writestr(f"{shot.number:06d}/{view}.png", png_of(shot.frame, view))
         archive.writestr(f"{shot.number:06d}/frame.json", json_of({"about": page.about, "frame": shot.facts()}))
     return content.getvalue()
 

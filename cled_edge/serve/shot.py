@@ -64,12 +64,11 @@ def bgr_of(frame: FusedFrame, view: str) -> Uint8:
 def view_and_width(text: str) -> tuple[str, int]:
     """Return the view and its greatest width in pixels, 0 for its own, of `VIEW` or `VIEW@WIDTH`.
 
-    `fused` is the view `picture`. OptionError for an unknown view, and for a width that is not one of `WIDTHS_PX`.
+    OptionError for an unknown view, and for a width that is not one of `WIDTHS_PX`.
     """
     name, at, width = text.partition("@")
-    name = "picture" if name == "fused" else name
     if name not in VIEWS:
-        raise OptionError(f"there is no view {name[:40]!r}; known: fused, {', '.join(VIEWS)}; take one of them")
+        raise OptionError(f"there is no view {name[:40]!r}; known: {', '.join(VIEWS)}; take one of them")
     if at and width not in map(str, WIDTHS_PX):
         raise OptionError(f"a view is to be {width[:10]!r} pixels wide; known: {', '.join(map(str, WIDTHS_PX))}")
     return name, int(width) if at else 0

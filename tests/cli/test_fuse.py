@@ -342,8 +342,8 @@ def test_any_number_of_outputs_at_once(videos, tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["clocks"] == ["media", "media"]
     assert [(each["to"], each["shows"], each["policy"]) for each in report["outputs"]] == [
-        (str(outputs[0]), "picture", "wait"),
-        (str(outputs[1]), "picture", "wait"),
+        (str(outputs[0]), "fused", "wait"),
+        (str(outputs[1]), "fused", "wait"),
         (str(tmp_path / "infrared.avi"), "infrared", "wait"),
     ]
     assert all((each["written"], each["dropped"]) == (7, 0) for each in report["outputs"])

@@ -47,7 +47,7 @@ def test_what_an_address_means(text: str, scheme: str, place: str) -> None:
 
 def test_a_modality_before_the_address_says_what_is_shown() -> None:
     assert OutputSettings.parse("visible=a.mp4") == OutputSettings("a.mp4", "visible")
-    assert OutputSettings.parse("picture=window") == OutputSettings("window")
+    assert OutputSettings.parse("fused=window") == OutputSettings("window")
     assert OutputSettings.parse("k=v") == OutputSettings("k=v"), "another name is a part of the path"
     assert OutputSettings.parse("./overly=a.mp4") == OutputSettings("./overly=a.mp4")
 
@@ -68,7 +68,7 @@ def test_a_misspelt_view_makes_no_folder_of_that_name(text: str, near: str) -> N
             rf"address srt://\*\*\*@host/a has the unknown scheme 'srt'; known: {', '.join(sorted(OUTPUTS))}",
         ),
         ({"to": "a.webm"}, "a.webm names a file; give a folder, a video"),
-        ({"to": "a", "shows": "thermal"}, "shows is 'thermal'; needed one of picture, infrared, visible"),
+        ({"to": "a", "shows": "thermal"}, "shows is 'thermal'; needed one of fused, infrared, visible"),
         ({"to": "a", "policy": "hurry"}, "policy is 'hurry'; needed one of wait, drop"),
         ({"to": "a", "queue_frames": 0}, "queue_frames is 0; it must be 1 or more"),
         ({"to": "a", "queue_frames": 1.5}, "queue_frames is 1.5; it must be 1 or more, a whole number"),
@@ -96,7 +96,7 @@ def test_making_an_output_touches_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("color_order", ["RGB", "BGR"])
 def test_a_folder_honours_the_colour_order_and_what_it_shows(color_order: ColorOrder, tmp_path: Path) -> None:
-    for shows, expected in (("picture", RED[::-1]), ("visible", GREEN[::-1]), ("infrared", 90)):
+    for shows, expected in (("fused", RED[::-1]), ("visible", GREEN[::-1]), ("infrared", 90)):
         with open_output(f"{shows}=folder:{tmp_path / shows}") as output:
             assert output.target == tmp_path / shows
             assert output.write(fused(color_order))
@@ -106,7 +106,7 @@ def test_a_folder_honours_the_colour_order_and_what_it_shows(color_order: ColorO
 
 
 @pytest.mark.parametrize("color_order", ["RGB", "BGR"])
-@pytest.mark.parametrize(("shows", "expected"), [("picture", RED[::-1]), ("infrared", (90, 90, 90))])
+@pytest.mark.parametrize(("shows", "expected"), [("fused", RED[::-1]), ("infrared", (90, 90, 90))])
 def test_a_video_honours_them_too(color_order: ColorOrder, shows: str, expected: object, tmp_path: Path) -> None:
     path = tmp_path / "fused.mp4"
     with open_output(f"{shows}={path}", rate_hz=12.5) as output:

@@ -111,7 +111,7 @@ def test_record_and_snapshot_work_from_the_page(feed, page: PageServer, tab) -> 
     tab.wait_for_selector("#record.on")
     tab.wait_for_function("() => /[1-9][0-9]* frames into/.test(document.querySelector('#recording').textContent)")
     tab.click("#record")
-    tab.wait_for_selector("text=-picture.mp4")
+    tab.wait_for_selector("text=-fused.mp4")
     assert [path.suffix for path in page.recorder.folder.iterdir()] == [".mp4"]
     with tab.expect_download() as download:
         tab.click("text=Snapshot")

@@ -42,7 +42,7 @@ def test_connections_above_the_most_are_closed_while_all_are_answered(
     page = serve()
     page.show(scene(0))
     with websockets.connect(f"ws{page.url[4:]}live", max_size=None) as viewer:
-        viewer.send(json.dumps({"views": ["picture"], "after": 0}))
+        viewer.send(json.dumps({"views": ["fused"], "after": 0}))
         assert viewer.recv(timeout=10)
         with socket.create_connection(("127.0.0.1", page.address.port), timeout=10) as line:
             assert is_closed(line)
@@ -75,7 +75,7 @@ def test_an_open_stream_outlives_the_look_for_idle_connections(
     page.show(scene(0))
     with websockets.connect(f"ws{page.url[4:]}live", max_size=None) as viewer:
         for _ in range(2):  # the second answer comes after a second without a frame
-            viewer.send(json.dumps({"views": ["picture"], "after": 1}))
+            viewer.send(json.dumps({"views": ["fused"], "after": 1}))
             assert viewer.recv(timeout=10)
 
 

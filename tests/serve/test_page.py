@@ -106,7 +106,7 @@ def test_frames_are_made_into_jpeg_once_for_all_who_look(page: PageServer, monke
     page.show(scene(0))
     for _ in range(3):
         Viewer(page, "fused", "visible").next()
-    assert sorted(made) == [("picture", 0), ("visible", 0)]
+    assert sorted(made) == [("fused", 0), ("visible", 0)]
     page.show(scene(1))
     assert len(made) == 2, "nobody asked for it"
 
@@ -157,7 +157,7 @@ def test_only_so_many_may_look(page: PageServer) -> None:
 def test_unknown_views_are_refused_in_words(client: Client) -> None:
     status, told = client.json("/stream/heat.mjpg")
     assert status == 422
-    assert "there is no view 'heat'; known: fused, picture, infrared" in told["error"]
+    assert "there is no view 'heat'; known: fused, infrared" in told["error"]
 
 
 def test_the_page_names_every_control_of_the_contract_with_its_range_and_help(client: Client, box) -> None:

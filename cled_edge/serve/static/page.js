@@ -434,7 +434,7 @@ class ControlRow {
 
 async function buildControls() {
   const { about, controls: entries, views } = await (await fetch("/about.json")).json();
-  for (const button of $("tabs").children) button.hidden = !views.includes(button.dataset.view === "fused" ? "picture" : button.dataset.view);
+  for (const button of $("tabs").children) button.hidden = !views.includes(button.dataset.view);
   for (const entry of entries) {
     const row = new ControlRow(entry);
     controls.push(row);
@@ -448,9 +448,8 @@ async function buildControls() {
 }
 
 $("record").addEventListener("click", async () => {
-  const view = state.main === "fused" ? "picture" : state.main;
   try {
-    showRecording(await post("/record", state.recording ? { on: false } : { on: true, view, kind: $("record-kind").value }));
+    showRecording(await post("/record", state.recording ? { on: false } : { on: true, view: state.main, kind: $("record-kind").value }));
   } catch (error) {
     $("recording").className = "bad";
     $("recording").textContent = error.message;
