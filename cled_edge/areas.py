@@ -1,13 +1,13 @@
 """Areas of a picture, as maps: where degradation is removed, which image counts more, what a camera does not show."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from cled_edge.attention import attending
 from cled_edge.errors import OptionError, SourceUnreadableError
@@ -20,6 +20,7 @@ AreaModality = Literal["both", "infrared", "visible"]
 Point = tuple[float, float]
 SOFT_PX = 16  # over which validity falls to 0 beside what a camera does not show, and attention at an area's edge
 _PARTS = 16  # of a pixel, to which OpenCV draws a polygon
+_SIZES = 4  # whose maps are kept
 
 
 @dataclass(frozen=True)
@@ -97,25 +98,47 @@ class Area:
         corners = ((top, left), (top, right), (bottom, right), (bottom, left))
         return cls(share, modality, corners, valid=valid, attention=attention)  # type: ignore[arg-type]  # checked there
 
-    def inside(self, size: Size) -> Uint8:
-        """Return uint8 (H, W): 255 inside, 0 outside. SourceUnreadableError if the mask cannot be read."""
+    def read_mask(self) -> Uint8 | None:
+        """Return the picture of its mask, grey (H, W); None without one. SourceUnreadableError if it cannot be read."""
+        if self.mask is None:
+            return None
+        if not self.mask.is_file():
+            raise SourceUnreadableError(f"the mask {self.mask} is no file; needed a picture; correct its name")
+        return read_image(self.mask, color=False)
+
+    def inside(self, size: Size, margin_px: int = 0, picture: Uint8 | None = None) -> "Part":
+        """Return what of a picture of a size lies inside, and that far around it.
+
+        picture: of its mask, see `read_mask`; None reads it.
+        """
         height, width = size
-        if self.mask is not None:
-            picture = read_image(self.mask, color=False)
-            return np.asarray(cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR), np.uint8)
+        everywhere = slice(0, height), slice(0, width)
+        picture = self.read_mask() if picture is None else picture
+        if picture is not None:
+            resized = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)
+            return Part(everywhere, np.asarray(resized, np.uint8))
         if not self.polygon:
-            return np.full(size, 255, np.uint8)
-        inside = np.zeros(size, np.uint8)
+            return Part(everywhere, np.full(size, 255, np.uint8))
         # Pixel centres lie at half numbers of the picture's edges, and at whole ones of OpenCV's.
         corners = np.array([[column * width - 0.5, row * height - 0.5] for row, column in self.polygon])
+        low = np.maximum(np.floor(corners.min(axis=0)).astype(int) - margin_px, 0)
+        high = np.minimum(np.ceil(corners.max(axis=0)).astype(int) + margin_px + 1, (width, height))
+        inside = np.zeros((high[1] - low[1], high[0] - low[0]), np.uint8)
         cv2.fillPoly(
             inside,
-            [np.rint(corners * _PARTS).astype(np.int32)],
+            [np.rint((corners - low) * _PARTS).astype(np.int32)],
             255,
             lineType=cv2.LINE_8,
             shift=_PARTS.bit_length() - 1,
         )
-        return inside
+        return Part((slice(low[1], high[1]), slice(low[0], high[0])), inside)
+
+
+class Part(NamedTuple):
+    """A rectangle of a picture, and what lies in the area there: uint8, 255 inside, 0 outside."""
+
+    place: tuple[slice, slice]
+    inside: Uint8
 
 
 class Areas:
@@ -125,28 +148,35 @@ class Areas:
     that size. Areas do not change: to have others, give a fuser others, `fuser.areas = Areas(...)`, at any time and
     from any thread; they hold for the pairs that begin later. Masks are read once, here: SourceUnreadableError and
     SourceMissingError.
+
+    below: lie under these areas, with masks that are read already.
     """
 
-    def __init__(self, areas: Iterable[Area]) -> None:
-        self.areas: Sequence[Area] = tuple(areas)
-        for area in self.areas:
-            if area.mask is not None and not area.mask.is_file():
-                raise SourceUnreadableError(f"the mask {area.mask} is no file; needed a picture; correct its name")
-            area.inside((1, 1))
-        self._shares = [(area, area.share) for area in self.areas if area.share is not None]
-        self._attended = [(area, area.attention) for area in self.areas if area.attention is not None]
-        self._unseen = [area for area in self.areas if not area.valid]
-        self._strength, self._validity = lru_cache(maxsize=4)(self._drawn), lru_cache(maxsize=4)(self._seen)
-        self._attention = lru_cache(maxsize=4)(self._leaning)
+    def __init__(self, areas: Iterable[Area], below: "Areas | None" = None) -> None:
+        own, under = tuple(areas), () if below is None else below.areas
+        self.areas: Sequence[Area] = (*under, *own)
+        self._masks: list[Uint8 | None] = [
+            *(() if below is None else below._masks),
+            *(area.read_mask() for area in own),
+        ]
+        laid = list(zip(self.areas, self._masks, strict=True))
+        self._shares = [(area, area.share, mask) for area, mask in laid if area.share is not None]
+        self._attended = [(area, area.attention, mask) for area, mask in laid if area.attention is not None]
+        self._unseen = [(area, mask) for area, mask in laid if not area.valid]
+        self._strengths, self._attentions, self._validities = (_Kept() for _ in range(3))
         self._joined: tuple[Uint8, Uint8] | None = None
 
     def strength_map(self, size: Size) -> Uint8 | None:
-        """Return uint8 (H, W, 2), infrared and visible, 255 is all of the strength; None without areas of a share."""
-        return self._strength((int(size[0]), int(size[1]))) if self._shares else None
+        """Return uint8 (H, W, 2), infrared and visible, 255 is all of the strength; None where it is so everywhere."""
+        if all(share == 1 for _, share, _ in self._shares):
+            return None
+        return self._strengths.of(size, self._drawn)
 
     def attention(self, size: Size) -> Float32 | None:
-        """Return float32 (H, W), -1 to 1, soft at the edges of areas; None without areas of an attention."""
-        return self._attention((int(size[0]), int(size[1]))) if self._attended else None
+        """Return float32 (H, W), -1 to 1, soft at the edges of areas; None where it is 0 everywhere."""
+        if not any(attention for _, attention, _ in self._attended):
+            return None
+        return self._attentions.of(size, self._leaning)
 
     def validity(self, size: Size, other: Uint8 | None = None) -> Uint8 | None:
         """Return uint8 (H, W, 2), infrared and visible: 255 where that camera shows the scene, 0 where it does not.
@@ -156,7 +186,7 @@ class Areas:
         """
         if not self._unseen:
             return other
-        own = self._validity((int(size[0]), int(size[1])))
+        own: Uint8 = self._validities.of(size, self._seen)
         if other is None:
             return own
         joined = self._joined
@@ -180,29 +210,45 @@ class Areas:
 
     def _leaning(self, size: Size) -> Float32:
         found = np.zeros(size, np.float32)
-        for area, attention in self._attended:
-            soft = cv2.blur(area.inside(size), (SOFT_PX + 1,) * 2).astype(np.float32) / 255
-            found += soft * (np.float32(attention) - found)
-        found.setflags(write=False)
+        for area, attention, mask in self._attended:
+            place, inside = area.inside(size, SOFT_PX, mask)
+            soft = cv2.blur(inside, (SOFT_PX + 1,) * 2).astype(np.float32) / 255
+            found[place] += soft * (np.float32(attention) - found[place])
         return found
 
     def _seen(self, size: Size) -> Uint8:
         seen = np.full((*size, 2), 255, np.uint8)
         kernel = np.ones((SOFT_PX + 1,) * 2, np.uint8)  # grown by half of it, then blurred by as much
-        for area in self._unseen:
-            hidden = cv2.blur(cv2.dilate(area.inside(size), kernel), kernel.shape)
-            place = ("infrared", "visible").index(area.modality)
-            seen[:, :, place] = np.minimum(seen[:, :, place], 255 - hidden)
-        seen.setflags(write=False)
+        for area, mask in self._unseen:
+            place, inside = area.inside(size, 2 * SOFT_PX, mask)
+            hidden = cv2.blur(cv2.dilate(inside, kernel), kernel.shape)
+            plane = seen[(*place, ("infrared", "visible").index(area.modality))]
+            np.minimum(plane, 255 - hidden, out=plane)
         return seen
 
     def _drawn(self, size: Size) -> Uint8:
         shares = np.full((*size, 2), 1, np.float32)
-        for area, share in self._shares:
-            inside = area.inside(size).astype(np.float32) / 255
-            for place, modality in enumerate(("infrared", "visible")):
+        for area, share, mask in self._shares:
+            place, inside = area.inside(size, 0, mask)
+            part = inside.astype(np.float32) / 255
+            for index, modality in enumerate(("infrared", "visible")):
                 if area.modality in ("both", modality):
-                    shares[:, :, place] += inside * (np.float32(share) - shares[:, :, place])
-        drawn = np.rint(shares * 255).astype(np.uint8)
-        drawn.setflags(write=False)
-        return drawn
+                    plane = shares[(*place, index)]
+                    plane += part * (np.float32(share) - plane)
+        return np.asarray(np.rint(shares * 255), np.uint8)
+
+
+class _Kept:
+    """The maps of the last few sizes, which nobody may write to."""
+
+    def __init__(self) -> None:
+        self._maps: dict[Size, NDArray[Any]] = {}
+
+    def of(self, size: Size, draw: Callable[[Size], NDArray[Any]]) -> NDArray[Any]:
+        key = int(size[0]), int(size[1])
+        found = self._maps.get(key)
+        if found is None:
+            found = draw(key)
+            found.setflags(write=False)
+            self._maps = dict([*list(self._maps.items())[1 - _SIZES :], (key, found)])
+        return found

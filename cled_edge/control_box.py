@@ -31,8 +31,7 @@ class ControlBox:
         self.listeners: list[Listener] = []
         self.refusal = ""
         self._check = check
-        self._proven: Controls | None = None
-        self._current = Controls() if controls is None else controls
+        self._current = self._proven = Controls() if controls is None else controls
         self._changing = threading.Lock()
 
     @classmethod
@@ -44,6 +43,11 @@ class ControlBox:
     def current(self) -> Controls:
         """Return the controls that hold now; they never change themselves."""
         return self._current
+
+    @property
+    def proven(self) -> Controls:
+        """Return the controls that a frame was fused with last; before the first, those that the box began with."""
+        return self._proven
 
     def change(self, /, **values: Any) -> Controls:
         """Set some controls by their names, all of them or none, and return all that hold now.
@@ -69,7 +73,7 @@ class ControlBox:
         A slider must not end a run: what fails with a change is tried again without it.
         """
         with self._changing:
-            if self._proven is None or controls == self._proven:
+            if controls == self._proven:
                 return False
             if self._current == controls:
                 self._current = self._proven

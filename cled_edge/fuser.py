@@ -45,7 +45,7 @@ from cled_edge.image import ColorOrder, Float32, Uint8, check_color_order, grey_
 from cled_edge.json_text import counted
 from cled_edge.light import Moment, Steady
 from cled_edge.memory import Memory, Told
-from cled_edge.pair_facts import FLAT, check_sizes, completed, examined, timed
+from cled_edge.pair_facts import are_flat, check_sizes, completed, examined, timed
 from cled_edge.size import Size
 from cled_edge.stage_times import Stopwatch
 from cled_edge.tensors import (
@@ -67,6 +67,7 @@ from cled_edge.tensors import (
 )
 from cled_edge.thermal import Thermal
 
+COLD = "steadiness is off: part of the image has a strength of its own, and what it leaves is no estimate"
 Way = Callable[[NDArray[Any], NDArray[Any], Controls, Uint8 | None], FusedFrame]  # as `Fuser.fuse`
 
 
@@ -126,7 +127,8 @@ class Fuser:
         cuda: options of backend "tensorrt" alone.
         thermal: what becomes of infrared values; None stretches 16 bit image by image, replaces bad pixels, and takes
             heat for bright.
-        areas: where degradation is removed; None is everywhere.
+        areas: parts of the picture with a strength or an attention of their own, or that one camera does not show;
+            None has none. `fuser.areas` may be replaced at any time.
         uncertainty: whether results tell theirs, for which the bundle needs a `doubt` graph.
 
         OptionError for an unknown name or order. BundleMissingError, BundleCorruptError, BundleVersionError or
@@ -147,6 +149,7 @@ class Fuser:
         strength_map: Uint8 | None = None,
         validity: Uint8 | None = None,
         attention: Float32 | None = None,
+        areas: Areas | None = None,
         memory: Memory | None = None,
         moment: Moment | None = None,
         way: Way | None = None,
@@ -163,6 +166,7 @@ class Fuser:
             that are not valid count too.
         attention: float32 (H, W): how far a pixel leans on one restored image, beyond what the balance gives: -1 is the
             visible, 1 the infrared; None is what the fuser's areas say.
+        areas: of this pair, instead of the fuser's.
         memory: of the stream that the pair belongs to, for `Controls.steadiness`, and so that its light does not jump;
             None fuses it for itself. moment: when the pair was taken, and by which clock; None is now.
         way: how the images are fused once they are as the network is to see them; None is whole, by `fuse`.
@@ -184,7 +188,7 @@ class Fuser:
         check_maps({} if validity is None else {"validity": validity}, size)
         check_attention(attention, size)
         controls, notes = examined(*images, controls)
-        areas = self.areas  # which others may replace while this pair is fused
+        areas = self.areas if areas is None else areas  # others may take their place while this pair is fused
         moment = (time.monotonic_ns(), MONOTONIC) if moment is None else moment
         begun_ns = time.perf_counter_ns()
         seen = self.as_seen(images[1], controls, None if memory is None else memory.light.at(moment))
@@ -202,9 +206,10 @@ class Fuser:
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
         fused.latency_ns["prepare"] += seen_ns
         begun_ns = time.perf_counter_ns()
-        fused = replace(seen.finish(fused), notes=notes, controls=replace(fused.controls, deadline_ms=asked_ms))
-        if {FLAT.format(modality=name) for name in ("infrared", "visible")} <= set(notes):
-            # The network would draw a faint pattern of its own.
+        fused = replace(
+            seen.finish(fused), notes=(*notes, *fused.notes), controls=replace(fused.controls, deadline_ms=asked_ms)
+        )
+        if are_flat(notes):  # the network would draw a faint pattern of its own
             np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
         fused = areas.finished(fused, validity, attention)
         fused.latency_ns["output"] += time.perf_counter_ns() - begun_ns
@@ -212,7 +217,13 @@ class Fuser:
             return timed(fused, FramePair(infrared, visible))
         return fused
 
-    def fuse_pair(self, pair: FramePair, controls: Controls | None = None, memory: Memory | None = None) -> FusedFrame:
+    def fuse_pair(
+        self,
+        pair: FramePair,
+        controls: Controls | None = None,
+        memory: Memory | None = None,
+        areas: Areas | None = None,
+    ) -> FusedFrame:
         """Fuse a pair as `__call__` does its images; see `completed` for what the result has beside them.
 
         A degraded pair starts cold, and so does the one after it.
@@ -221,7 +232,7 @@ class Fuser:
             memory.forget()
             memory = None
         images = self.image(pair.infrared), self.image(pair.visible)
-        fused = self(*images, controls, validity=pair.validity, memory=memory, moment=pair.time)
+        fused = self(*images, controls, validity=pair.validity, areas=areas, memory=memory, moment=pair.time)
         return completed(fused, pair)
 
     def fuse(
@@ -262,7 +273,8 @@ class Fuser:
         """
         if strength_map is not None:
             memory.forget()
-            return self.fuse(*images, controls, strength_map)
+            fused = self.fuse(*images, controls, strength_map)
+            return replace(fused, notes=(*fused.notes, COLD))
         start_ns = time.perf_counter_ns()
         inputs = self._bytes(*images)
         told = memory.told(*inputs, controls.steadiness, moment)

@@ -29,6 +29,7 @@ _NEEDED = {  # by pydantic's name of a problem; the braces are of its context
     "model_type": "needed a table of values",
     "path_type": "needed a path in quotes",
     "string_type": "needed text in quotes",
+    "too_long": "needed {max_length} values at most",
     "tuple_type": "needed a list",
 }
 _MAX_DIGITS = 18  # what fits a 64-bit integer whatever the digits are
@@ -63,9 +64,10 @@ def json_from_bytes(content: bytes) -> Any:
 
 
 def first_problem(error: "ValidationError") -> str:
-    """Return "where: what" of the first of the problems that pydantic found, as one line."""
+    """Return "where: what", or "what" of the whole, of the first of the problems that pydantic found, as one line."""
     first = error.errors(include_url=False, include_input=False)[0]
-    return f"{shown('.'.join(str(part) for part in first['loc']))}: {shown(needed(first), 200)}"
+    where = shown(".".join(str(part) for part in first["loc"]))
+    return f"{where}: {shown(needed(first), 200)}" if where else shown(needed(first), 200)
 
 
 def needed(problem: "ErrorDetails") -> str:

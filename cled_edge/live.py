@@ -87,6 +87,7 @@ def fuse_pairs(
         report.count_written(frame, write_ns)
         advance()
 
+    work = _Work(fuser, box, registrar, tiling)
     fanout = Fanout(outputs, is_live=pairs.is_live, rate_hz=pairs.rate_hz, written=written)
     refuse_overwriting(pairs.files, fanout.outputs)
     _refuse_overfull(pairs, fanout.outputs, max_frames)
@@ -116,7 +117,7 @@ def fuse_pairs(
         # Left in reverse order: the outputs are closed when the reader has ended.
         with ends_on_signals(reader.stop, late) as stopped:
             with fanout, reader:
-                for fused in _fused_frames(reader, _Work(fuser, box, registrar, tiling), report, fanout):
+                for fused in _fused_frames(reader, work, report, fanout):
                     for monitor in monitors:
                         monitor.show(fused)
                     if not fanout.put(fused) or report.read == max_frames:
@@ -210,9 +211,9 @@ def fused_frames(
     """
     box = ControlBox.of(controls)
     reader = pairs if isinstance(pairs, LivePairs) else ReadAhead(pairs)
-    report = _begun(pairs, fuser, box.current, registrar)
+    report, work = _begun(pairs, fuser, box.current, registrar), _Work(fuser, box, registrar, tiling)
     with reader:
-        yield from _fused_frames(reader, _Work(fuser, box, registrar, tiling), report)
+        yield from _fused_frames(reader, work, report)
     if report.failure:
         raise report.failure
 
@@ -264,7 +265,7 @@ class _Work:
 
     controls: of the pair in work. dead_since_ns: since when both cameras are lost. size: of what was shown last.
     memory: of the last pair, if they ask for steadiness. sizes: of the images of the last pair that was fused. areas:
-    with which it was fused.
+    of the pair in work. proven_areas: those that a pair was fused with, or that the run began with.
     """
 
     fuser: Fuser
@@ -276,7 +277,12 @@ class _Work:
     size: Size | None = None
     memory: Memory = field(default_factory=Memory)
     sizes: tuple[Size, Size] | None = None
-    areas: Areas | None = None
+    areas: Areas = field(init=False)
+    proven_areas: Areas = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Take what the run begins with as proven."""
+        self.areas = self.proven_areas = self.fuser.areas
 
     def warm_up(self, pairs: LivePairs) -> None:
         """Let the backend compile while cameras open: as soon as the size of their pairs is known."""
@@ -290,24 +296,51 @@ class _Work:
     def __call__(self, pair: FramePair) -> FusedFrame:
         """Register and fuse one pair, with what was changed if that can be applied, else with what held before.
 
-        An uncertainty that somebody looks at is given up first, then areas that were drawn, then controls: none of them
-        must end a run.
+        Nothing that is changed while a run goes on must end it. Areas are doubted first, then controls, then a look at
+        the uncertainty; of several only what is at fault is withdrawn.
         """
+        asked = self.box.current, self.fuser.areas
+        trials, reason = [*self._trials(*asked)], ""
         while True:
-            self.controls, areas = self.box.current, self.fuser.areas
+            (self.controls, self.areas, is_looked_at), *trials = trials
+            if not is_looked_at:
+                self.fuser.give_up_look(reason)
             try:
                 fused = self._tried(pair)
             except CledEdgeError as error:
-                if self.fuser.give_up_look(str(error)):
-                    continue
-                if self.areas is not None and areas is not self.areas:
-                    self.fuser.areas, self.box.refusal = self.areas, str(error)
-                elif not self.box.withdraw(self.controls, str(error)):
+                reason = reason or str(error)
+                if not trials:
                     raise
             else:
-                self.box.prove(self.controls)
-                self.areas = areas
+                self._settle(asked, reason)
                 return fused
+
+    def _trials(self, controls: Controls, areas: Areas) -> Iterator[tuple[Controls, Areas, bool]]:
+        """Yield with what to try a pair: controls, areas, and whether an uncertainty may be looked at."""
+        before = self.box.proven, self.proven_areas
+        yield controls, areas, True
+        if before[1] is not areas:
+            yield controls, before[1], True
+        if before[0] != controls:
+            yield before[0], areas, True
+        if before[1] is not areas and before[0] != controls:
+            yield *before, True
+        if self.fuser.is_looked_at:
+            yield controls, areas, False
+            yield *before, False
+
+    def _settle(self, asked: tuple[Controls, Areas], reason: str) -> None:
+        """Take it that a pair was fused with the present controls and areas; withdraw what was asked for instead."""
+        controls, areas = asked
+        is_withdrawn = self.areas is not areas
+        if is_withdrawn and self.fuser.areas is areas:  # not newer ones
+            self.fuser.areas = self.areas
+        if is_withdrawn or self.areas is not self.proven_areas:
+            self.box.refusal = reason
+        if self.controls is not controls:
+            self.box.withdraw(controls, reason)
+        self.box.prove(self.controls)
+        self.proven_areas = self.areas
 
     def _tried(self, pair: FramePair) -> FusedFrame:
         """Register and fuse one pair; what is wrong with it names it."""
@@ -347,11 +380,10 @@ class _Work:
         if not controls.steadiness:
             self.memory.forget()
         if self.tiling is None:
-            return fuser.fuse_pair(pair, controls, self.memory)
+            return fuser.fuse_pair(pair, controls, self.memory, self.areas)
         images = fuser.image(pair.infrared), fuser.image(pair.visible)
-        fused = fuse_tiled(
-            fuser, *images, controls, self.tiling, validity=pair.validity, memory=self.memory, moment=pair.time
-        )
+        of_pair: dict[str, Any] = {"validity": pair.validity, "memory": self.memory, "moment": pair.time}
+        fused = fuse_tiled(fuser, *images, controls, self.tiling, areas=self.areas, **of_pair)
         return completed(fused, pair)
 
     def _dead(self, pair: FramePair) -> FusedFrame:

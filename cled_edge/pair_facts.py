@@ -1,6 +1,7 @@
 """What a pair tells beside its pixels: whether it can be fused, which image is flat, how old it is, what is lost."""
 
 import time
+from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
 
@@ -34,6 +35,11 @@ def examined(infrared: NDArray[Any], visible: NDArray[Any], controls: Controls) 
             passing: dict[str, Any] = {f"strength_{modality}": 0.0}
             controls = replace(controls, **passing)
     return controls, tuple(notes)
+
+
+def are_flat(notes: Collection[str]) -> bool:
+    """Say whether notes of `examined` tell that both images are flat."""
+    return all(FLAT.format(modality=modality) in notes for modality in ("infrared", "visible"))
 
 
 def completed(fused: FusedFrame, pair: FramePair) -> FusedFrame:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from cled_edge.areas import Areas
 from cled_edge.contract import Controls
 from cled_edge.errors import OptionError
 from cled_edge.frame import Frame, FusedFrame
@@ -83,16 +84,18 @@ def fuse_tiled(
     strength_map: Uint8 | None = None,
     validity: Uint8 | None = None,
     attention: Float32 | None = None,
+    areas: Areas | None = None,
     memory: Memory | None = None,
     moment: Moment | None = None,
 ) -> FusedFrame:
     """Fuse a pair of equal height and width tile by tile; the same as `fuser` of it, if it fits one tile.
 
-    Images, maps and moment as `Fuser.__call__` takes them; of the memory the light alone. Beside them and the result,
-    the process holds the networks' memory for one tile, one row of tiles in float32, and an image of 16 bit once more
-    in 8. Start noise is drawn for the whole image, 16 bytes a pixel, and cut as the tiles are. The latency of a stage
-    is its sum over all tiles and the reduced image; `output` has the blending. OptionError if the tiling does not fit
-    the bundle, if even reduced by the bundle's size multiple the image would not fit one tile, or for a steadiness.
+    Images, maps, areas and moment as `Fuser.__call__` takes them; of the memory the light alone. Beside them and the
+    result, the process holds the networks' memory for one tile, one row of tiles in float32, and an image of 16 bit
+    once more in 8. Start noise is drawn for the whole image, 16 bytes a pixel, and cut as the tiles are. The latency
+    of a stage is its sum over all tiles and the reduced image; `output` has the blending. OptionError if the tiling
+    does not fit the bundle, if even reduced by the bundle's size multiple the image would not fit one tile, or for a
+    steadiness.
     """
     tiling.check(fuser.bundle.manifest.size_multiple)
     if controls is not None and controls.steadiness:
@@ -107,6 +110,7 @@ def fuse_tiled(
         strength_map=strength_map,
         validity=validity,
         attention=attention,
+        areas=areas,
         memory=memory,
         moment=moment,
         way=partial(_in_tiles, fuser, tiling),

@@ -1,5 +1,7 @@
 """Areas: what lies inside one, how they overlap, and what they do to a fused pair."""
 
+import gc
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,9 @@ import pytest
 from cled_edge import Controls, Fuser
 from cled_edge.areas import Area, Areas
 from cled_edge.errors import CledEdgeError, OptionError, SourceUnreadableError
+from cled_edge.fuser import COLD
 from cled_edge.image import write_png
+from cled_edge.memory import Memory
 from cled_edge.tiling import Tiling, fuse_tiled
 
 
@@ -208,3 +212,43 @@ def test_attention_that_is_none_is_refused(fuser: Fuser, attention, words: str) 
     pair = np.full((64, 64), 90, np.uint8), np.full((64, 64, 3), 90, np.uint8)
     with pytest.raises(OptionError, match=words):
         fuser(*pair, attention=attention)
+
+
+def test_areas_over_others_keep_the_masks_that_were_read(tmp_path: Path) -> None:
+    write_png(tmp_path / "mask.png", np.full((8, 8), 255, np.uint8))
+    below = Areas([Area(0.5, mask=tmp_path / "mask.png")])
+    (tmp_path / "mask.png").unlink()
+    over = Areas([Area.box(0, 0, 0.5, 1, share=1)], below=below)
+    found = over.strength_map((16, 16))
+    assert found is not None
+    assert (found[:7] == 255).all()
+    assert (found[9:] == 128).all()
+    assert over.areas[0] is below.areas[0]
+
+
+def test_maps_of_areas_that_are_replaced_are_freed_at_once() -> None:
+    gc.disable()
+    try:
+        areas = Areas([Area.box(0, 0, 0.5, 1, share=0, attention=1), Area(modality="visible", valid=False)])
+        for size in ((8, 8), (9, 9), (10, 10), (11, 11), (12, 12)):
+            assert areas.strength_map(size) is areas.strength_map(size)
+            areas.attention(size), areas.validity(size)
+        gone = weakref.ref(areas)
+        del areas
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_a_share_of_all_and_an_attention_of_nothing_make_no_map() -> None:
+    areas = Areas([Area(1, "visible"), Area.box(0, 0, 0.5, 1, attention=0)])
+    assert areas.strength_map((8, 8)) is None
+    assert areas.attention((8, 8)) is None
+
+
+def test_a_share_tells_that_it_switches_steadiness_off(fuser: Fuser) -> None:
+    rng, memory = np.random.default_rng(4), Memory()
+    pair = rng.integers(60, 190, (64, 64), np.uint8), rng.integers(90, 160, (64, 64, 3), np.uint8)
+    steady, share = Controls(steadiness=0.5), Areas([Area.box(0, 0, 0.5, 1, share=0)])
+    assert COLD not in fuser(*pair, steady, memory=memory).notes
+    assert COLD in fuser(*pair, steady, memory=memory, areas=share).notes

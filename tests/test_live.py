@@ -85,7 +85,7 @@ class Fuser:
         given_up, self.is_looked_at = self.is_looked_at, False
         return given_up
 
-    def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: Controls, *_more: object) -> FusedFrame:
         infrared, visible = pair.infrared.image, pair.visible.image
         self.step(int(infrared[0, 0]))
         return FusedFrame(visible, infrared, visible, latency_ns={"network": 1_000_000}, name=pair.name)
@@ -364,7 +364,7 @@ def test_controls_that_cannot_be_applied_are_withdrawn_and_no_frame_is_lost(run)
     box, taken = ControlBox(Controls(steps=1)), []
 
     class Limited(Fuser):
-        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: Controls, *_more: object) -> FusedFrame:
             if controls.steps != 1:
                 raise EngineError("there is no engine of 3 steps")
             taken.append(pair.name)
@@ -380,32 +380,74 @@ def test_controls_that_cannot_be_applied_are_withdrawn_and_no_frame_is_lost(run)
     assert "there is no engine of 3 steps" in box.refusal
 
 
+class Limited(Fuser):
+    """Has no engine for a share, nor for 3 steps; `changes` are made after the frame of their number."""
+
+    def __init__(self, changes: dict[str, Step]) -> None:
+        super().__init__()
+        self.changes, self.taken = changes, []
+
+    def fuse_pair(
+        self, pair: FramePair, controls: Controls, _memory: object = None, areas: Areas | None = None
+    ) -> FusedFrame:
+        if areas is not None and areas.strength_map((4, 6)) is not None:
+            raise EngineError("there is no engine with a strength map")
+        if controls.steps != 1:
+            raise EngineError("there is no engine of 3 steps")
+        self.taken.append((pair.name, areas, controls))
+        self.changes.get(pair.name, nothing)(0)
+        return super().fuse_pair(pair, controls)
+
+
+SHARE, LEAN = Areas([Area(0)]), Areas([Area(attention=0.5)])
+
+
 def test_areas_that_cannot_be_applied_are_withdrawn_and_the_page_says_why(run) -> None:
-    box, taken, drawn = ControlBox(Controls(steps=1)), [], Areas([Area(0)])
+    box = ControlBox(Controls(steps=1))
+    fuser = Limited({"1": lambda _: setattr(fuser, "areas", SHARE), "2": lambda _: setattr(fuser, "areas", LEAN)})
+    begun, sink = fuser.areas, Sink()
+    told = []
+    report = run.bounded(Source(4), fuser, sink, controls=box, advance=lambda: told.append(box.refusal))
+    assert (sink.names, report.failure) == (["0", "1", "2", "3"], None)
+    assert [areas for _, areas, _ in fuser.taken] == [begun, begun, begun, LEAN]
+    assert "there is no engine with a strength map" in told
+    assert box.refusal == "", "good areas clear what was said of bad ones"
 
-    class Limited(Fuser):
-        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
-            if self.areas is drawn:
-                raise EngineError("there is no engine with a strength map")
-            taken.append(pair.name)
-            if len(taken) == 2:
-                self.areas = drawn
-            return super().fuse_pair(pair, controls)
 
-    fuser, sink = Limited(), Sink()
-    begun = fuser.areas
-    report = run.bounded(Source(4), fuser, sink, controls=box)
-    assert sink.names == ["0", "1", "2", "3"]
+def test_of_areas_and_controls_only_what_is_at_fault_is_withdrawn(run) -> None:
+    box = ControlBox(Controls(steps=1))
+
+    def both(areas: Areas, steps: int, balance: float) -> None:
+        fuser.areas = areas
+        box.change(steps=steps, balance=balance)
+
+    fuser = Limited({"0": lambda _: both(LEAN, 3, 0.9), "1": lambda _: both(SHARE, 1, 0.2)})
+    report = run.bounded(Source(3), fuser, Sink(), controls=box)
     assert report.failure is None
-    assert fuser.areas is begun
-    assert box.refusal == "there is no engine with a strength map"
+    assert [(areas, controls.balance) for _, areas, controls in fuser.taken[1:]] == [(LEAN, 0.5), (LEAN, 0.2)]
+    assert fuser.areas is LEAN
+
+
+def test_areas_that_came_while_a_frame_failed_and_before_the_first_one_are_kept_apart(run) -> None:
+    class Busy(Limited):
+        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None, areas: object = None):
+            if areas is SHARE:
+                self.areas = LEAN  # posted meanwhile
+            return super().fuse_pair(pair, controls, _memory, areas)
+
+    fuser = Busy({})
+    source = Source(3, lambda index: setattr(fuser, "areas", SHARE) if index == 0 else None)
+    report = run.bounded(source, fuser, Sink(), controls=ControlBox(Controls(steps=1)))
+    assert report.failure is None
+    assert fuser.areas is LEAN
+    assert fuser.taken[-1][1] is LEAN
 
 
 def test_a_look_at_the_uncertainty_ends_no_run_and_takes_no_control_with_it(run) -> None:
     box, looked = ControlBox(Controls(steps=1)), []
 
     class Doubting(Fuser):
-        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: Controls, *_more: object) -> FusedFrame:
             looked.append(self.is_looked_at)
             if self.is_looked_at:
                 raise EngineError("there is no engine of doubt")
@@ -417,7 +459,7 @@ def test_a_look_at_the_uncertainty_ends_no_run_and_takes_no_control_with_it(run)
     sink = Sink()
     report = run.bounded(Source(4), Doubting(), sink, controls=box)
     assert sink.names == ["0", "1", "2", "3"]
-    assert looked == [False, False, True, False, False]
+    assert looked == [False, False, True, True, False, False]
     assert (report.failure, box.refusal, box.current.balance) == (None, "", 0.9)
 
 
@@ -439,7 +481,7 @@ def test_a_change_of_controls_holds_from_the_next_frame_on(run) -> None:
     box, taken = ControlBox(Controls(balance=0.1)), []
 
     class Watched(Fuser):
-        def fuse_pair(self, pair: FramePair, controls: Controls, _memory: object = None) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: Controls, *_more: object) -> FusedFrame:
             taken.append(controls.balance)
             if len(taken) == 2:
                 box.change(balance=0.9)

@@ -359,7 +359,7 @@ class FakeFuser:
 
     def __init__(self) -> None:
         self.warmed: list[tuple[int, int]] = []
-        self.areas = Areas(())
+        self.areas, self.is_looked_at = Areas(()), False
 
     def warm_up(self, size: tuple[int, int], controls: object) -> None:
         self.warmed.append(size)
@@ -367,7 +367,7 @@ class FakeFuser:
     def give_up_look(self, _reason: str) -> bool:
         return False
 
-    def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: object, *_more: object) -> FusedFrame:
         images = pair.visible.image, pair.infrared.image, pair.visible.image
         ages = pair.ages_ns(time.monotonic_ns())
         return FusedFrame(
@@ -378,7 +378,7 @@ class FakeFuser:
 class OneSize(FakeFuser):
     """Has an engine of one size, that of `SHAPES`."""
 
-    def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: object, *_more: object) -> FusedFrame:
         if pair.visible.image.shape != SHAPES[1]:
             raise EngineError("there is no engine of 8x12; needed one; build it")
         return super().fuse_pair(pair, controls)
@@ -453,7 +453,7 @@ def test_a_backend_that_cannot_be_made_ready_leaves_it_to_the_first_pair_to_say(
         def warm_up(self, size: tuple[int, int], controls: object) -> None:
             raise OptionError("no graph")
 
-        def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
+        def fuse_pair(self, pair: FramePair, controls: object, *_more: object) -> FusedFrame:
             raise OptionError("no graph")
 
     with ThreadPoolExecutor(1) as pool, stopped(built.pairs):

@@ -16,7 +16,7 @@ from cled_edge.frame import Frame, FusedFrame
 from cled_edge.fuser import Fuser
 from cled_edge.image import Float32, Uint8
 from cled_edge.json_text import counted
-from cled_edge.pair_facts import check_sizes, examined
+from cled_edge.pair_facts import are_flat, check_sizes, examined
 from cled_edge.schedule import SCHEDULE_NAMES, Schedule
 from cled_edge.tensors import (
     check_finite,
@@ -68,26 +68,35 @@ def explain(
     if strength_map is None:
         strength_map = areas.strength_map(size)
     check_maps({**maps_of(strength_map), **({} if validity is None else {"validity": validity})}, size)
-    shown = _Shown(areas.attention(size), areas.validity(size, validity))
+    shown = _Shown(are_flat(notes), areas.attention(size), areas.validity(size, validity))
     seen = fuser.as_seen(images[1], controls)
     images, notes = (images[0], seen.image), (*notes, *seen.notes)
     with fuser.alone():
         told = _Recorder(fuser, controls, size, strength_map, shown).record(*images, seeds, states or {}, notes)
-    return replace(told, fused=areas.finished(seen.finish(told.fused), validity))
+    fused = seen.finish(told.fused)
+    if shown.is_flat:
+        np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
+    return replace(told, fused=areas.finished(fused, validity))
 
 
 class _Shown(NamedTuple):
-    """What is made of the graph's image afterwards: see `Areas.attention` and `Areas.validity`."""
+    """What is made of the graph's image afterwards: see `Areas.attention` and `Areas.validity`.
 
+    is_flat: both images are, whose maximum is shown.
+    """
+
+    is_flat: bool
     attention: Float32 | None
     validity: Uint8 | None
 
     def of(self, fused: Float32, restored: Float32) -> Float32:
         """Return the image, (3, H, W) in [-1, 1], as it is shown. restored: both, (2, 3, H, W), infrared first."""
         infrared, visible = restored
+        if self.is_flat:
+            fused = np.maximum(infrared, visible)
         if self.attention is not None:
             luma = np.tensordot(np.array(LUMA, np.float32), visible, 1)
-            aim = np.where(self.attention > 0, visible + infrared - luma, visible)
+            aim = np.clip(np.where(self.attention > 0, visible + infrared - luma, visible), -1, 1)
             fused = fused + np.abs(self.attention) * (aim - fused)
         if self.validity is not None:
             for index, other in enumerate((visible, infrared)):

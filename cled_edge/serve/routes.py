@@ -150,7 +150,10 @@ def _add_changes(app: FastAPI, page: Page) -> None:
 
     @app.post("/areas")
     async def areas(request: Request) -> dict[str, Any]:
-        page.areas.draw((await body_of(request)).get("areas"))
+        body = await body_of(request)
+        if body.keys() != {"areas"}:
+            raise OptionError(f'the body has {sorted(body) or "nothing"}; needed {{"areas": [...]}}; send that')
+        page.areas.draw(body["areas"])
         return {"areas": page.areas.as_list()}
 
     @app.post("/thermal")

@@ -225,3 +225,17 @@ def test_areas_of_attention_and_of_a_blind_camera_are_in_the_image_and_in_its_or
     assert found.origin.infrared_share[:28][~found.origin.is_alike[:28]].max() < 0.01
     with pytest.raises(OptionError, match="validity is uint8"):
         explain(fuser, *pair, validity=validity[:4])
+
+
+def test_where_an_image_is_cut_and_where_both_are_flat_the_origin_is_that_of_the_run(fuser: Fuser) -> None:
+    leaning = Fuser(fuser.bundle, fuser.backend, areas=Areas([Area(attention=1)]))
+    red = np.full((*SIZE, 3), (230, 20, 20), np.uint8)
+    red[::2] = (200, 30, 20)
+    hot = np.full(SIZE, 240, np.uint8)
+    hot[:, ::2] = 200
+    flat = np.full(SIZE, 90, np.uint8), np.full((*SIZE, 3), (30, 90, 150), np.uint8)
+    for of, pair in ((leaning, (hot, red)), (fuser, flat), (leaning, flat)):
+        told, fused = explain(of, *pair), of(*pair)
+        assert np.abs(told.fused.picture.astype(int) - fused.picture).max() <= 1
+        shown = luma_levels(fused.picture.transpose(2, 0, 1) / 127.5 - 1)
+        assert np.abs(told.origin.fused - shown).max() < 2

@@ -158,14 +158,20 @@ def test_a_box_that_is_dragged_over_the_image_becomes_an_area(feed, fuser: Doubt
     assert tab.locator("#boxes polygon").count() == 1
     outline = tab.locator("#boxes polygon").bounding_box()
     np.testing.assert_allclose((outline["x"], outline["y"]), point(0.25, 0.3), atol=3)
-    tab.locator("#areas-rows select").select_option("Lean on the infrared")
-    tab.locator("#areas-rows input[type=range]").wait_for()
-    tab.wait_for_function("() => document.querySelector('#areas-rows input').value === '1'")
+    tab.locator("#areas-rows select").select_option("Lean on the visible or the infrared")
+    tab.wait_for_function("() => document.querySelector('#areas-rows input')?.value === '1'")
     tab.locator("#areas-rows input[type=range]").fill("0.6")
     tab.wait_for_function("async () => (await (await fetch('/areas')).json()).areas[0].attention === 0.6")
     assert fuser.areas.areas[0].share is None
-    fuser.areas = Areas([Area(0.5, "visible")])  # as a detector posts one
+    tab.click("text=Side by side")
+    assert not tab.locator("#boxes").is_visible()
+    assert tab.locator("#areas-draw").is_disabled()
+    tab.click("text=Fused")
+    fuser.areas = Areas([Area(0.5, "visible", attention=0.4)])  # as a detector posts one
     tab.wait_for_function("() => document.querySelector('#areas-rows select').selectedIndex === 2")
+    tab.locator("#areas-rows input[type=range]").fill("0.25")
+    tab.wait_for_function("async () => (await (await fetch('/areas')).json()).areas[0].share === 0.25")
+    assert fuser.areas.areas[0].attention == 0.4, "the slider turns its own key"
     tab.click("#areas-clear")
     tab.wait_for_function("() => !document.querySelector('#areas-rows .control')")
     assert fuser.areas.areas == ()

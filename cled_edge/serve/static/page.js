@@ -75,6 +75,7 @@ function buildViews() {
     await post("/thermal", { lock: $("agc-lock").checked });
   });
   $("main").querySelector("canvas").addEventListener("dblclick", () => {
+    if (areas.drawing) return;
     if (document.fullscreenElement) document.exitFullscreen();
     else $("main").requestFullscreen();
   });
@@ -84,7 +85,7 @@ function buildViews() {
 function choose(view) {
   state.main = view;
   for (const button of $("tabs").children) button.setAttribute("aria-pressed", String(button.dataset.view === view));
-  areas.outline();
+  areas.view();
 }
 
 function wanted() {
