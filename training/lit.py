@@ -10,16 +10,15 @@ from cled_edge.light import COLOUR, brightened, gains
 from training.degradations import darkened, draw, jpeg, sensor_noise
 
 _LEAST_LIGHT = 0.7  # of the control: below it little is lifted
-_DARK = 0.22  # mean under which a brightened day would pass for low light, which is restored and not kept
 _CODED_SHARE = 0.3  # of nights that came through a codec
 _QUALITIES = (70.0, 97.0)
 
 
-def lit_night(x: Tensor, is_night: bool, generator: Generator) -> tuple[Tensor, Tensor]:
+def lit_night(x: Tensor, is_night: bool, generator: Generator, night: float) -> tuple[Tensor, Tensor]:
     """Return a night, brightened, with the noise of a dark exposure and without it, both like x.
 
-    x: (1, 3, H, W) in [0, 1]; what is no night image is darkened first. If it is so dark that it stays dark, the two
-    are the dark image and x: that is low light.
+    x: (1, 3, H, W) in [0, 1]; what is no night image is darkened first. If it is so dark that its mean stays below
+    `night`, the two are the dark image and x: it would pass for low light, which is restored and not kept.
     """
     dark = x if is_night else darkened(x, generator).clamp(0, 1)
     peak = torch.exp(draw(1, math.log(150), math.log(10000), generator))
@@ -30,7 +29,7 @@ def lit_night(x: Tensor, is_night: bool, generator: Generator) -> tuple[Tensor, 
     noisy = torch.from_numpy(pixels).permute(2, 0, 1)[None].float() / 255  # a camera's steps are lifted too
     gain = gains(pixels, draw(1, _LEAST_LIGHT, 1, generator).item())
     noisy_lit, lit = (image if gain is None else _lifted(image, torch.from_numpy(gain)) for image in (noisy, dark))
-    return (noisy, x) if not is_night and lit.mean() < _DARK else (noisy_lit, lit)
+    return (noisy, x) if not is_night and lit.mean() < night else (noisy_lit, lit)
 
 
 def _lifted(x: Tensor, gain: Tensor) -> Tensor:

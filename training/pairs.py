@@ -229,7 +229,7 @@ class RestorationBatches(_Batches[RestorationBatch]):
     def _lit(self, path: Path, is_night: bool, rng: np.random.Generator, generator: Generator) -> RestorationBatch:
         """Return the item of a night that is brightened."""
         x = unit_images(random_crop([self.images(path, "visible")], self.crop, rng))
-        return self._unsimulated(*lit_night(x, is_night, generator))
+        return self._unsimulated(*lit_night(x, is_night, generator, self.recipe.min_target_luma))
 
     def _unsimulated(self, degraded: Tensor, clean: Tensor) -> RestorationBatch:
         """Return the item of an image of which nobody knows the kinds."""

@@ -31,7 +31,7 @@ REFERENCE_OPSET = 17  # the newest that TensorRT 8.6 parses
 OPSETS = (REFERENCE_OPSET, 20)  # those that graphs are exported at
 
 
-MAX_MULTIPLE = 256  # pixels; images are padded to it, and the lineage needs 16
+MAX_MULTIPLE = 256  # pixels that images are padded to a multiple of; our presets need 8 to 32
 MAX_SIDE_PX = 32768  # of an image that a graph takes
 MOST_GRAPHS, MOST_FILES = 256, 512
 _NEWEST_OPSET = 64
