@@ -1,6 +1,6 @@
 """How often the named evidence of `cled_edge.evidence` is right, on simulated and on real images.
 
-    python -m benchmarks.evidence --data DATA --out FILE.json
+    python -m benchmarks.evidence --data DATA [--update]
 
 Simulated: pairs that training held out, degraded by `ems.py`, which neither the networks nor the evidence were fitted
 to, and by four kinds that EMS has not. Each image comes clean, with each kind, and with mixtures. Real: images whose
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks import ems
 from benchmarks.held_out import Scene, read_scenes
-from benchmarks.result import Out, Row, check_target, new_result, save
+from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.decoder import IMAGE_SUFFIXES
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.evidence.judging import area_under_curve, calibration_error
@@ -257,10 +257,11 @@ def main(
     only: Annotated[str, typer.Option(metavar="A,B", help=f"of {','.join(PARTS)}")] = ",".join(PARTS),
     count: Annotated[int, typer.Option(min=0, help="pairs of each folder, 0 is all")] = 0,
     out: Out = None,
+    update: Update = False,
 ) -> None:
     """Measure, and print a line for each row."""
     with one_line_errors():
-        check_target(out, update=False)
+        check_target(out, update)
         if unknown := [part for part in only.split(",") if part not in PARTS]:
             raise DataError(f"--only has {unknown[0]!r}; it must list some of {','.join(PARTS)}")
         scenes = [scene for name in FOLDERS for scene in read_scenes(data / "pairs", name, count)]
@@ -269,8 +270,8 @@ def main(
             for row in part_rows(part, data, scenes):
                 rows_.append(row)
                 print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-        if out:
-            save(new_result("evidence", "", rows_, settings={"scenes": len(scenes)}), out, update=False)
+        result = new_result("evidence", "", rows_, packages=["evidence"], settings={"scenes": len(scenes)})
+        save(result, out, update)
 
 
 def part_rows(part: str, data: Path, scenes: list[Scene]) -> Iterator[Row]:

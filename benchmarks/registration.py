@@ -1,6 +1,6 @@
 """Whether two cameras are registered: a rig whose right map is known, landmarks, boards, and pairs of two scenes.
 
-    python -m benchmarks.registration --data ../shared/data --out runs/registration.json      takes minutes
+    python -m benchmarks.registration --data DATA [--update]      takes minutes
 
 `rig`: two lenses 30 cm apart, before a rendered street on a wall, with three draws of noise, and before boards.
 `landmarks`: the mean distance between where a map has the landmarks of the infrared image and where they are. `board`:
@@ -18,7 +18,7 @@ import numpy as np
 import typer
 from numpy.typing import NDArray
 
-from benchmarks.result import Out, Row, check_target, new_result, save
+from benchmarks.result import Out, Row, Update, check_target, new_result, save
 from cled_edge.errors import DataError, one_line_errors
 from cled_edge.image import read_any_depth, read_image
 from cled_edge.registration.board import Board, find_board
@@ -154,10 +154,11 @@ def main(
     data: Annotated[Path, typer.Option(metavar="DIR", help="the shared data, with unregistered/ in it")],
     only: Annotated[str, typer.Option(metavar="A,B", help=f"of {','.join(PARTS)}")] = ",".join(PARTS),
     out: Out = None,
+    update: Update = False,
 ) -> None:
     """Measure, and print a line for each row."""
     with one_line_errors():
-        check_target(out, update=False)
+        check_target(out, update)
         root = data / "unregistered"
         parts: dict[str, Callable[[], Iterator[Row]]] = {
             "rig": rig_rows,
@@ -173,8 +174,7 @@ def main(
                 rows.append(row)
                 print(", ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         settings = {"noise_levels": NOISE_LEVELS, "corner_noise_px": CORNER_NOISE_PX, "frames": FRAMES}
-        if out:
-            save(new_result("registration", "", rows, settings=settings), out, update=False)
+        save(new_result("registration", "", rows, packages=["registration"], settings=settings), out, update)
 
 
 if __name__ == "__main__":

@@ -42,7 +42,8 @@ class _Model(BaseModel):
 class Provenance(_Model):
     """What computed a result.
 
-    bundles: SHA-256 by bundle, see `bundle_hash`. checkpoints: SHA-256 by name of those under training/weights that
+    bundles: SHA-256 by bundle, see `bundle_hash`; where no network computed it, that of the package of cled_edge that
+    did, see `package_hash`. checkpoints: SHA-256 by name of those under training/weights that
     the bundles were exported from. device: the CPU, or the GPU where one computed. date: UTC.
 
     commit: the project's when it was measured. Older results do not know it: `recorded_in` is the commit that brought
@@ -114,12 +115,20 @@ def new_result(
     settings: Mapping[str, Any] | None = None,
     samples_ms: Mapping[str, list[float]] | None = None,
     device: str | None = None,
+    packages: Sequence[str] = (),
 ) -> Result:
-    """Return a result of now, of this command and commit. device: the GPU's name; None is this machine's CPU."""
+    """Return a result of now, of this command and commit.
+
+    packages: of cled_edge, by name, that computed it without a bundle. device: the GPU's name; None is this machine's
+    CPU.
+    """
     manifests = {bundle.manifest.name: bundle.manifest for bundle in bundles}
     now = datetime.datetime.now(datetime.timezone.utc)
     provenance = Provenance(
-        bundles={name: bundle_hash(manifest) for name, manifest in manifests.items()},
+        bundles={
+            **{name: bundle_hash(manifest) for name, manifest in manifests.items()},
+            **{name: package_hash(name) for name in packages},
+        },
         checkpoints={name: found for name, m in manifests.items() if (found := checkpoint_hash(m)) is not None},
         device=device or machine_line(describe_machine()),
         date=now.date().isoformat(),
@@ -164,6 +173,15 @@ def bundle_hash(manifest: Manifest) -> str:
     names = [manifest.find(role) for role in REFERENCE_GRAPHS]
     hashes = [manifest.hashes[manifest.graphs[name].file] for name in names if name]
     return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def package_hash(name: str) -> str:
+    """Return one SHA-256 for a package of cled_edge: of the names and bytes of its sources and tables."""
+    found = hashlib.sha256()
+    for path in sorted((ROOT / "cled_edge" / name).iterdir()):
+        if path.suffix in (".py", ".json"):
+            found.update(f"{path.name}\n".encode() + path.read_bytes())
+    return found.hexdigest()
 
 
 def checkpoint_hash(manifest: Manifest) -> str | None:

@@ -6,7 +6,18 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from benchmarks.result import BUNDLES, RESULTS, WEIGHTS, Cell, Provenance, Result, Row, bundle_hash, results_of
+from benchmarks.result import (
+    BUNDLES,
+    RESULTS,
+    WEIGHTS,
+    Cell,
+    Provenance,
+    Result,
+    Row,
+    bundle_hash,
+    package_hash,
+    results_of,
+)
 from cled_edge.bundle.reader import Bundle
 from cled_edge.errors import ResultError
 from cled_edge.size import size_text
@@ -136,9 +147,11 @@ def check_present(path: Path, made: Provenance, command: str) -> None:
 
 @cache
 def present_hash(name: str) -> str | None:
-    """Return the hash of a shipped bundle, None if none has that name."""
+    """Return the hash of a shipped bundle, or of a package of cled_edge; None if none has that name."""
     folder = BUNDLES / name
-    return bundle_hash(Bundle.open(folder).manifest) if folder.is_dir() else None
+    if folder.is_dir():
+        return bundle_hash(Bundle.open(folder).manifest)
+    return package_hash(name) if (BUNDLES.parent / name).is_dir() else None
 
 
 def by_keys(rows: Iterable[Row], *keys: str) -> Mapping[tuple[Cell, ...], Row]:

@@ -15,13 +15,14 @@ import typer
 from benchmarks.result import RESULTS, ROOT, Result, Row, results_of
 from benchmarks.table import Table, cell_text, check_present, markdown
 from benchmarks.tables_control import CONTROL
+from benchmarks.tables_packages import PACKAGES
 from benchmarks.tables_paper import PAPER
 from benchmarks.tables_quality import QUALITY, TARGETS
 from benchmarks.tables_speed import CAMERA, LATENCY, SPEED
 from cled_edge.errors import ResultError, one_line_errors
 from cled_edge.files import write_whole
 
-TABLES: tuple[Table, ...] = (*SPEED, *QUALITY, *CONTROL, *PAPER)
+TABLES: tuple[Table, ...] = (*SPEED, *QUALITY, *CONTROL, *PACKAGES, *PAPER)
 PAGE = ROOT / "benchmarks" / "RESULTS.md"
 README = ROOT / "README.md"
 _BLOCK = re.compile(r"(<!-- table: readme -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import tables
-from benchmarks.result import RESULTS, Provenance, Result, bundle_hash
+from benchmarks.result import RESULTS, Provenance, Result, bundle_hash, package_hash
 from benchmarks.table import Column, Table, caption, cell_text, columns
 from benchmarks.tables_paper import SLICES_RESTORED, TABLE_1, TABLE_4
 from benchmarks.tables_quality import DEGRADED, FUSED, NINE_DEGRADED, RESTORED, RESTORED_SETS
@@ -93,6 +93,17 @@ def test_a_table_refuses_another_bundle_and_names_both_and_the_command(tmp_path:
         LATENCY.text(written(tmp_path, stale))
     with pytest.raises(ResultError, match=words):
         tables.page(tmp_path)
+
+
+def test_a_table_of_what_no_network_computes_refuses_other_sources(tmp_path: Path) -> None:
+    present = package_hash("evidence")
+    table = Table("Evidence", "evidence", columns("kind"), "measure")
+    row = {"kind": "rain"}
+    written(tmp_path, a_result(row, measurement="evidence", bundles={"evidence": present}))
+    assert "| rain |" in table.text(tmp_path)
+    written(tmp_path, a_result(row, measurement="evidence", bundles={"evidence": "ab" * 32}))
+    with pytest.raises(ResultError, match=rf"evidence abababababab, needed {present[:12]}, the present one"):
+        table.text(tmp_path)
 
 
 def test_a_table_refuses_another_checkpoint_where_no_bundle_is_shipped(tmp_path: Path) -> None:
