@@ -24,6 +24,7 @@ from cled_edge.size import size_text
 
 HASH_DIGITS = 12
 ABSENT = "-"
+MOST_NAMED = 3  # bundles, in the line above the rows
 CAPTIONED = ("backend", "size", "inputs", "tile", "detector")  # settings that the line above the rows says
 
 
@@ -99,6 +100,8 @@ def caption(result: Result) -> str:
     """Return the line above a result's rows: bundles with their hashes, settings, device, date and commit."""
     made = result.provenance
     bundles = ", ".join(f"{name} ({found[:HASH_DIGITS]}{_age(name, found)})" for name, found in made.bundles.items())
+    if len(made.bundles) > MOST_NAMED:
+        bundles = f"{len(made.bundles)} bundles, whose hashes are in results/{result.file_name}"
     when = f"measured {made.date} at commit {made.commit}"
     if made.recorded_in:
         when = f"recorded {made.date} in commit {made.recorded_in}"

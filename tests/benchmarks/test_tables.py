@@ -95,6 +95,12 @@ def test_a_table_refuses_another_bundle_and_names_both_and_the_command(tmp_path:
         tables.page(tmp_path)
 
 
+def test_many_bundles_are_counted_and_not_listed() -> None:
+    said = caption(a_result(bundles={f"variant-{k}": "ab" * 32 for k in range(15)}))
+    assert said.startswith("15 bundles, whose hashes are in results/quality-nano-a-cpu.json; ")
+    assert "abab" not in said
+
+
 def test_a_table_of_what_no_network_computes_refuses_other_sources(tmp_path: Path) -> None:
     present = package_hash("evidence")
     table = Table("Evidence", "evidence", columns("kind"), "measure")
