@@ -203,7 +203,7 @@ class RestorationBatches(_Batches[RestorationBatch]):
         if modality == "infrared" and _drawn(self.recipe.black_hot_share, rng):
             x = 1 - x
         degraded, kinds = self._degraded(x, modality, generator, without, kind)
-        held = float(bool(self.recipe.held) and set(kinds) <= set(self.recipe.held))
+        held = float(bool(kinds) and set(kinds) <= set(self.recipe.held))
         if held:
             x = degraded
         if modality == "visible" and _drawn(self.recipe.grey_share, rng):

@@ -49,8 +49,8 @@ class DataRecipe(_Strict):
     untold: kinds among them that the model has no name for, so that its head stays as it is. It learns that such an
         image has none of the kinds that it does name.
     held: kinds of degradation, alone or together, of which stage 1 shall change nothing: the target is what the network
-        made of such an image before. With them, clean, real and brightened images are held. Of an image of a monochrome
-        camera the target is the grey of what the network made of it in colour.
+        made of such an image before. With them, real and brightened images are held; clean ones stay their own target.
+        Of an image of a monochrome camera the target is the grey of what the network made of it in colour.
     clean_share, mixed_share: shares of items with no and with two degradations; the rest has one.
     cycle_kinds: in stage 1 kinds take turns instead, one an item: the paper's mixed batch.
     reference_share: share of stage-1 items from real degraded images.

@@ -246,24 +246,22 @@ def test_a_kind_may_be_simulated_and_not_told(data: Path, recipe_file: Path) -> 
             DataRecipe.model_validate({**values, "untold": [wrong]})
 
 
-def test_held_items_are_those_of_the_named_kinds_clean_ones_and_those_without_a_simulation(
-    data: Path, recipe_file: Path
-) -> None:
-    def held(**changes: object) -> list[float]:
-        return clean_batch(data, recipe_file, **changes).held.tolist()
+def test_held_items_are_those_of_the_named_kinds_and_those_without_a_simulation(data: Path, recipe_file: Path) -> None:
+    def made(**changes: object) -> RestorationBatch:
+        return clean_batch(data, recipe_file, **changes)
 
-    assert held() == [0.0] * 6, "a recipe that holds nothing"
-    assert held(held=["low_light"]) == [1.0] * 6
+    assert made(held=["low_light"]).held.tolist() == [0.0] * 6, "what is clean is its own target"
     alone = {"clean_share": 0.0, "kinds_infrared": ["noise"], "kinds_visible": ["low_light"]}
-    assert held(held=["low_light"], **alone) == [0.0, 1.0] * 3
-    assert held(held=["low_light"], lit_share=1.0) == [1.0] * 6
-    assert held(held=["low_light"], grey_share=1.0) == [1.0, 2.0] * 3
-    grey = clean_batch(data, recipe_file, held=["low_light"], grey_share=1.0)
-    plain = clean_batch(data, recipe_file)
+    assert made(**alone).held.tolist() == [0.0] * 6, "a recipe that holds nothing"
+    plain = made(held=["low_light"], **alone)
+    assert plain.held.tolist() == [0.0, 1.0] * 3
+    assert torch.equal(plain.clean[1::2], plain.degraded[1::2]), "what the network was shown"
+    assert made(held=["low_light"], lit_share=1.0).held.tolist() == [0.0, 1.0] * 3
+    grey = made(held=["low_light"], grey_share=1.0, **alone)
+    assert grey.held.tolist() == [0.0, 2.0] * 3
     assert torch.equal(grey.clean, plain.clean), "what the network was shown is in colour"
     assert torch.equal(grey.degraded[1::2, 0], grey.degraded[1::2, 2])
-    assert (
-        held(held=["low_light"], **{**alone, "kinds_visible": ["low_light", "noise"], "mixed_share": 1.0}) == [0.0] * 6
-    )
+    mixed = {**alone, "kinds_visible": ["low_light", "noise"], "mixed_share": 1.0}
+    assert made(held=["low_light"], **mixed).held.tolist() == [0.0] * 6
     with pytest.raises(ValueError, match="held has 'fog'; needed a kind that is simulated"):
-        held(held=["fog"])
+        made(held=["fog"])
