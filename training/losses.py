@@ -95,9 +95,14 @@ def relative_loss(clean: Tensor, truth: Tensor) -> Tensor:
     the paper. Of an image with little contrast nobody can tell the true gain and level, and Eq. 15 presses its extremes
     together to hedge; but how its parts stand to one another is known. Images in colour have no part in it.
     """
-    is_grey = (truth.unflatten(1, (-1, 3)).diff(dim=2).abs().amax(dim=(1, 2, 3, 4)) == 0).float()
+    is_grey = are_grey(truth.unflatten(1, (-1, 3)).transpose(1, 2)).float()
     error = (_relative(clean) - _relative(truth)).abs().mean(dim=(1, 2, 3))
     return (error * is_grey).sum() / is_grey.sum().clamp_min(1)
+
+
+def are_grey(x: Tensor) -> Tensor:
+    """Return which images (N, 3, ...) have three channels alike, (N,): those of infrared cameras, in training."""
+    return x.diff(dim=1).abs().flatten(1).amax(dim=1) == 0
 
 
 def _relative(x: Tensor) -> Tensor:

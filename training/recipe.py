@@ -150,7 +150,8 @@ class RestoreRecipe(StageRecipe):
         call learns to mend the first instead of reading the true image off the state.
     step_shares, late_share, long_share, step_weight: of the loops that a loop of light steps is trained through, see
         training/rollout.py, instead of the shares above.
-    clean_weight: of images that have nothing to remove, in such a loop.
+    clean_weight: of images that have nothing to remove, in such a loop; clean_weight_infrared: of infrared ones, if
+        other. Much of it for visible ones costs rain, which at its lightest looks like none.
     square_share: of the root of the mean square in each image's error, see `residual_loss`.
     learns: `refinement` keeps what a one-pass network has as it is, and with it the second estimate: the coarse look
         and the experts learn alone.
@@ -174,6 +175,7 @@ class RestoreRecipe(StageRecipe):
     long_share: float = Field(0.04, ge=0, le=1)
     step_weight: float = Field(0.55, gt=0, le=1)
     clean_weight: float = Field(2.0, gt=0)
+    clean_weight_infrared: float | None = Field(None, gt=0)
     learns: Literal["all", "refinement"] = "all"
     square_share: float = Field(0.0, ge=0, le=1)
     weight_gain: float = Field(0.0, ge=0)

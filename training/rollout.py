@@ -13,7 +13,7 @@ from cled_edge.network.sampler import CledFusion
 from cled_edge.schedule import Schedule, StepTable
 from training.batches import RestorationBatch
 from training.draws import Draws
-from training.losses import gain_loss, kinds_loss, patch_pattern, relative_loss, residual_loss, weights_of
+from training.losses import are_grey, gain_loss, kinds_loss, patch_pattern, relative_loss, residual_loss, weights_of
 from training.recipe import RestoreRecipe
 from training.stage import Losses
 
@@ -131,9 +131,9 @@ class RolloutTask:
             clean[held] = torch.where(is_grey, _in_grey(made, batch.degraded[held]), made)
             batch = batch._replace(clean=clean)
         removed = (batch.degraded - batch.clean).abs().mean(dim=(1, 2, 3))
-        weights = torch.where(
-            removed < _CLEAN, self.recipe.clean_weight, weights_of(batch.kinds, self.kinds, self.recipe.kind_weights)
-        )
+        of_clean = self.recipe.clean_weight_infrared or self.recipe.clean_weight
+        clean = torch.where(are_grey(batch.clean), of_clean, self.recipe.clean_weight)
+        weights = torch.where(removed < _CLEAN, clean, weights_of(batch.kinds, self.kinds, self.recipe.kind_weights))
         return RolloutInputs(*batch, weights, torch.tensor(draws.shared(4)), draws.uniform(4).to(removed.device))
 
     def loss(self, network: nn.Module, inputs: RolloutInputs) -> Losses:

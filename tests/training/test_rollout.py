@@ -111,6 +111,10 @@ def test_images_that_have_nothing_to_remove_weigh_as_the_recipe_says() -> None:
     task = RolloutTask(recipe(clean_weight=3.0).restore, CledFusion(EXPERTS))
     inputs = task.inputs(batch, Draws(torch.Generator().manual_seed(1), 2))
     assert inputs.weights.tolist() == [3.0, 1.0]
+    grey = x[:, :1].expand(-1, 3, -1, -1)
+    batch = RestorationBatch(torch.cat([grey, x]), torch.cat([grey, x]), torch.zeros(2, 8), torch.zeros(2))
+    task = RolloutTask(recipe(clean_weight=1.5, clean_weight_infrared=4.0).restore, CledFusion(EXPERTS))
+    assert task.inputs(batch, Draws(torch.Generator().manual_seed(1), 2)).weights.tolist() == [4.0, 1.5]
 
 
 def test_what_is_held_has_the_result_of_the_network_before_the_stage_as_its_target() -> None:
