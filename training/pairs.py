@@ -54,6 +54,7 @@ class _Batches(Generic[Fields]):
     strict: an image that cannot be decoded is a DataError instead of a line in the log.
     images: those of the other stage, so that each is decoded once for both.
     rank: of this process among those that share a batch; it makes the items from `rank * batch` on.
+    holds: whether items are held, as the recipe says, for the network that learns; else each has its clean image.
     """
 
     def __init__(
@@ -68,9 +69,10 @@ class _Batches(Generic[Fields]):
         images: ImageCache | None = None,
         rank: int = 0,
         part: Part = "train",
+        holds: bool = False,
     ) -> None:
         self.root, self.recipe, self.batch, self.crop, self.seed, self.rank = root, recipe, batch, crop, seed, rank
-        self.part = part
+        self.part, self.held = part, frozenset(recipe.held if holds else ())
         self.strict = strict
         self.images = images or ImageCache(recipe.keep_gib)
         pairs = readable_pairs(find_pairs(root, recipe.all_sets, part), self.images, strict)
@@ -203,7 +205,7 @@ class RestorationBatches(_Batches[RestorationBatch]):
         if modality == "infrared" and _drawn(self.recipe.black_hot_share, rng):
             x = 1 - x
         degraded, kinds = self._degraded(x, modality, generator, without, kind)
-        held = float(bool(kinds) and set(kinds) <= set(self.recipe.held))
+        held = float(bool(kinds) and self.held.issuperset(kinds))
         if held:
             x = degraded
         if modality == "visible" and _drawn(self.recipe.grey_share, rng):
@@ -233,7 +235,7 @@ class RestorationBatches(_Batches[RestorationBatch]):
 
     def _unsimulated(self, degraded: Tensor, clean: Tensor) -> RestorationBatch:
         """Return the item of an image of which nobody knows the kinds."""
-        untold, is_held = torch.full((len(self.recipe.kinds),), math.nan), bool(self.recipe.held)
+        untold, is_held = torch.full((len(self.recipe.kinds),), math.nan), bool(self.held)
         return RestorationBatch(degraded, degraded if is_held else clean, untold, torch.tensor(float(is_held)))
 
 

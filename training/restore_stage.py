@@ -54,7 +54,11 @@ def restore_stage(model: CledFusion, run: Run) -> int:
         raise DataError("recipe: data.held must be empty for a network without light steps, which learns every target")
     rank = run.accelerator.process_index
     batches = RestorationBatches(
-        run.data, recipe.data, stage.batch, stage.crop, recipe.seed, strict=run.strict, images=run.images, rank=rank
+        *(run.data, recipe.data, stage.batch, stage.crop, recipe.seed),
+        strict=run.strict,
+        images=run.images,
+        rank=rank,
+        holds=True,
     )
     validation = Validation(run.data, recipe.data, run.images, stage.held_out_crops, run.strict)
     if isinstance(model.unet, ExpertUNet):

@@ -180,7 +180,7 @@ def clean_batch(data: Path, recipe_file: Path, **changes: object) -> Restoration
     """Return a batch of clean items of the recipe's data with these changes."""
     values = {**read_recipe(recipe_file).data.model_dump(), "clean_share": 1.0, "mixed_share": 0.0}
     recipe = DataRecipe.model_validate({**values, "reference_share": 0, **changes})
-    return RestorationBatches(data, recipe, 6, 32, 5)(3)
+    return RestorationBatches(data, recipe, 6, 32, 5, holds=True)(3)
 
 
 @pytest.mark.parametrize("look", ["grey_share", "black_hot_share", "border_share"])
@@ -263,5 +263,8 @@ def test_held_items_are_those_of_the_named_kinds_and_those_without_a_simulation(
     assert torch.equal(grey.degraded[1::2, 0], grey.degraded[1::2, 2])
     mixed = {**alone, "kinds_visible": ["low_light", "noise"], "mixed_share": 1.0}
     assert made(held=["low_light"], **mixed).held.tolist() == [0.0] * 6
+    values = {**read_recipe(recipe_file).data.model_dump(), "held": ["low_light"], **alone, "mixed_share": 0.0}
+    fitted = RestorationBatches(data, DataRecipe.model_validate(values), 6, 32, 5)(3)
+    assert not fitted.held.any(), "what is fitted to errors needs the clean images"
     with pytest.raises(ValueError, match="held has 'fog'; needed a kind that is simulated"):
         made(held=["fog"])
