@@ -17,6 +17,7 @@ import pytest
 
 from cled_edge import live
 from cled_edge.address import Address
+from cled_edge.areas import Areas
 from cled_edge.camera.live_source import LiveSource
 from cled_edge.camera.source import Camera
 from cled_edge.errors import SourceUnreadableError
@@ -65,11 +66,12 @@ class EchoFuser:
     thermal = None
     backend = SimpleNamespace(description="a fake")
     bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
+    areas, is_looked_at = Areas(()), False
 
     def warm_up(self, size: tuple[int, int], controls: object) -> None:
         """Do nothing."""
 
-    def fuse_pair(self, pair: FramePair, controls: object, _memory: object = None) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, controls: object, *_more: object) -> FusedFrame:
         assert not pair.infrared.event
         assert pair.degraded or abs(pair.skew_ns) <= 150_000_000
         return timed(FusedFrame(pair.visible.image, pair.infrared.image, pair.visible.image), pair)

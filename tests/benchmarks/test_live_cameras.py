@@ -10,6 +10,7 @@ from benchmarks.live_cameras import RATES_HZ, SIZES, ReadingRegistrar, Watch, ru
 from benchmarks.live_rig import DrawnRig, Faults
 from benchmarks.rtsp_camera import draw_clock, read_clock, since_ms
 from benchmarks.tables_speed import LIVE
+from cled_edge.areas import Areas
 from cled_edge.frame import MONOTONIC, Frame, FramePair, FusedFrame
 from cled_edge.pair_facts import timed
 from cled_edge.thermal import WHITE_HOT
@@ -22,6 +23,7 @@ class EchoFuser:
     thermal = WHITE_HOT
     backend = SimpleNamespace(description="a fake")
     bundle = SimpleNamespace(manifest=SimpleNamespace(name="fake", schedule=SimpleNamespace(default_steps=1)))
+    areas, is_looked_at = Areas(()), False
 
     def warm_up(self, *_: object) -> None:
         """Do nothing."""
@@ -29,7 +31,7 @@ class EchoFuser:
     def with_thermal(self, _thermal: object) -> "EchoFuser":
         return self
 
-    def fuse_pair(self, pair: FramePair, _controls: object, _memory: object) -> FusedFrame:
+    def fuse_pair(self, pair: FramePair, *_: object) -> FusedFrame:
         images = pair.visible.image, pair.infrared.image, pair.visible.image
         return timed(FusedFrame(*images, latency_ns={"network": 1_000_000}), pair)
 
