@@ -158,7 +158,7 @@ def test_a_box_that_is_dragged_over_the_image_becomes_an_area(feed, fuser: Doubt
     assert tab.locator("#boxes polygon").count() == 1
     outline = tab.locator("#boxes polygon").bounding_box()
     np.testing.assert_allclose((outline["x"], outline["y"]), point(0.25, 0.3), atol=3)
-    tab.locator("#areas-rows select").select_option("Lean: visible – infrared")
+    tab.locator("#areas-rows select").select_option("Lean: visible to infrared")
     tab.wait_for_function("() => document.querySelector('#areas-rows input')?.value === '1'")
     tab.locator("#areas-rows input[type=range]").fill("0.6")
     tab.wait_for_function("async () => (await (await fetch('/areas')).json()).areas[0].attention === 0.6")

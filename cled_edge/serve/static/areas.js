@@ -6,7 +6,7 @@ const AREA_KINDS = [
   { label: "Remove a share, both", of: "share", low: 0, begin: 0, modality: "both" },
   { label: "Remove a share, infrared", of: "share", low: 0, begin: 0, modality: "infrared" },
   { label: "Remove a share, visible", of: "share", low: 0, begin: 0, modality: "visible" },
-  { label: "Lean: visible – infrared", of: "attention", low: -1, begin: 1, modality: "both" },
+  { label: "Lean: visible to infrared", of: "attention", low: -1, begin: 1, modality: "both" },
   { label: "Infrared shows nothing", modality: "infrared" },
   { label: "Visible shows nothing", modality: "visible" },
 ];
