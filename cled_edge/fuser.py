@@ -71,6 +71,24 @@ COLD = "steadiness is off: part of the image has a strength of its own, and what
 Way = Callable[[NDArray[Any], NDArray[Any], Controls, Uint8 | None], FusedFrame]  # as `Fuser.fuse`
 
 
+def as_shown(
+    fused: FusedFrame,
+    seen: Seen,
+    notes: tuple[str, ...],
+    areas: Areas,
+    validity: Uint8 | None = None,
+    attention: Float32 | None = None,
+) -> FusedFrame:
+    """Return what the graphs made as it leaves: in the camera's colours, as the areas say, with notes of the inputs.
+
+    notes: those of `examined`; two flat images give their maximum. validity, attention: see `Areas.finished`.
+    """
+    fused = replace(seen.finish(fused), notes=(*notes, *fused.notes))
+    if are_flat(notes):  # the network would draw a faint pattern of its own
+        np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
+    return areas.finished(fused, validity, attention)
+
+
 class Fuser:
     """Fuses pairs with one bundle on one backend. Use one per thread; threads may share only one of ONNX Runtime.
 
@@ -206,12 +224,8 @@ class Fuser:
             fused = self._fuse_on(images, controls, strength_map, memory, moment)
         fused.latency_ns["prepare"] += seen_ns
         begun_ns = time.perf_counter_ns()
-        fused = replace(
-            seen.finish(fused), notes=(*notes, *fused.notes), controls=replace(fused.controls, deadline_ms=asked_ms)
-        )
-        if are_flat(notes):  # the network would draw a faint pattern of its own
-            np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
-        fused = areas.finished(fused, validity, attention)
+        ran = replace(fused.controls, deadline_ms=asked_ms)
+        fused = replace(as_shown(fused, seen, notes, areas, validity, attention), controls=ran)
         fused.latency_ns["output"] += time.perf_counter_ns() - begun_ns
         if isinstance(infrared, Frame) and isinstance(visible, Frame):
             return timed(fused, FramePair(infrared, visible))

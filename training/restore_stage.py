@@ -26,14 +26,13 @@ from training.validation import Validation
 class RestorationInputs(NamedTuple):
     """What the loss of stage 1 takes, float32.
 
-    degraded, clean, kinds, held: of the batch, images (N, 3, S, S) in [-1, 1], kinds (N, K).
+    degraded, clean, kinds: of the batch, images (N, 3, S, S) in [-1, 1], kinds (N, K).
     state: x_t, (N, 3, S, S). time: A_t * 1000, (N,). weights: of each image, (N,).
     """
 
     degraded: Tensor
     clean: Tensor
     kinds: Tensor
-    held: Tensor
     state: Tensor
     time: Tensor
     weights: Tensor
@@ -89,7 +88,7 @@ class RestorationTask:
         """Add a state of the loop, its time and the images' weights to a batch."""
         state, time = self.states.draw(batch.degraded, batch.clean, draws)
         weights = weights_of(batch.kinds, self.config.kinds, self.recipe.kind_weights)
-        return RestorationInputs(*batch, state, time, weights)
+        return RestorationInputs(batch.degraded, batch.clean, batch.kinds, state, time, weights)
 
     def loss(self, network: nn.Module, inputs: RestorationInputs) -> Losses:
         """Return Eq. 15, and what the recipe adds to it if the network tells kinds."""

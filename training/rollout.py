@@ -7,11 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cled_edge.network.blocks import LUMA, patches_from_images
+from cled_edge.network.blocks import patches_from_images
 from cled_edge.network.experts import Context, ExpertUNet
 from cled_edge.network.sampler import CledFusion
 from cled_edge.schedule import Schedule, StepTable
 from training.batches import RestorationBatch
+from training.crops import monochrome
 from training.draws import Draws
 from training.losses import are_grey, gain_loss, kinds_loss, patch_pattern, relative_loss, residual_loss, weights_of
 from training.recipe import RestoreRecipe
@@ -34,7 +35,6 @@ class RolloutInputs(NamedTuple):
     degraded: Tensor
     clean: Tensor
     kinds: Tensor
-    held: Tensor
     weights: Tensor
     plan: Tensor
     better: Tensor
@@ -122,19 +122,26 @@ class RolloutTask:
 
     def inputs(self, batch: RestorationBatch, draws: Draws) -> RolloutInputs:
         """Add the images' weights and the loop's random numbers to a batch; what is held gets its target."""
+        clean = self._targets(batch)
+        removed = (batch.degraded - clean).abs().mean(dim=(1, 2, 3))
+        of_infrared = self.recipe.clean_weight_infrared or self.recipe.clean_weight
+        of_clean = torch.where(are_grey(clean), of_infrared, self.recipe.clean_weight)
+        of_kinds = weights_of(batch.kinds, self.kinds, self.recipe.kind_weights)
+        weights = torch.where(removed < _CLEAN, of_clean, of_kinds)
+        plan, better = torch.tensor(draws.shared(4)), draws.uniform(4).to(removed.device)
+        return RolloutInputs(batch.degraded, clean, batch.kinds, weights, plan, better)
+
+    def _targets(self, batch: RestorationBatch) -> Tensor:
+        """Return the target of each image: its clean one, or of what is held the result of the network before."""
         held = batch.held > 0
-        if held.any():
-            before = self.before.to(batch.degraded.device)
-            shown, clean = batch.clean[held], batch.clean.clone()
-            made = shown - before.sampler(shown, before.config.default_steps).float()
-            is_grey = (batch.held[held] == 2)[:, None, None, None]
-            clean[held] = torch.where(is_grey, _in_grey(made, batch.degraded[held]), made)
-            batch = batch._replace(clean=clean)
-        removed = (batch.degraded - batch.clean).abs().mean(dim=(1, 2, 3))
-        of_clean = self.recipe.clean_weight_infrared or self.recipe.clean_weight
-        clean = torch.where(are_grey(batch.clean), of_clean, self.recipe.clean_weight)
-        weights = torch.where(removed < _CLEAN, clean, weights_of(batch.kinds, self.kinds, self.recipe.kind_weights))
-        return RolloutInputs(*batch, weights, torch.tensor(draws.shared(4)), draws.uniform(4).to(removed.device))
+        if not held.any():
+            return batch.clean
+        before = self.before.to(batch.degraded.device)
+        shown, clean = batch.clean[held], batch.clean.clone()
+        made = shown - before.sampler(shown, before.config.default_steps).float()
+        is_grey = (batch.held[held] == 2)[:, None, None, None]
+        clean[held] = torch.where(is_grey, _in_grey(made, batch.degraded[held]), made)
+        return clean
 
     def loss(self, network: nn.Module, inputs: RolloutInputs) -> Losses:
         """Return Eq. 15 of each step, and what the recipe adds to it."""
@@ -186,9 +193,5 @@ def _in_grey(clean: Tensor, like: Tensor) -> Tensor:
     """
     light = like + 1
     seen = light * (light.amax(1, keepdim=True) < _UNCUT)
-    gains = (seen.mean((2, 3), keepdim=True) + _DARK) / (_luma(seen).mean((2, 3), keepdim=True) + _DARK)
-    return (gains * _luma(clean + 1)).clamp_max(2) - 1
-
-
-def _luma(x: Tensor) -> Tensor:
-    return (x * x.new_tensor(LUMA)[:, None, None]).sum(1, keepdim=True)
+    gains = (seen.mean((2, 3), keepdim=True) + _DARK) / (monochrome(seen).mean((2, 3), keepdim=True) + _DARK)
+    return (gains * monochrome(clean + 1)).clamp_max(2) - 1

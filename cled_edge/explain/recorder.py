@@ -13,7 +13,7 @@ from cled_edge.explain.explanation import Explanation
 from cled_edge.explain.pixel_origin import LUMA, luma_levels, origin_of
 from cled_edge.explain.terms import StepWeights, weights_of
 from cled_edge.frame import Frame, FusedFrame
-from cled_edge.fuser import Fuser
+from cled_edge.fuser import Fuser, as_shown
 from cled_edge.image import Float32, Uint8
 from cled_edge.json_text import counted
 from cled_edge.pair_facts import are_flat, check_sizes, examined
@@ -70,13 +70,10 @@ def explain(
     check_maps({**maps_of(strength_map), **({} if validity is None else {"validity": validity})}, size)
     shown = _Shown(are_flat(notes), areas.attention(size), areas.validity(size, validity))
     seen = fuser.as_seen(images[1], controls)
-    images, notes = (images[0], seen.image), (*notes, *seen.notes)
     with fuser.alone():
-        told = _Recorder(fuser, controls, size, strength_map, shown).record(*images, seeds, states or {}, notes)
-    fused = seen.finish(told.fused)
-    if shown.is_flat:
-        np.maximum(fused.infrared[:, :, None], fused.visible, out=fused.picture)
-    return replace(told, fused=areas.finished(fused, validity))
+        recorder = _Recorder(fuser, controls, size, strength_map, shown)
+        told = recorder.record(images[0], seen.image, seeds, states or {}, seen.notes)
+    return replace(told, fused=as_shown(told.fused, seen, notes, areas, validity))
 
 
 class _Shown(NamedTuple):
