@@ -406,12 +406,12 @@ def test_areas_that_cannot_be_applied_are_withdrawn_and_the_page_says_why(run) -
     box = ControlBox(Controls(steps=1))
     fuser = Limited({"1": lambda _: setattr(fuser, "areas", SHARE), "2": lambda _: setattr(fuser, "areas", LEAN)})
     begun, sink = fuser.areas, Sink()
-    told = []
-    report = run.bounded(Source(4), fuser, sink, controls=box, advance=lambda: told.append(box.refusal))
+    told: list[str] = []  # on the loop's own thread, after each frame
+    watch = SimpleNamespace(begin=lambda _status: None, show=lambda _frame: told.append(box.refusal))
+    report = run.bounded(Source(4), fuser, sink, controls=box, monitors=[watch])
     assert (sink.names, report.failure) == (["0", "1", "2", "3"], None)
     assert [areas for _, areas, _ in fuser.taken] == [begun, begun, begun, LEAN]
-    assert "there is no engine with a strength map" in told
-    assert box.refusal == "", "good areas clear what was said of bad ones"
+    assert told == ["", "", "there is no engine with a strength map", ""], "good areas clear what was said of bad ones"
 
 
 def test_of_areas_and_controls_only_what_is_at_fault_is_withdrawn(run) -> None:
